@@ -1,0 +1,1 @@
+"""Jupyter for supercomputers, on a cluster nobody had to change."""

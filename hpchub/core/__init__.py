@@ -1,0 +1,1 @@
+"""What everything else is made of: values and rules, standard library only, no input or output."""

@@ -1,0 +1,42 @@
+"""Which names are safe, and names made from others."""
+
+from __future__ import annotations
+
+import re
+
+# useradd(8) allows capitals and dots where the site does; 32 is the length utmp and Slurm hold.
+_ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", re.ASCII)
+
+# Accounts that run the machine. sshd's own default admits a certificate that names root.
+_SYSTEM_ACCOUNTS = frozenset(
+    {"root", "daemon", "bin", "sys", "sync", "nobody", "slurm", "munge", "sshd", "mysql", "hpchub"}
+)
+
+_SCHEDULER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", re.ASCII)
+
+
+def is_safe_account_name(name: str) -> bool:
+    """Whether a name can be a person's account: 1 to 32 of letters, digits, `.`, `_`, `-`.
+
+    It starts with a letter or `_`, does not end with `.`, holds no `..`, and is no system account.
+    """
+    return (
+        _ACCOUNT_NAME.fullmatch(name) is not None
+        and ".." not in name
+        and not name.endswith(".")
+        and name.lower() not in _SYSTEM_ACCOUNTS
+    )
+
+
+def is_scheduler_name(name: str) -> bool:
+    """Whether a text can be a partition, account, environment or cluster name."""
+    return _SCHEDULER_NAME.fullmatch(name) is not None
+
+
+def job_name(server_name: str) -> str:
+    """The name a server's job bears in the queue: `hpchub` or `hpchub-<server name>`.
+
+    JupyterHub holds server names to `[a-z0-9-]`; whatever else comes is replaced.
+    """
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", server_name, flags=re.ASCII).strip("-")[:30]
+    return f"hpchub-{slug}" if slug else "hpchub"

@@ -1,0 +1,53 @@
+"""What a scheduler must be able to do. One file and one template folder make a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hpchub.core.command import Command, CommandResult
+from hpchub.core.job import Association, JobId, JobStatus
+
+
+class Scheduler(Protocol):
+    """Pairs of a command for the cluster and the parser of its answer. No pair does any I/O.
+
+    Every parser raises only: SubmitRejected or AccountProblem (the person can mend it),
+    SchedulerUnavailable (the controller did not answer), UnexpectedOutput (nobody can read it).
+    """
+
+    def submit_command(self, script: str) -> Command:
+        """Submits a script given on standard input."""
+
+    def parse_submit(self, result: CommandResult) -> JobId:
+        """The new job's id. A refusal keeps the scheduler's own words."""
+
+    def status_command(self, ids: Sequence[JobId]) -> Command:
+        """Asks for the state of jobs, and for no text that a user wrote."""
+
+    def parse_status(self, result: CommandResult) -> dict[JobId, JobStatus]:
+        """Status by id. An absent id is unknown, not finished: look in the history."""
+
+    def history_command(self, ids: Sequence[JobId]) -> Command:
+        """Asks the accounting, which remembers jobs the queue has forgotten."""
+
+    def parse_history(self, result: CommandResult) -> dict[JobId, JobStatus]:
+        """Status by id, as the accounting has it."""
+
+    def cancel_command(self, ids: Sequence[JobId]) -> Command:
+        """Ends jobs. To end one that has ended is no error."""
+
+    def parse_cancel(self, result: CommandResult) -> None:
+        """Returns where the jobs will end; raises where the scheduler could not be told."""
+
+    def associations_command(self, user: str) -> Command:
+        """Asks which accounts a person may charge."""
+
+    def parse_associations(self, result: CommandResult) -> list[Association]:
+        """What the person may charge; empty where there is nothing."""
+
+    def attach_argv(self, job_id: JobId, node: str, argv: Sequence[str]) -> tuple[str, ...]:
+        """The command that runs `argv` beside a running job on its node, its streams unbuffered."""
+
+    def explain(self, status: JobStatus) -> str:
+        """The state and its reason in plain words, for the progress page."""
