@@ -12,6 +12,7 @@ from typing import Any
 
 from hpchub.core.cluster import Cluster, Environment, Partition, Placement
 from hpchub.core.job import Association, Resources
+from hpchub.core.slugs import is_scheduler_name
 from hpchub.core.units import parse_count, parse_memory, parse_time, render_memory, render_time
 from hpchub.errors import InvalidRequest
 
@@ -197,6 +198,9 @@ def _choose_account(
     default: str, fields: _Fields, associations: Sequence[Association] | None, partition: Partition
 ) -> str:
     asked = fields.text("account")
+    if asked is not None and not is_scheduler_name(asked):
+        fields.refused["account"] = f"{_shown(asked)} cannot be an account's name."
+        return default
     if associations is None:
         return asked or default
     allowed = accounts_for(associations, partition.name)
@@ -211,7 +215,9 @@ def _choose_account(
 
 
 def _refusal(refused: Mapping[str, str]) -> InvalidRequest:
-    said = " ".join(f"{name}: {why}" for name, why in refused.items())
+    said = " ".join(
+        f"{name if name in OPTION_NAMES else _shown(name)}: {why}" for name, why in refused.items()
+    )
     return InvalidRequest(said, fields=refused)
 
 

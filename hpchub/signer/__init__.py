@@ -1,0 +1,1 @@
+"""The certificate authority: checks the site credential, decides, signs. Proof in, one certificate out."""

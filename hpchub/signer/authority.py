@@ -1,0 +1,169 @@
+"""The two acts of the signer, each recorded whether it ends well or not: a login, and a certificate.
+
+Nothing is granted before its record is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from hpchub.audit import AuditLog, Event, Outcome, Record
+from hpchub.core.certificate import Profile
+from hpchub.core.secret import Secret
+from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, UserError
+from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.keys import Keys
+from hpchub.signer.policy import Grant, Plan, Policy, ceiling_of, plan_certificate, plan_grant
+from hpchub.signer.proofs import Proof, Refused
+
+_Result = TypeVar("_Result")
+
+# Beyond these, a waiting login would outlast its client's patience.
+_MAX_WAITING = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A granted login."""
+
+    grant: Grant
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A signed certificate, as one line, the plan that it follows, and when its login ends."""
+
+    certificate: str
+    plan: Plan
+    expires_at: int
+
+
+class Authority:
+    """Holds the keys. `close` it when done: it owns the threads in which proofs run."""
+
+    def __init__(self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog) -> None:
+        self._keys = keys
+        self._policy = policy
+        self._proof = proof
+        self._audit = audit
+        self._waiting = 0
+        self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
+
+    def close(self) -> None:
+        """End the threads once they are idle; what waits is given up."""
+        self._threads.shutdown(cancel_futures=True)
+
+    async def log_in(self, username: str, password: Secret, public_key: str, source: str) -> Login:
+        """The grant that a username and password earn for one public key.
+
+        Raises:
+            NotAllowed: Refused, always in the same words.
+            InvalidRequest: The public key is refused.
+            RemoteError: Too many logins wait, or the site's check does not answer.
+            SiteError: The attempt could not be checked or recorded.
+        """
+        record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, user=username, source=source)
+        try:
+            key = parse_public_key(public_key)
+            record = replace(record, fingerprint=key.fingerprint)
+            grant = await self._prove(username, password, key)
+        except Exception as error:
+            await self._write(_failed(record, error))
+            raise
+        record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+        login = Login(grant, self._keys.grant.render(grant))
+        await self._write(replace(record, outcome=Outcome.GRANTED))
+        return login
+
+    async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
+        """The certificate that a grant earns now.
+
+        Raises:
+            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
+            InvalidRequest: The public key or the profile is refused.
+            SiteError: The certificate could not be signed or recorded.
+        """
+        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile)
+        try:
+            key = parse_public_key(public_key)
+            record = replace(record, fingerprint=key.fingerprint)
+            grant = self._keys.grant.parse(token)
+            record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            plan = plan_certificate(
+                self._policy,
+                grant,
+                profile=_parse_profile(profile),
+                fingerprint=key.fingerprint,
+                now=int(time.time()),
+                serial=secrets.randbelow(2**64 - 1) + 1,
+            )
+            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
+            certificate = sign(self._keys.ca, key, plan)
+        except Exception as error:
+            await self._write(_failed(record, error))
+            raise
+        await self._write(replace(record, outcome=Outcome.GRANTED))
+        return Minted(certificate, plan, ceiling_of(self._policy, grant))
+
+    async def record_unreadable(self, event: Event, error: HpchubError) -> None:
+        """Record an attempt whose body could not be read."""
+        await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
+
+    async def _prove(self, username: str, password: Secret, key: PublicKey) -> Grant:
+        verdict = await self._in_thread(lambda: self._proof.verify(username, password))
+        if isinstance(verdict, Refused):
+            raise _refused_login() from _TrueReason(verdict.reason)
+        try:
+            return plan_grant(
+                self._policy,
+                account=verdict.account,
+                factor=verdict.factor,
+                fingerprint=key.fingerprint,
+                now=int(time.time()),
+                grant_id=secrets.token_hex(16),
+            )
+        except NotAllowed as error:
+            raise _refused_login() from error
+
+    async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
+        if self._waiting >= _MAX_WAITING:
+            raise RemoteError("Too many people are logging in just now.", "Try again in a minute.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        finally:
+            self._waiting -= 1
+
+    async def _write(self, record: Record) -> None:
+        await asyncio.to_thread(self._audit.record, record)
+
+
+class _TrueReason(Exception):
+    """The cause of a refused login: for the audit log, never for the person."""
+
+
+def _refused_login() -> NotAllowed:
+    return NotAllowed("That username and password do not match.", "Check both and try again.")
+
+
+def _failed(record: Record, error: Exception) -> Record:
+    """The record of a failure. The cause of an error is its true reason."""
+    outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR
+    if not isinstance(error, HpchubError):
+        return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
+    return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)
+
+
+def _parse_profile(text: str) -> Profile:
+    try:
+        return Profile(text)
+    except ValueError as error:
+        allowed = f"Choose {', '.join(Profile)}."
+        raise InvalidRequest(f"There is no such profile. {allowed}", fields={"profile": allowed}) from error

@@ -1,0 +1,142 @@
+"""Speaks to the signer. Errors come out as the classes that they were on the other side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from hpchub.core.certificate import Profile
+from hpchub.core.secret import Secret
+from hpchub.errors import HostUnreachable, UnexpectedOutput, from_wire
+
+_Value = TypeVar("_Value")
+
+_TIMEOUT_S = 10.0
+_LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
+_MAX_ANSWER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantedLogin:
+    """What a login earned: worthless without the private key of the public key it was made for."""
+
+    username: str
+    grant: Secret
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """One line in OpenSSH's form, and what sshd will log of it. Public, like the key inside.
+
+    `expires_at` is when the login behind it ends; until then another can be had. Unix seconds.
+    """
+
+    certificate: str = field(repr=False)
+    serial: int
+    key_id: str
+    valid_before: int
+    expires_at: int
+
+
+class SignerClient:
+    """The signer behind a unix socket. Holds no connection, so there is nothing to close.
+
+    Every call raises HostUnreachable where no signer answers in time, and whatever error of
+    `hpchub.errors` the signer answers with.
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = Path(socket_path)
+
+    async def health(self) -> None:
+        """Return where the signer answers."""
+        await self._call("GET", "/v1/health")
+
+    async def ca_public_key(self) -> str:
+        """One line: the key that clusters trust."""
+        return _field(await self._call("GET", "/v1/ca"), "public_key", str)
+
+    async def grant(self, username: str, password: Secret, public_key: str, source: str) -> GrantedLogin:
+        """Log in. `source` is the browser's address, for the audit log.
+
+        Raises:
+            NotAllowed: Wrong password, unknown, locked or unsafe name: always the same words.
+        """
+        body = {
+            "username": username,
+            "password": password.reveal(),
+            "public_key": public_key,
+            "source": source,
+        }
+        answer = await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S)
+        return GrantedLogin(
+            username=_field(answer, "username", str),
+            grant=Secret(_field(answer, "grant", str)),
+            expires_at=_field(answer, "expires_at", int),
+        )
+
+    async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
+        """Mint a certificate for the key that the grant was made for.
+
+        Raises:
+            NotAllowed: The login has ended, or the grant is for another key.
+        """
+        body = {"grant": grant.reveal(), "public_key": public_key, "profile": profile.value}
+        answer = await self._call("POST", "/v1/certificates", body)
+        return Certificate(
+            certificate=_field(answer, "certificate", str),
+            serial=_field(answer, "serial", int),
+            key_id=_field(answer, "key_id", str),
+            valid_before=_field(answer, "valid_before", int),
+            expires_at=_field(answer, "expires_at", int),
+        )
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
+    ) -> dict[str, Any]:
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=aiohttp.UnixConnector(str(self.socket_path)),
+                    timeout=aiohttp.ClientTimeout(total=timeout_s),
+                ) as session,
+                session.request(method, f"http://signer{path}", json=body) as response,
+            ):
+                status = response.status
+                raw = await response.content.read(_MAX_ANSWER_BYTES)
+        except TimeoutError as error:
+            raise HostUnreachable(
+                f"The signer did not answer within {timeout_s:.0f} s.", "Try again in a minute."
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise HostUnreachable(
+                f"The signer does not answer on {self.socket_path}, so nobody can log in.",
+                "Tell the site's staff: is `hpchub signer` running?",
+            ) from error
+        return _parse_answer(status, raw)
+
+
+def _parse_answer(status: int, raw: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        # The answer itself may hold a grant, so it is not shown.
+        raise UnexpectedOutput("the signer", f"HTTP status {status}, no JSON object")
+    if status != 200:
+        raise from_wire(answer)
+    return answer
+
+
+def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:
+    value = answer.get(name)
+    if not isinstance(value, kind):
+        raise UnexpectedOutput("the signer", f"an answer without {name}")
+    return value

@@ -1,0 +1,76 @@
+"""`hpchub signer`: run the certificate authority, make its keys, show its public key, set passwords."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import getpass
+import logging
+import resource
+import sys
+from pathlib import Path
+
+from hpchub.core.secret import Secret
+from hpchub.errors import ConfigError, InvalidRequest
+from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
+from hpchub.signer.password_file import set_password
+from hpchub.signer.server import serve
+from hpchub.signer.settings import SignerSettings, load_settings
+
+_PR_SET_DUMPABLE = 4  # prctl(2)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="signer.toml")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("serve", help="listen until SIGTERM (what happens without an action)")
+    actions.add_parser("init", help="make the state folder and its keys, where they are not there yet")
+    actions.add_parser("ca-key", help="print the public key that clusters trust")
+    password = actions.add_parser("set-password", help="set a password, read from standard input")
+    password.add_argument("user", metavar="USER")
+    parser.set_defaults(action="serve")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do one action. Our own errors carry what went wrong."""
+    settings = load_settings(args.config)
+    if args.action == "init":
+        for path in init_keys(settings.state_dir):
+            print(f"made {path}")
+    elif args.action == "ca-key":
+        print(render_ca_public_key(load_ca_key(settings.state_dir)))
+    elif args.action == "set-password":
+        _set_password(settings, args.user)
+    else:
+        _forbid_core_dumps()
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        asyncio.run(serve(settings))
+    return 0
+
+
+def _set_password(settings: SignerSettings, user: str) -> None:
+    if settings.proof.file is None:
+        raise ConfigError("These settings prove people through PAM: passwords are not the signer's to set.")
+    set_password(settings.proof.file, user, _read_password(user))
+
+
+def _read_password(user: str) -> Secret:
+    """From a terminal, asked for twice and not shown; else the one line on standard input."""
+    if not sys.stdin.isatty():
+        typed = sys.stdin.read().removesuffix("\n")
+        if "\n" in typed:
+            raise InvalidRequest("Nothing was changed: a password is one line.")
+        return Secret(typed)
+    first = Secret(getpass.getpass(f"New password for {user}: "))
+    if first != Secret(getpass.getpass("The same again: ")):
+        raise InvalidRequest("Nothing was changed: the two passwords differ.")
+    return first
+
+
+def _forbid_core_dumps() -> None:
+    """Neither a core file nor a process of the same account may show the CA key."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed")

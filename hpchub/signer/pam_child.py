@@ -1,0 +1,36 @@
+"""One PAM check: a question as JSON on standard input, the answer as the last line of standard output.
+
+Run by file name in an isolated interpreter, so it imports nothing of hpchub.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pamela
+
+_PAM_USER = 2  # <security/_pam_types.h>
+
+
+def main() -> None:
+    """Authenticate, then check the account: expired and locked ones are refused by the second step."""
+    question = json.load(sys.stdin)
+    try:
+        handle = pamela.authenticate(
+            question["username"],
+            question["password"],
+            service=question["service"],
+            resetcred=0,  # no session is opened, so nobody needs a ticket cache
+            close=False,
+            check=True,
+        )
+        # A module may have mapped the name; what it made of it is the account.
+        answer = {"ok": True, "said": handle.get_item(_PAM_USER) or ""}
+    except pamela.PAMError as error:
+        answer = {"ok": False, "said": str(error)}
+    sys.stdout.write("\n" + json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What is granted to whom, and for how long. Pure: time and randomness are arguments.
+
+Everything that may stand in a grant or a certificate is decided here; the other modules carry it out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hpchub.core.certificate import Profile
+from hpchub.core.slugs import is_safe_account_name
+from hpchub.errors import NotAllowed
+
+BACKDATE_S = 60  # a login node's clock may be behind ours
+TUNNEL_COMMAND = "/bin/false"
+PORT_FORWARDING = "permit-port-forwarding"
+
+# sshd prints the key id into its log as it is, so nothing that could end or confuse a line.
+_KEY_ID = re.compile(r"[A-Za-z0-9._:=@-]{1,128}", re.ASCII)
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+_GRANT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The site's own choices. Seconds; addresses and networks in CIDR notation."""
+
+    certificate_lifetime_s: int
+    login_ceiling_s: int
+    source_addresses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.source_addresses:
+            raise ValueError("a certificate without a source address could be used from anywhere")
+        if self.certificate_lifetime_s <= 0 or self.login_ceiling_s <= 0:
+            raise ValueError("a lifetime or ceiling must be more than nothing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The signer's statement: this account, this key, until this ceiling. Times are Unix seconds."""
+
+    account: str
+    fingerprint: str
+    factor: str
+    issued: int
+    ceiling: int
+    grant_id: str
+
+    def __post_init__(self) -> None:
+        if (
+            not is_safe_account_name(self.account)
+            or not _FINGERPRINT.fullmatch(self.fingerprint)
+            or not _FACTOR.fullmatch(self.factor)
+            or not _GRANT_ID.fullmatch(self.grant_id)
+            or not 0 < self.issued < self.ceiling
+        ):
+            raise ValueError("a grant with a field out of its range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Every field of one certificate. Times are Unix seconds."""
+
+    principal: str
+    profile: Profile
+    serial: int
+    key_id: str
+    fingerprint: str
+    valid_after: int
+    valid_before: int
+    source_addresses: tuple[str, ...]
+    force_command: str | None
+    extensions: frozenset[str]
+
+    def __post_init__(self) -> None:
+        if not is_safe_account_name(self.principal):  # no comma, no wildcard, not empty, not root
+            raise ValueError("a certificate with an unsafe principal")
+        if not _KEY_ID.fullmatch(self.key_id) or not 0 < self.serial < 2**64:
+            raise ValueError("a certificate with an unusable key id or serial")
+        if not 0 < self.valid_after < self.valid_before or not self.source_addresses:
+            raise ValueError("a certificate without bounds")
+        if not self.extensions <= {PORT_FORWARDING}:
+            raise ValueError("a certificate that permits more than forwarding")
+
+
+def plan_grant(
+    policy: Policy, *, account: str, factor: str, fingerprint: str, now: int, grant_id: str
+) -> Grant:
+    """The grant of one proven login.
+
+    Raises:
+        NotAllowed: The account's name is not one that may ever stand in a certificate.
+    """
+    if not is_safe_account_name(account):
+        raise NotAllowed("That account may not log in here.")
+    return Grant(
+        account=account,
+        fingerprint=fingerprint,
+        factor=factor,
+        issued=now,
+        ceiling=now + policy.login_ceiling_s,
+        grant_id=grant_id,
+    )
+
+
+def ceiling_of(policy: Policy, grant: Grant) -> int:
+    """When a login ends, in Unix seconds: a site that lowers its ceiling ends older logins sooner."""
+    return min(grant.ceiling, grant.issued + policy.login_ceiling_s)
+
+
+def plan_certificate(
+    policy: Policy, grant: Grant, *, profile: Profile, fingerprint: str, now: int, serial: int
+) -> Plan:
+    """The certificate that a grant earns now.
+
+    A ceiling that the site has lowered since the login counts for that login too.
+
+    Raises:
+        NotAllowed: The login has reached its ceiling, or the grant is for another key.
+    """
+    if fingerprint != grant.fingerprint:
+        raise NotAllowed("This login belongs to another key.", "Log in again.")
+    ceiling = ceiling_of(policy, grant)
+    if now >= ceiling:
+        raise NotAllowed("Your login has ended.", "Log in again.")
+    tunnel = profile is Profile.TUNNEL
+    return Plan(
+        principal=grant.account,
+        profile=profile,
+        serial=serial,
+        key_id=f"hpchub:{grant.account}:{profile.value}:{serial:016x}",
+        fingerprint=fingerprint,
+        valid_after=now - BACKDATE_S,
+        valid_before=min(now + policy.certificate_lifetime_s, ceiling),
+        source_addresses=policy.source_addresses,
+        # sshd's force-command stops no forwarding, and a missing extension stops no command.
+        force_command=TUNNEL_COMMAND if tunnel else None,
+        extensions=frozenset({PORT_FORWARDING}) if tunnel else frozenset(),
+    )

@@ -1,0 +1,106 @@
+"""Files and folders that only the signer's own account may touch."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from hpchub.errors import ConfigError
+
+_MAX_BYTES = 16 * 1024**2
+
+
+def check_private_folder(path: Path) -> None:
+    """Return where the folder is our own with mode 0700, and no symbolic link.
+
+    Raises:
+        ConfigError: It is not; the message names it.
+    """
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise ConfigError(f"The folder {path} cannot be used: {error.strerror}.") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"{path} must be a folder, and no symbolic link to one.")
+    _check_owner_and_mode(path, status, "0700")
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder of mode 0700, or accept one that is so already. ConfigError where neither."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"The folder {path} cannot be made: {error.strerror}.") from error
+    check_private_folder(path)
+
+
+def read_private_file(path: Path) -> bytes:
+    """The content of a file of our own with mode 0600, and no symbolic link.
+
+    Raises:
+        ConfigError: It is not there, or is not so; the message names it.
+    """
+    try:
+        # O_NONBLOCK: a named pipe in the file's place would otherwise block us for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be read: {_said(path, error)}.") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} must be a plain file.")
+        _check_owner_and_mode(path, status, "0600")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(f"{path} is far too long.")
+    return content
+
+
+def write_private_file(path: Path, content: bytes, *, replace: bool) -> None:
+    """Write a whole file of mode 0600, or none of it.
+
+    Args:
+        path: Where; its folder must exist.
+        content: What.
+        replace: Whether a file of that name may be replaced.
+
+    Raises:
+        ConfigError: It could not be written, or was there already; the message names it.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+            if replace:
+                draft.replace(path)
+            else:
+                path.hardlink_to(draft)  # fails where the name is taken, which a rename does not
+        finally:
+            draft.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be written: {error.strerror}.") from error
+
+
+def _check_owner_and_mode(path: Path, status: os.stat_result, wanted: str) -> None:
+    if status.st_uid != os.geteuid():
+        raise ConfigError(f"{path} belongs to user id {status.st_uid}, not to the signer's own account.")
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigError(f"{path} has mode {mode:04o}: others can reach it.", f"Run: chmod {wanted} {path}")
+
+
+def _said(path: Path, error: OSError) -> str:
+    return "it is a symbolic link" if path.is_symlink() else str(error.strerror)

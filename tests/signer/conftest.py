@@ -1,0 +1,129 @@
+"""A signer of each test's own, with cheap hashes, and keys to bring to it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import argon2
+import asyncssh
+import pytest
+
+from hpchub.core.secret import Secret
+from hpchub.signer.client import SignerClient
+from hpchub.signer.keys import init_keys
+from hpchub.signer.password_file import set_password
+from hpchub.signer.policy import Policy
+from hpchub.signer.server import running
+from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from support import require
+
+PASSWORDS = {
+    "alice": "canary-alice-77",
+    "bob": "canary-bob-78",
+    "Dr.Eve-2_long.name.of-32.letters": "canary-79",
+}
+CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+
+
+@dataclass(frozen=True)
+class UserKey:
+    """A key pair as the bridge makes it."""
+
+    private: asyncssh.SSHKey
+    public: str
+
+
+def make_user_key() -> UserKey:
+    private = asyncssh.generate_private_key("ssh-ed25519")
+    return UserKey(private, private.export_public_key("openssh").decode())
+
+
+@pytest.fixture
+def user_key() -> UserKey:
+    return make_user_key()
+
+
+@pytest.fixture
+def other_key() -> UserKey:
+    return make_user_key()
+
+
+@pytest.fixture
+def passwords() -> dict[str, str]:
+    """Every account's password."""
+    return PASSWORDS
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SignerSettings:
+    """A signer that is set up but does not run. carol is locked."""
+    tmp_path.chmod(0o700)
+    file = tmp_path / "passwords"
+    for name, password in PASSWORDS.items():
+        set_password(file, name, Secret(password), CHEAP)
+    set_password(file, "carol", Secret("canary-carol-80"), CHEAP)
+    file.write_text(file.read_text().replace("carol:", "carol:!"))
+    made = SignerSettings(
+        socket=tmp_path / "run" / "signer.sock",
+        state_dir=tmp_path / "state",
+        audit_log=tmp_path / "audit.jsonl",
+        policy=Policy(
+            certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.1/32", "::1/128")
+        ),
+        proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=file),
+    )
+    init_keys(made.state_dir)
+    return made
+
+
+@pytest.fixture
+async def signer(settings: SignerSettings) -> AsyncIterator[SignerClient]:
+    """A running signer's client."""
+    async with running(settings):
+        yield SignerClient(settings.socket)
+
+
+ACCOUNT_IDS = {"alice": 20001, "bob": 20002, "carol": 20003, "dora": 20004}
+
+
+@pytest.fixture
+def namespace(tmp_path: Path) -> tuple[str, ...]:
+    """The argv before a command that is to see accounts of its own and a PAM service `hpchub-test`.
+
+    alice and bob are ordinary, carol is locked, dora has expired. Their passwords are `pam-NAME`.
+    """
+    require.root()
+    require.programs("unshare", "openssl", "sshd")
+    etc = tmp_path / "etc"
+    (etc / "pam.d").mkdir(parents=True)
+    homes = tmp_path / "homes"
+    homes.mkdir()
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)  # accounts must reach their homes
+    passwd = ["root:x:0:0::/root:/bin/sh", "sshd:x:20100:65534::/run/sshd:/usr/sbin/nologin"]
+    shadow = ["root:*:19000:0:99999:7:::", "sshd:!:19000:0:99999:7:::"]
+    for name, number in ACCOUNT_IDS.items():
+        digest = subprocess.run(
+            ["openssl", "passwd", "-6", "-stdin"],
+            input=f"pam-{name}",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        passwd.append(f"{name}:x:{number}:20000::{homes / name}:/bin/sh")
+        lock, expiry = ("!" if name == "carol" else ""), ("1" if name == "dora" else "")
+        shadow.append(f"{name}:{lock}{digest}:19000:0:99999:7::{expiry}:")
+        (homes / name).mkdir(mode=0o700)
+        os.chown(homes / name, number, 20000)
+    (etc / "passwd").write_text("\n".join(passwd) + "\n")
+    (etc / "shadow").write_text("\n".join(shadow) + "\n")
+    (etc / "shadow").chmod(0o600)
+    (etc / "group").write_text("root:x:0:\nusers:x:20000:\nnogroup:x:65534:\n")
+    (etc / "pam.d" / "hpchub-test").write_text(
+        "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"
+    )
+    return (str(Path(__file__).with_name("namespace.sh")), str(etc))

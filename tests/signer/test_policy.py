@@ -1,0 +1,131 @@
+"""What is granted, decided without a clock, a key or a file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpchub.core.certificate import Profile
+from hpchub.core.slugs import is_safe_account_name
+from hpchub.errors import NotAllowed
+from hpchub.signer.policy import Grant, Plan, Policy, plan_certificate, plan_grant
+
+FINGERPRINT = "SHA256:" + "a" * 43
+NOW = 1_800_000_000
+POLICY = Policy(certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("192.0.2.0/24",))
+
+
+def grant(account: str = "alice") -> Grant:
+    return plan_grant(
+        POLICY, account=account, factor="password", fingerprint=FINGERPRINT, now=NOW, grant_id="0" * 32
+    )
+
+
+def plan(profile: Profile = Profile.CONTROL, now: int = NOW, policy: Policy = POLICY) -> Plan:
+    return plan_certificate(policy, grant(), profile=profile, fingerprint=FINGERPRINT, now=now, serial=255)
+
+
+def test_control_certificate_permits_commands_and_no_forwarding() -> None:
+    """A control certificate carries no extension at all and forces no command."""
+    assert plan() == Plan(
+        principal="alice",
+        profile=Profile.CONTROL,
+        serial=255,
+        key_id="hpchub:alice:control:00000000000000ff",
+        fingerprint=FINGERPRINT,
+        valid_after=NOW - 60,
+        valid_before=NOW + 600,
+        source_addresses=("192.0.2.0/24",),
+        force_command=None,
+        extensions=frozenset(),
+    )
+
+
+def test_tunnel_certificate_permits_forwarding_and_no_command() -> None:
+    """A tunnel certificate carries port forwarding alone and forces a command that does nothing."""
+    planned = plan(Profile.TUNNEL)
+    assert planned.extensions == {"permit-port-forwarding"}
+    assert planned.force_command == "/bin/false"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "left_s"), [(0, 600), (43200 - 601, 600), (43200 - 600, 600), (43200 - 599, 599), (43199, 1)]
+)
+def test_certificate_ends_at_the_ceiling_at_the_latest(age_s: int, left_s: int) -> None:
+    """Near the ceiling a certificate is shorter than its usual lifetime."""
+    assert plan(now=NOW + age_s).valid_before == NOW + age_s + left_s
+
+
+@pytest.mark.parametrize("late_s", [0, 1, 10**6])
+def test_nothing_is_minted_from_the_ceiling_on(late_s: int) -> None:
+    """At the ceiling and after it, the login is over."""
+    with pytest.raises(NotAllowed, match="ended"):
+        plan(now=NOW + 43200 + late_s)
+
+
+def test_a_lowered_ceiling_counts_for_logins_made_before() -> None:
+    """A site that lowers login_ceiling need not wait for old grants to run out."""
+    with pytest.raises(NotAllowed, match="ended"):
+        plan(now=NOW + 3600, policy=replace(POLICY, login_ceiling_s=3600))
+
+
+def test_another_key_earns_nothing() -> None:
+    """A grant is for one public key."""
+    with pytest.raises(NotAllowed, match="another key"):
+        plan_certificate(
+            POLICY, grant(), profile=Profile.CONTROL, fingerprint="SHA256:" + "b" * 43, now=NOW, serial=1
+        )
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[A-Za-z0-9._,*@/\n -]{0,36}", fullmatch=True))
+def test_only_safe_names_become_principals(name: str) -> None:
+    """Whatever text comes as an account, a certificate names one plain account or there is none."""
+    try:
+        earned = grant(name)
+    except NotAllowed:
+        assert not is_safe_account_name(name)
+        return
+    planned = plan_certificate(
+        POLICY, earned, profile=Profile.TUNNEL, fingerprint=FINGERPRINT, now=NOW, serial=2**64 - 1
+    )
+    assert planned.principal == name
+    assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", name, re.ASCII)
+    assert name.lower() != "root"
+    assert re.fullmatch(r"[A-Za-z0-9._:=@-]{1,128}", planned.key_id, re.ASCII)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"principal": ""},
+        {"principal": "*"},
+        {"principal": "alice,bob"},
+        {"principal": "root"},
+        {"principal": "ROOT"},
+        {"serial": 0},
+        {"serial": 2**64},
+        {"key_id": "a b"},
+        {"key_id": "a\nb"},
+        {"key_id": "a" * 129},
+        {"key_id": ""},
+        {"valid_before": NOW - 60},
+        {"valid_after": 0},
+        {"source_addresses": ()},
+        {"extensions": frozenset({"permit-pty"})},
+        {"extensions": frozenset({"permit-port-forwarding", "permit-agent-forwarding"})},
+    ],
+)
+def test_a_plan_out_of_bounds_cannot_be_made(change: dict[str, object]) -> None:
+    """The type itself refuses what no certificate of ours may be."""
+    with pytest.raises(ValueError, match="a certificate"):
+        replace(plan(), **change)  # type: ignore[arg-type]
+
+
+def test_a_policy_without_source_addresses_cannot_be_made() -> None:
+    """No setting leads to certificates that work from anywhere."""
+    with pytest.raises(ValueError, match="anywhere"):
+        replace(POLICY, source_addresses=())

@@ -1,0 +1,87 @@
+"""Settings are read strictly: each fault is named with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpchub.errors import ConfigError
+from hpchub.signer.settings import ProofKind, load_settings
+
+GOOD = """\
+socket = "run/signer.sock"
+state_dir = "/var/lib/hpchub/signer"
+audit_log = "audit.jsonl"
+source_addresses = ["192.0.2.7", "2001:db8::/64"]
+[proof]
+kind = "password-file"
+file = "passwords"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "signer.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_and_relative_paths(tmp_path: Path) -> None:
+    """Ten minutes, twelve hours; relative paths count from the file's folder."""
+    settings = load_settings(write(tmp_path, GOOD))
+    assert settings.socket == tmp_path / "run/signer.sock"
+    assert settings.state_dir == Path("/var/lib/hpchub/signer")
+    assert settings.proof.file == tmp_path / "passwords"
+    assert settings.policy.certificate_lifetime_s == 600
+    assert settings.policy.login_ceiling_s == 43200
+    assert settings.policy.source_addresses == ("192.0.2.7/32", "2001:db8::/64")
+
+
+def test_pam(tmp_path: Path) -> None:
+    """PAM needs a service's name."""
+    text = GOOD.replace('"password-file"', '"pam"').replace('file = "passwords"', 'service = "hpchub"')
+    settings = load_settings(write(tmp_path, text))
+    assert (settings.proof.kind, settings.proof.service) == (ProofKind.PAM, "hpchub")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            "socket",
+            "sockett",
+            "signer.toml:1: sockett: there is no key 'sockett' here; did you mean 'socket'?",
+        ),
+        ("state_dir", "statedir", "state_dir: is missing"),
+        ("audit_log", "audit", "audit_log: is missing"),
+        ("source_addresses", "source_address", "did you mean 'source_addresses'?"),
+        ('["192.0.2.7", "2001:db8::/64"]', "[]", "signer.toml:4: source_addresses: is empty"),
+        ("192.0.2.7", "0.0.0.0/0", "every address"),
+        ("192.0.2.7", "::/0", "every address"),
+        ("192.0.2.7", "192.0.2.7/24", "host bits"),
+        ("192.0.2.7", "localhost", "source_addresses"),
+        ("192.0.2.7", "1.2.3.4,5.6.7.8", "source_addresses"),
+        ("[proof]", "[prof]", "proof: is missing"),
+        ("[proof]", "[prof]", "there is no key 'prof' here; did you mean 'proof'?"),
+        ('kind = "password-file"', 'kind = "ldap"', "'ldap' is not one of password-file, pam"),
+        ('kind = "password-file"', 'kind = "pam"', "proof.file: there is no key 'file' here"),
+        ('kind = "password-file"', 'kind = "pam"', "proof.service: is missing"),
+        ("file =", "service =", "proof.file: is missing"),
+        ("[proof]", 'certificate_lifetime = "00:16:00"\n[proof]', "is not from 00:05:00 to 00:15:00"),
+        ("[proof]", 'certificate_lifetime = "00:04:59"\n[proof]', "is not from 00:05:00 to 00:15:00"),
+        ("[proof]", "certificate_lifetime = 600\n[proof]", "is not a text"),
+        ("[proof]", 'login_ceiling = "400:00:00"\n[proof]', "is not from 00:15:00 to 168:00:00"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    """Missing, unknown, empty and boundless values: one line each, with the nearest valid key."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write(tmp_path, GOOD.replace(old, new, 1)))
+    assert any(problem in found for found in caught.value.problems), caught.value.problems
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """The error names the file."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(tmp_path / "none.toml")
+    assert "none.toml" in str(caught.value)

@@ -1,0 +1,207 @@
+"""Certificates of ours, judged by the one verifier that counts: Debian's sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from hpchub.core.certificate import Profile
+from hpchub.core.secret import Secret
+from hpchub.signer.certificates import parse_public_key, sign
+from hpchub.signer.client import SignerClient
+from hpchub.signer.keys import load_ca_key, render_ca_public_key
+from hpchub.signer.policy import Plan, plan_certificate, plan_grant
+from hpchub.signer.settings import SignerSettings
+
+
+@dataclass
+class Sshd:
+    """A running sshd that trusts the signer's authority."""
+
+    port: int
+    log: Path
+    known_hosts: bytes
+
+    @asynccontextmanager
+    async def connect(
+        self, user: str, key: Any, certificate: str
+    ) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        async with asyncssh.connect(
+            "127.0.0.1",
+            self.port,
+            username=user,
+            client_keys=[(key.private, asyncssh.import_certificate(certificate))],
+            known_hosts=asyncssh.import_known_hosts(self.known_hosts.decode()),
+            config=None,
+            agent_path=None,
+            preferred_auth=("publickey",),
+        ) as connection:
+            yield connection
+
+
+@pytest.fixture
+async def sshd(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: Path) -> AsyncIterator[Sshd]:
+    """sshd as Debian ships it, as root on a loopback port, in a namespace with accounts of its own."""
+    folder = tmp_path / "sshd"
+    folder.mkdir(mode=0o755)
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    (folder / "host_key").write_bytes(host_key.export_private_key())
+    (folder / "host_key").chmod(0o600)
+    (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
+        f"TrustedUserCAKeys {folder}/ca.pub\n"
+        f"PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
+    )
+    log = folder / "log"
+    argv = [*namespace, "/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
+    process = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not log.exists() or b"Server listening" not in log.read_bytes():
+            assert process.returncode is None, log.read_text() if log.exists() else "sshd did not start"
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        known = f"[127.0.0.1]:{port} ".encode() + host_key.export_public_key()
+        yield Sshd(port, log, known)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+@pytest.fixture
+def plan(settings: SignerSettings, user_key: Any) -> Plan:
+    """What alice's control certificate would be now."""
+    now = int(time.time())
+    fingerprint = parse_public_key(user_key.public).fingerprint
+    policy = settings.policy
+    grant = plan_grant(
+        policy, account="alice", factor="password", fingerprint=fingerprint, now=now, grant_id="0" * 32
+    )
+    return plan_certificate(
+        policy, grant, profile=Profile.CONTROL, fingerprint=fingerprint, now=now, serial=5
+    )
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(await reader.readline())
+    await writer.drain()
+    writer.close()
+
+
+async def test_control_runs_commands_and_forwards_nothing(
+    sshd: Sshd, signer: SignerClient, user_key: Any, tmp_path: Path
+) -> None:
+    """Commands and SFTP as alice; no TCP or unix forward either way, no terminal, no agent."""
+    login = await signer.grant("alice", Secret("canary-alice-77"), user_key.public, "")
+    minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+    async with sshd.connect("alice", user_key, minted.certificate) as connection:
+        assert (await connection.run("id -un", check=True)).stdout == "alice\n"
+        async with connection.start_sftp_client() as sftp:
+            assert await sftp.realpath(".") == str(tmp_path / "homes" / "alice")
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.open_connection("127.0.0.1", sshd.port)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.open_unix_connection("/tmp/x.sock")
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 9)
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_path(str(tmp_path / "homes/alice/x.sock"), "/tmp/y.sock")
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.run("true", term_type="xterm")
+    # The join of sshd's log and our audit log.
+    log = sshd.log.read_text()
+    assert f"ID {minted.key_id} (serial {minted.serial})" in log
+
+
+async def test_tunnel_forwards_and_runs_nothing(
+    sshd: Sshd, signer: SignerClient, user_key: Any, tmp_path: Path
+) -> None:
+    """TCP and unix forwards both ways; neither command nor SFTP nor terminal."""
+    login = await signer.grant("alice", Secret("canary-alice-77"), user_key.public, "")
+    minted = await signer.certificate(login.grant, user_key.public, Profile.TUNNEL)
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    home = tmp_path / "homes" / "alice"
+    async with server, sshd.connect("alice", user_key, minted.certificate) as connection:
+        reader, writer = await connection.open_connection("127.0.0.1", port)
+        writer.write(b"over tcp\n")
+        assert await reader.readline() == b"over tcp\n"
+        writer.close()
+        async with await connection.forward_remote_path_to_port(str(home / "back.sock"), "127.0.0.1", port):
+            reader, writer = await connection.open_unix_connection(str(home / "back.sock"))
+            writer.write(b"over unix, there and back\n")
+            assert await reader.readline() == b"over unix, there and back\n"
+            writer.close()
+        done = await connection.run(f"touch {home}/ran; echo ran")
+        assert (done.exit_status, done.stdout) == (1, "")
+        assert not (home / "ran").exists()
+        with pytest.raises((asyncssh.SFTPError, asyncssh.ChannelOpenError, asyncssh.ConnectionLost)):
+            await connection.start_sftp_client()
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.run("true", term_type="xterm")
+
+
+async def test_only_ones_own_account(sshd: Sshd, signer: SignerClient, user_key: Any, other_key: Any) -> None:
+    """alice's certificate opens neither bob's account nor root's, and none with another private key."""
+    login = await signer.grant("alice", Secret("canary-alice-77"), user_key.public, "")
+    minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+    for user in ("bob", "root", "carol"):
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with sshd.connect(user, user_key, minted.certificate):
+                pass
+    with pytest.raises(ValueError, match="key mismatch"):
+        async with sshd.connect("alice", other_key, minted.certificate):
+            pass
+    async with sshd.connect("alice", user_key, minted.certificate) as connection:
+        assert (await connection.run("true")).exit_status == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("expired", "Certificate invalid: expired"),
+        ("not yet valid", "Certificate invalid: not yet valid"),
+        ("wrong source", "not from a permitted source address"),
+        ("foreign authority", ""),
+        ("good", "Accepted publickey for alice"),
+    ],
+)
+async def test_sshd_keeps_every_bound(
+    sshd: Sshd, settings: SignerSettings, user_key: Any, plan: Plan, fault: str, said: str
+) -> None:
+    """Expired, early, from elsewhere, by a stranger: refused. The same certificate in order: accepted."""
+    authority_key = load_ca_key(settings.state_dir)
+    now = int(time.time())
+    if fault == "expired":
+        plan = replace(plan, valid_after=now - 600, valid_before=now - 1)
+    elif fault == "not yet valid":
+        plan = replace(plan, valid_after=now + 60, valid_before=now + 600)
+    elif fault == "wrong source":
+        plan = replace(plan, source_addresses=("192.0.2.0/24",))
+    elif fault == "foreign authority":
+        authority_key = asyncssh.generate_private_key("ssh-ed25519")
+    certificate = sign(authority_key, parse_public_key(user_key.public), plan)
+    if fault == "good":
+        async with sshd.connect("alice", user_key, certificate) as connection:
+            assert (await connection.run("id -un")).stdout == "alice\n"
+    else:
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with sshd.connect("alice", user_key, certificate):
+                pass
+    assert said in sshd.log.read_text()
