@@ -1,0 +1,1 @@
+"""The way into a cluster, as the person, over SSH: connections, commands, tunnels, attach."""

@@ -1,0 +1,119 @@
+"""One open connection and who is using it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncssh
+
+from hpchub.errors import HostUnreachable
+from hpchub.ssh.limits import Limits
+
+_BUDGET = "hpchub_channels"
+
+
+class Channels:
+    """Counts what is open on a connection, so that the hub refuses a channel before sshd runs out.
+
+    `leases` are the attachments that live on the connection; while there is one, it is not idle.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.open = 0
+        self.leases = 0
+        self._limit = limit
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Counts one channel for as long as the block lasts.
+
+        Raises:
+            HostUnreachable: As many as are allowed are open already.
+        """
+        if self.open >= self._limit:
+            raise HostUnreachable(
+                f"{self._limit} channels are open on this connection, and no more are allowed.",
+                "Close some browser tabs, or wait for running requests to end.",
+            )
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+def channels_of(connection: asyncssh.SSHClientConnection, limit: int) -> Channels:
+    """The one count that all users of a connection share."""
+    channels = connection.get_extra_info(_BUDGET)
+    if channels is None:
+        channels = Channels(limit)
+        connection.set_extra_info(**{_BUDGET: channels})
+    assert isinstance(channels, Channels)  # noqa: S101  nobody else uses this name
+    return channels
+
+
+class Line:
+    """An open connection with a bounded number of sessions."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, node: str, limits: Limits) -> None:
+        self.connection = connection
+        self.node = node
+        self._most = limits.sessions_per_connection
+        self._busy = 0
+        self._changed = asyncio.Condition()
+        self._used_at = time.monotonic()
+        self._channels = channels_of(connection, limits.channels_per_connection)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection is believed to be alive."""
+        return not self.connection.is_closed()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a session can be had without waiting."""
+        return self._busy < self._most
+
+    def idle_s(self, now: float) -> float:
+        """Seconds since its last use; 0 while it is in use."""
+        if self._busy or self._channels.open or self._channels.leases:
+            return 0.0
+        return now - self._used_at
+
+    def touch(self) -> None:
+        """Note a use."""
+        self._used_at = time.monotonic()
+
+    async def acquire(self) -> None:
+        """Wait for a session of this connection."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.has_room)
+            self._busy += 1
+
+    async def release(self) -> None:
+        """Give a session back."""
+        async with self._changed:
+            self._busy -= 1
+            self.touch()
+            self._changed.notify()
+
+    def take(self) -> None:
+        """Take a session where `has_room`, without waiting."""
+        self._busy += 1
+
+    def shrink(self) -> bool:
+        """Note that sshd allows fewer sessions than thought; False where it allows none at all."""
+        self._most = max(1, self._busy - 1)
+        return self._busy > 1
+
+    async def close(self) -> None:
+        """Close the connection and wait for its end."""
+        self.connection.close()
+        try:
+            async with asyncio.timeout(2):
+                await self.connection.wait_closed()
+        except TimeoutError:
+            self.connection.abort()

@@ -1,0 +1,351 @@
+"""Every SSH connection of the hub, shared.
+
+A person has one connection to a login node for commands and one for tunnels. Sessions that last,
+those of attach `srun`, live on connections of their own, so that they cannot starve the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import asyncssh
+
+from hpchub.core.certificate import Profile
+from hpchub.core.cluster import Cluster, LoginNode
+from hpchub.core.command import Command, CommandResult
+from hpchub.errors import HostUnreachable, InvalidRequest
+from hpchub.ssh import connect, runner
+from hpchub.ssh.credentials import CredentialSource
+from hpchub.ssh.failures import reason, unreachable
+from hpchub.ssh.limits import Limits
+from hpchub.ssh.line import Line
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A command that stays: its streams, and what ends it and gives its place back."""
+
+    streams: runner.Streams
+    close: Callable[[], Awaitable[None]]
+
+
+class _Use(StrEnum):
+    COMMANDS = "commands"
+    SESSIONS = "sessions"
+    TUNNELS = "tunnels"
+
+    @property
+    def profile(self) -> Profile:
+        return Profile.TUNNEL if self is _Use.TUNNELS else Profile.CONTROL
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    user: str
+    cluster: str
+    use: _Use
+    node: str
+
+
+@dataclass(slots=True)
+class _Node:
+    """What is known of a login node: whom it lets in at once, and until when it is tried last."""
+
+    handshakes: asyncio.Semaphore
+    resting_until: float = field(default=0.0)
+
+
+class Pool:
+    """Runs commands and opens tunnels on clusters, as their users. An async context manager."""
+
+    def __init__(
+        self, clusters: Mapping[str, Cluster], credentials: CredentialSource, limits: Limits | None = None
+    ) -> None:
+        self._clusters = clusters
+        self._credentials = credentials
+        self._limits = limits or Limits()
+        self._lines: dict[_Key, list[Line]] = {}
+        self._connecting: dict[_Key, asyncio.Task[Line]] = {}
+        self._nodes: dict[tuple[str, str], _Node] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._sweeper = asyncio.create_task(self._sweep())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._sweeper:
+            self._sweeper.cancel()
+        await self._drop(lambda key: True)
+
+    # -- what callers use -----------------------------------------------------------------------
+
+    async def run(self, user: str, cluster: str, command: Command, *, node: str = "") -> CommandResult:
+        """Run a command on a login node, on `node` if it is named, and wait for its end.
+
+        Raises:
+            AccountProblem, HostUnreachable, HostKeyMismatch, CertificateExpired, NotAllowed,
+            UnexpectedOutput: See `runner.run_command` and `connect.log_in`.
+        """
+        while True:
+            line = await self._line(user, cluster, _Use.COMMANDS, node)
+            await line.acquire()
+            try:
+                if not line.is_open:
+                    continue  # it died while we waited: nothing has been sent yet
+                return await runner.run_command(
+                    line.connection, user, line.node, command, self._limits.output_bytes
+                )
+            except asyncssh.ChannelOpenError as error:
+                if not line.shrink():
+                    raise _no_session(line, error) from error
+            finally:
+                await line.release()
+
+    async def open_session(
+        self, user: str, cluster: str, argv: Sequence[str], *, node: str, timeout_s: float = 30.0
+    ) -> Session:
+        """Start a command that stays, on a connection that no other command waits for.
+
+        Raises:
+            As `run`.
+        """
+        while True:
+            line = await self._line_with_room(user, cluster, node)
+            try:
+                streams = await runner.open_streams(line.connection, user, line.node, argv, timeout_s)
+            except asyncssh.ChannelOpenError as error:
+                has_others = line.shrink()
+                await line.release()
+                if not has_others:
+                    raise _no_session(line, error) from error
+            except BaseException:
+                await line.release()
+                raise
+            else:
+                return Session(streams, _closer(line, streams))
+
+    async def tunnel(self, user: str, cluster: str, node: str = "") -> asyncssh.SSHClientConnection:
+        """The user's connection for forwarding, through `node` or the one their commands use."""
+        line = await self._line(user, cluster, _Use.TUNNELS, node)
+        line.touch()
+        return line.connection
+
+    async def hop(
+        self, user: str, cluster: str, node: str, port: int, *, through: str = ""
+    ) -> asyncssh.SSHClientConnection:
+        """A connection of its own to a compute node's sshd, through the user's tunnel connection.
+
+        Raises:
+            As `run`; the node's key must be in the cluster's known_hosts file.
+        """
+        outer = await self.tunnel(user, cluster, through)
+        target = LoginNode(name=node, address=node, port=port)
+        host_keys = connect.known_host_keys(self._clusters[cluster].known_hosts, target)
+        credential = await self._credentials.credential(user, Profile.TUNNEL)
+        connect.check_valid(credential, user, time.time())
+        return await connect.log_in(
+            user, target, host_keys, credential.key, credential.certificate, self._limits, tunnel=outer
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What it was made with."""
+        return self._limits
+
+    async def node_of(self, user: str, cluster: str) -> str:
+        """The login node that the user's commands go to."""
+        return (await self._line(user, cluster, _Use.COMMANDS, "")).node
+
+    async def drop_user(self, user: str) -> None:
+        """Close all of a user's connections, and those that are being made."""
+        await self._drop(lambda key: key.user == user)
+
+    # -- which connection -----------------------------------------------------------------------
+
+    async def _line(self, user: str, cluster: str, use: _Use, node: str) -> Line:
+        """The shared connection: an open one, else that of the first node that lets us in."""
+        candidates = self._candidates(user, cluster, node)
+        if not node:
+            candidates = self._where_already(user, cluster, use, candidates)
+        tried: dict[str, str] = {}
+        for candidate in candidates:
+            key = _Key(user, cluster, use, candidate.name)
+            for line in self._open_lines(key):
+                return line
+            try:
+                return await self._shared_connect(key, candidate)
+            except HostUnreachable as error:
+                tried[candidate.name] = reason(error)
+        raise unreachable(cluster, tried)
+
+    async def _line_with_room(self, user: str, cluster: str, node: str) -> Line:
+        """A connection for sessions that stay, one session of it taken."""
+        (target,) = self._candidates(user, cluster, node or await self.node_of(user, cluster))
+        key = _Key(user, cluster, _Use.SESSIONS, target.name)
+        while True:
+            for line in self._open_lines(key):
+                if line.has_room:
+                    line.take()
+                    return line
+            try:
+                await self._shared_connect(key, target)
+            except HostUnreachable as error:
+                raise unreachable(cluster, {target.name: reason(error)}) from error
+
+    def _candidates(self, user: str, cluster: str, node: str) -> list[LoginNode]:
+        """Login nodes in the order to try: the user's own choice first, failed ones last."""
+        known = self._clusters.get(cluster)
+        if known is None:
+            raise InvalidRequest(f"There is no cluster named {cluster!r}.")
+        nodes = list(known.login_nodes)
+        if node:
+            named = [one for one in nodes if one.name == node]
+            if not named:
+                raise InvalidRequest(f"{cluster} has no login node named {node!r}.")
+            return named
+        start = zlib.crc32(user.encode()) % len(nodes)
+        now = time.monotonic()
+        turned = nodes[start:] + nodes[:start]
+        return sorted(turned, key=lambda one: self._node(cluster, one.name).resting_until > now)
+
+    def _where_already(
+        self, user: str, cluster: str, use: _Use, nodes: Sequence[LoginNode]
+    ) -> list[LoginNode]:
+        """The same nodes, those first where the user has a connection: for this use, then for any."""
+
+        def rank(node: LoginNode) -> int:
+            uses = [use, *(other for other in _Use if other is not use)]
+            for place, one in enumerate(uses):
+                if self._open_lines(_Key(user, cluster, one, node.name)):
+                    return place
+            return len(uses)
+
+        return sorted(nodes, key=rank)
+
+    def _open_lines(self, key: _Key) -> list[Line]:
+        lines = [line for line in self._lines.get(key, ()) if line.is_open]
+        if lines:
+            self._lines[key] = lines
+        else:
+            self._lines.pop(key, None)
+        return lines
+
+    def _node(self, cluster: str, name: str) -> _Node:
+        return self._nodes.setdefault(
+            (cluster, name), _Node(asyncio.Semaphore(self._limits.handshakes_per_node))
+        )
+
+    # -- connecting -----------------------------------------------------------------------------
+
+    async def _shared_connect(self, key: _Key, node: LoginNode) -> Line:
+        """Everyone who wants this connection now waits for one handshake."""
+        task = self._connecting.get(key)
+        if task is None:
+            task = asyncio.create_task(self._connect(key, node))
+            self._connecting[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        await asyncio.wait({task})  # a caller that is cancelled leaves the handshake to the others
+        if task.cancelled():
+            raise HostUnreachable(f"The connections of {key.user} were closed.")
+        return task.result()
+
+    def _forget(self, key: _Key, task: asyncio.Task[Line]) -> None:
+        if self._connecting.get(key) is task:
+            del self._connecting[key]
+        if not task.cancelled():
+            task.exception()  # its callers raise it; where they were all cancelled, nobody asks
+
+    async def _connect(self, key: _Key, node: LoginNode) -> Line:
+        state = self._node(key.cluster, node.name)
+        try:
+            connection = await self._log_in(key, node, state)
+        except HostUnreachable:
+            state.resting_until = time.monotonic() + self._limits.node_rest_s
+            raise
+        state.resting_until = 0.0
+        _log.info(
+            "ssh.connected user=%s cluster=%s node=%s use=%s", key.user, key.cluster, node.name, key.use
+        )
+        line = Line(connection, node.name, self._limits)
+        self._lines.setdefault(key, []).append(line)
+        return line
+
+    async def _log_in(self, key: _Key, node: LoginNode, state: _Node) -> asyncssh.SSHClientConnection:
+        """A handshake, tried again where sshd dropped it (MaxStartups does so when it is busy)."""
+        host_keys = connect.known_host_keys(self._clusters[key.cluster].known_hosts, node)
+        tries = 0
+        while True:
+            tries += 1
+            async with state.handshakes:
+                credential = await self._credentials.credential(key.user, key.use.profile)
+                connect.check_valid(credential, key.user, time.time())
+                try:
+                    return await connect.log_in(
+                        key.user, node, host_keys, credential.key, credential.certificate, self._limits
+                    )
+                except HostUnreachable as error:
+                    if tries >= self._limits.handshake_tries or not _was_dropped(error):
+                        raise
+            await asyncio.sleep(random.uniform(0.1, 0.4) * 2**tries)  # noqa: S311  jitter, not a secret
+
+    # -- closing --------------------------------------------------------------------------------
+
+    async def _drop(self, chosen: Callable[[_Key], bool]) -> None:
+        pending = [task for key, task in self._connecting.items() if chosen(key)]
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        keys = [key for key in self._lines if chosen(key)]
+        lines = [line for key in keys for line in self._lines.pop(key)]
+        await asyncio.gather(*(line.close() for line in lines))
+
+    async def _sweep(self) -> None:
+        """Close what nobody has used for a while."""
+        while True:
+            await asyncio.sleep(self._limits.idle_s / 4)
+            now = time.monotonic()
+            for key in list(self._lines):
+                lines = self._open_lines(key)
+                idle = [line for line in lines if line.idle_s(now) > self._limits.idle_s]
+                if idle:
+                    self._lines[key] = [line for line in lines if line not in idle]
+                    await asyncio.gather(*(line.close() for line in idle))
+
+
+def _was_dropped(error: HostUnreachable) -> bool:
+    return isinstance(error.__cause__, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError)
+
+
+def _no_session(line: Line, error: asyncssh.ChannelOpenError) -> HostUnreachable:
+    return HostUnreachable(f"sshd on {line.node} opens no session: {reason(error)}.")
+
+
+def _closer(line: Line, streams: runner.Streams) -> Callable[[], Awaitable[None]]:
+    closed = False
+
+    async def close() -> None:
+        nonlocal closed
+        if not closed:
+            closed = True
+            await streams.close()
+            await line.release()
+
+    return close

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from hpchub.core.certificate import Profile
+from hpchub.core.command import Command
+from hpchub.errors import AccountProblem, CertificateExpired, HostKeyMismatch, HostUnreachable, InvalidRequest
+from hpchub.ssh.pool import Pool
+
+from .conftest import (
+    QUICK,
+    USER,
+    RealNode,
+    Source,
+    Starter,
+    free_port,
+    known_hosts_line,
+    start_sshd,
+    stop_sshd,
+)
+
+PoolFor = Callable[..., Pool]
+ECHO = Command(argv=("echo", "hello"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_callers_share_one_connection(fake_node: Starter, pool_for: PoolFor, source: Source) -> None:
+    """Ten commands at once for one user cost one handshake and one certificate."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        results = await asyncio.gather(*(pool.run("alice", "alpha", ECHO) for _ in range(10)))
+        assert [one.stdout for one in results] == ["hello\n"] * 10
+        assert node.logins == 1 and source.asked == [("alice", Profile.CONTROL)]
+
+
+async def test_ninth_session_waits(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Of twenty commands no more than eight are open at once, and none is refused."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        node.gate.clear()
+        running = [asyncio.create_task(pool.run("alice", "alpha", ECHO)) for _ in range(20)]
+        await until(lambda: node.sessions >= 8)
+        await asyncio.sleep(0.1)
+        assert node.sessions == 8
+        node.gate.set()
+        await asyncio.gather(*running)
+        assert node.most_sessions == 8 and node.refused_sessions == 0
+
+
+async def test_fewer_sessions_than_usual(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A site with MaxSessions 2 costs waiting, not failures."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        node.max_sessions = 2
+        results = await asyncio.gather(*(pool.run("alice", "alpha", ECHO) for _ in range(8)))
+        assert {one.stdout for one in results} == {"hello\n"}
+
+
+async def test_many_users_lose_no_handshake(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Twenty users at once: at most four handshakes in flight, and all get in."""
+    async with fake_node() as node, pool_for(node.port, limits=replace(QUICK, login_timeout_s=20)) as pool:
+        await asyncio.gather(*(pool.run(f"user{n}", "alpha", ECHO) for n in range(20)))
+        assert node.logins == 20 and node.most_handshakes <= 4
+
+
+async def test_dropped_handshake_is_tried_again(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Where sshd drops handshakes because others keep it busy, the pool tries again."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        node.max_startups = 0
+        waiting = asyncio.create_task(pool.run("alice", "alpha", ECHO))
+        await until(lambda: node.most_handshakes >= 1)
+        node.max_startups = 10
+        assert (await waiting).stdout == "hello\n"
+
+
+async def test_next_node_when_one_is_down(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A login node that refuses is passed over, and the user's later commands stay on the other."""
+    async with fake_node() as node:
+        for user in ("alice", "bob"):  # of which one prefers the dead node
+            async with pool_for(free_port(), node.port) as pool:
+                await pool.run(user, "alpha", ECHO)
+                assert await pool.node_of(user, "alpha") == "login2"
+                assert (await pool.run(user, "alpha", ECHO)).stdout == "hello\n"
+        assert node.logins == 2
+
+
+async def test_users_spread_over_nodes(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Each user has a node of their own choice, and all of their connections go there."""
+    async with fake_node() as one, fake_node() as two, pool_for(one.port, two.port) as pool:
+        names = [await pool.node_of(f"user{n}", "alpha") for n in range(8)]
+        assert set(names) == {"login1", "login2"}
+        logins = one.logins
+        await asyncio.gather(*(pool.tunnel(f"user{n}", "alpha") for n in range(8)))
+        assert one.logins == logins + names.count("login1")
+
+
+async def test_all_nodes_down(pool_for: PoolFor) -> None:
+    """The refusal names every node that was tried, and why, and may be tried again."""
+    async with pool_for(free_port(), free_port()) as pool:
+        with pytest.raises(HostUnreachable, match=r"login\d: .*refused; login\d: ") as caught:
+            await pool.run("alice", "alpha", ECHO)
+        assert caught.value.retryable
+
+
+async def test_wrong_host_key(fake_node: Starter, pool_for: PoolFor, source: Source) -> None:
+    """A host with another key is never logged in to, nor is the next node tried."""
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    async with fake_node() as node, fake_node() as second:
+        async with pool_for(node.port, second.port, lines=known_hosts_line("127.0.0.1", other)) as pool:
+            with pytest.raises(HostKeyMismatch, match=r"login\d showed") as caught:
+                await pool.run("alice", "alpha", ECHO)
+        assert not caught.value.retryable and node.logins + second.logins == 0
+
+
+async def test_known_by_name_and_by_authority(
+    fake_node: Starter, pool_for: PoolFor, host_key: asyncssh.SSHKey
+) -> None:
+    """A known_hosts line may give the node's name instead of its address."""
+    async with fake_node() as node:
+        async with pool_for(node.port, lines=known_hosts_line(f"[login1]:{node.port}", host_key)) as pool:
+            assert (await pool.run("alice", "alpha", ECHO)).exit_code == 0
+        async with pool_for(node.port, lines=known_hosts_line("login7", host_key)) as pool:
+            with pytest.raises(HostKeyMismatch):
+                await pool.run("alice", "alpha", ECHO)
+
+
+async def test_host_certificate(
+    bash_node: RealNode, ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
+) -> None:
+    """An `@cert-authority` line admits a host whose certificate bears the node's name, and no other."""
+    hosts = asyncssh.generate_private_key("ssh-ed25519")
+    for name in ("login1", "elsewhere"):
+        certificate = hosts.generate_host_certificate(host_key, "h", principals=[name])
+        path = bash_node.home.parent / f"host-{name}-cert.pub"
+        path.write_bytes(certificate.export_certificate())
+        node = start_sshd(ca, host_key, "/bin/bash", f"HostCertificate {path}\n")
+        try:
+            async with pool_for(node.port, lines="@cert-authority " + known_hosts_line("*", hosts)) as pool:
+                if name == "login1":
+                    assert (await pool.run(USER, "alpha", ECHO)).stdout == "hello\n"
+                else:
+                    with pytest.raises(HostKeyMismatch):
+                        await pool.run(USER, "alpha", ECHO)
+        finally:
+            stop_sshd(node)
+
+
+async def test_refused_certificate(bash_node: RealNode, pool_for: PoolFor, source: Source) -> None:
+    """sshd's refusal is an AccountProblem, logged there once: the bare key is not offered after it."""
+    source.principal = "somebody-else"
+    before = bash_node.log.read_text().count("Failed publickey")
+    async with pool_for(bash_node.port) as pool:
+        with pytest.raises(AccountProblem, match=f"login1 refused {USER}'s certificate"):
+            await pool.run(USER, "alpha", ECHO)
+    assert bash_node.log.read_text().count("Failed publickey") == before + 1
+
+
+async def test_expired_certificate_is_not_tried(
+    fake_node: Starter, pool_for: PoolFor, source: Source
+) -> None:
+    """A certificate that has run out is never offered: sshd would count it against the hub."""
+    source.lifetime_s = -1
+    async with fake_node() as node, pool_for(node.port) as pool:
+        with pytest.raises(CertificateExpired):
+            await pool.run("alice", "alpha", ECHO)
+        assert node.most_handshakes == 0
+
+
+async def test_open_connection_outlives_its_certificate(
+    fake_node: Starter, pool_for: PoolFor, source: Source
+) -> None:
+    """Expiry ends no connection, and a new connection asks for a new certificate."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        source.lifetime_s = 1
+        await pool.run("alice", "alpha", ECHO)
+        await asyncio.sleep(1.1)
+        await pool.run("alice", "alpha", ECHO)
+        assert len(source.asked) == 1
+        await pool.drop_user("alice")
+        await pool.run("alice", "alpha", ECHO)
+        assert len(source.asked) == 2
+
+
+async def test_lost_connection_is_replaced(fake_node: Starter, pool_for: PoolFor) -> None:
+    """After a connection is lost, the next command opens a new one."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        await pool.run("alice", "alpha", ECHO)
+        node.connections[0].abort()
+        await asyncio.sleep(0.05)
+        assert (await pool.run("alice", "alpha", ECHO)).stdout == "hello\n"
+        assert node.logins == 2
+
+
+async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Dropping alice ends her running command and leaves bob's."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        node.gate.clear()
+        alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
+        bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
+        await until(lambda: node.sessions >= 2)
+        await pool.drop_user("alice")
+        with pytest.raises(HostUnreachable):
+            await alice
+        node.gate.set()
+        assert (await bob).stdout == "hello\n"
+
+
+async def test_lasting_sessions_do_not_starve_commands(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """Ten sessions that stay take connections of their own; a command still runs at once."""
+    async with pool_for(bash_node.port) as pool:
+        sessions = await asyncio.gather(
+            *(pool.open_session(USER, "alpha", ["cat"], node="login1") for _ in range(10))
+        )
+        async with asyncio.timeout(5):
+            assert (await pool.run(USER, "alpha", ECHO)).stdout == "hello\n"
+        for number, session in enumerate(sessions):
+            session.streams.writer.write(b"%d\0\n" % number)
+            assert await session.streams.reader.readline() == b"%d\0\n" % number
+        await asyncio.gather(*(session.close() for session in sessions))
+
+
+async def test_idle_connections_are_closed(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A connection that nobody uses is closed after a while."""
+    async with fake_node() as node, pool_for(node.port, limits=replace(QUICK, idle_s=0.2)) as pool:
+        await pool.run("alice", "alpha", ECHO)
+        async with asyncio.timeout(3):
+            await node.connections[0].wait_closed()
+
+
+async def test_frozen_peer_is_detected(
+    ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
+) -> None:
+    """A login node that stops answering without closing anything is given up by keepalive."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    node = start_sshd(ca, host_key, "/bin/bash")
+    try:
+        async with pool_for(node.port) as pool:
+            connection = await pool.tunnel(USER, "alpha")
+            frozen = [int(pid) for pid in _children(node.process.pid)]
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(5):
+                    await connection.wait_closed()
+                assert time.monotonic() - started < 3
+            finally:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+    finally:
+        stop_sshd(node)
+
+
+def _children(pid: int) -> list[str]:
+    found: list[str] = []
+    for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [one, *_children(int(one))]
+    return found
+
+
+@pytest.mark.parametrize(("cluster", "node"), [("beta", ""), ("alpha", "login9")])
+async def test_unknown_places_are_refused(pool_for: PoolFor, cluster: str, node: str) -> None:
+    """A cluster or a login node that nobody described is an invalid request."""
+    async with pool_for(free_port()) as pool:
+        with pytest.raises(InvalidRequest):
+            await pool.run("alice", cluster, ECHO, node=node)
