@@ -22,7 +22,7 @@ from hpchub.core.cluster import (
     Partition,
     Placement,
 )
-from hpchub.core.slugs import is_scheduler_name
+from hpchub.core.slugs import SCHEDULER_NAME, is_scheduler_name
 from hpchub.core.toml_table import Table, load_table, nearest
 from hpchub.core.units import parse_memory, parse_time
 from hpchub.errors import ConfigError
@@ -66,7 +66,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     kind = scheduler.text("kind", "slurm")
     if kind not in SCHEDULERS:
         scheduler.fault("kind", f"{kind!r} is not one of {', '.join(SCHEDULERS)}")
-    scheduler_cluster = scheduler.text("cluster", "")
+    scheduler_cluster = scheduler.text("cluster", "", SCHEDULER_NAME)
     templates = scheduler.text("templates", "")
     scheduler.finish()
 
@@ -84,9 +84,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     partitions = {name: _read_partition(name, table) for name, table in top.named_tables("partitions")}
     if compute and not partitions:
         top.fault("partitions", "is missing: [placements.compute] needs at least one [partitions.<name>]")
-    environments = {
-        name: _read_environment(name, table) for name, table in top.named_tables("environments")
-    }
+    environments = {name: _read_environment(name, table) for name, table in top.named_tables("environments")}
     if not environments:
         top.fault("environments", "is missing: write at least one [environments.<name>]")
     offered = ([Placement.LOGIN] if login else []) + ([Placement.COMPUTE] if compute else [])
@@ -198,7 +196,7 @@ def _read_defaults(
         else placements[0],
         environment=named("environment", environments),
         partition=named("partition", partitions),
-        account=table.text("account", ""),
+        account=table.text("account", "", SCHEDULER_NAME),
         time_s=table.amount("time", parse_time, 3600),
         cpus=table.integer("cpus", 1, low=1, high=65536),
         memory_bytes=table.amount("memory", parse_memory, 1024**3),

@@ -12,7 +12,7 @@ _SYSTEM_ACCOUNTS = frozenset(
     {"root", "daemon", "bin", "sys", "sync", "nobody", "slurm", "munge", "sshd", "mysql", "hpchub"}
 )
 
-_SCHEDULER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", re.ASCII)
+SCHEDULER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", re.ASCII)
 
 
 def is_safe_account_name(name: str) -> bool:
@@ -30,7 +30,7 @@ def is_safe_account_name(name: str) -> bool:
 
 def is_scheduler_name(name: str) -> bool:
     """Whether a text can be a partition, account, environment or cluster name."""
-    return _SCHEDULER_NAME.fullmatch(name) is not None
+    return SCHEDULER_NAME.fullmatch(name) is not None
 
 
 def job_name(server_name: str) -> str:

@@ -182,15 +182,17 @@ def nearest(value: object, names: Sequence[str]) -> str:
 
 def _located(path: Path, lines: Sequence[str], where: str, what: str) -> str:
     """`file:line: place: what`, the line found by the key's own name after its table's header."""
-    tables = where.split(".")
-    key = tables.pop() if tables else ""
-    in_table = not tables
+    outer, _, key = where.rpartition(".")
+    table, row = re.sub(r"\[\d+\]", "", outer), re.search(r"\[(\d+)\]", outer)
+    rows_before = int(row[1]) if row else 0
+    in_table = not outer
     for number, line in enumerate(lines, start=1):
         if line.lstrip().startswith("["):
             named = re.sub(r"[\s\[\]\"']", "", line.split("#")[0])
             if named == where:
                 return f"{path}:{number}: {where}: {what}"
-            in_table = named == re.sub(r"\[\d+\]", "", ".".join(tables))
+            in_table = named == table and rows_before == 0
+            rows_before -= named == table
         elif in_table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
             return f"{path}:{number}: {where}: {what}"
     return f"{path}: {where}: {what}" if where else f"{path}: {what}"

@@ -1,0 +1,65 @@
+"""hpchub.core.slugs"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpchub.core.slugs import is_safe_account_name, is_scheduler_name, job_name
+
+
+@pytest.mark.parametrize("name", ["alice", "a.b-c_d", "Alice", "_svc", "u2", "a" * 32])
+def test_account_names_of_people(name: str) -> None:
+    """Dots, dashes, digits, capitals and 32 characters make good account names."""
+    assert is_safe_account_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "root",
+        "Root",
+        "nobody",
+        "2u",
+        "-a",
+        ".a",
+        "a.",
+        "a..b",
+        "a b",
+        "a\n",
+        "a/b",
+        "a,b",
+        "ä",
+        "a" * 33,
+        "*",
+        "a$",
+    ],
+)
+def test_names_that_are_no_accounts(name: str) -> None:
+    """System accounts, wildcards, separators and what a path or a shell could read are refused."""
+    assert not is_safe_account_name(name)
+
+
+@given(st.text())
+def test_scheduler_names_hold_nothing_a_shell_reads(name: str) -> None:
+    """Whatever passes as a scheduler's name needs no quoting, and is no option."""
+    if is_scheduler_name(name):
+        assert re.fullmatch(r"[A-Za-z0-9_.+-]+", name)
+        assert not name.startswith(("-", "."))
+
+
+@given(st.text())
+def test_job_names_need_no_quoting(server_name: str) -> None:
+    """Any server name gives a short job name of plain characters."""
+    assert re.fullmatch(r"hpchub(-[A-Za-z0-9_-]{1,30})?", job_name(server_name))
+
+
+def test_job_name_tells_the_server() -> None:
+    """The default server is hpchub, a named one carries its name."""
+    assert job_name("") == "hpchub"
+    assert job_name("gpu-2") == "hpchub-gpu-2"
+    assert job_name("a b/c") == "hpchub-a-b-c"

@@ -1,0 +1,39 @@
+#!/bin/bash -l
+# Starts one notebook server. It holds no secret: the launcher is given the server's environment
+# through the tunnel.
+
+# Modules and conda are defined by the login profile, whichever way this was started.
+shopt -q login_shell || exec /bin/bash -l "$0"
+# A profile may have asked for strictness that activation scripts do not bear.
+set +eu
+umask 077
+
+fail() {
+    printf 'hpchub: %s\n' "$*" >&2
+    exit 3
+}
+
+# Slurm hands a job's own options on to every srun that a notebook runs: --export=NONE would strip its
+# environment, --open-mode=append change its files.
+unset SLURM_EXPORT_ENV SLURM_GET_USER_ENV SLURM_OPEN_MODE
+
+cd || fail "the home directory ${HOME:-(HOME is not set)} cannot be entered on $(uname -n)"
+
+# Environment Modules and Lmod define `module` in the profile, some sites only for interactive shells.
+if ! command -v module >/dev/null; then
+    for init in "${MODULESHOME:-}/init/bash" "${LMOD_PKG:-}/init/bash" /usr/share/lmod/lmod/init/bash \
+        /usr/share/modules/init/bash /usr/share/Modules/init/bash; do
+        [ -r "$init" ] && . "$init" && break
+    done
+fi
+command -v module >/dev/null || fail "there is no module command on $(uname -n)"
+module load apptainer || fail "the module" apptainer "cannot be loaded on $(uname -n)"
+
+command -v apptainer >/dev/null || fail "there is no" apptainer "on $(uname -n)"
+printf 'hpchub: starting on %s in the image %s\n' "$(uname -n)" /images/jupyter.sif
+# https://apptainer.org/docs/user/latest/bind_paths_and_mounts.html: the home and /tmp are bound unless
+# the site says otherwise, so both folders are named here. The host's environment passes, its PATH does not.
+exec apptainer exec --bind /home/alice/.hpchub/servers/9f3a --bind /tmp \
+    --bind /scratch \
+    --bind /data:/mnt/data \
+    /images/jupyter.sif python3 /home/alice/.hpchub/servers/9f3a/launcher.py --runtime-dir /tmp/hpchub-9f3a --folder /home/alice/.hpchub/servers/9f3a

@@ -1,0 +1,323 @@
+"""hpchub.schedulers.slurm, against what a real Slurm answered (tests/golden)"""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from golden.reader import golden, names, record
+
+from hpchub.core.command import CommandResult
+from hpchub.core.job import Association, JobId, JobState
+from hpchub.errors import (
+    InvalidRequest,
+    SchedulerUnavailable,
+    SubmitRejected,
+    UnexpectedOutput,
+)
+from hpchub.schedulers.slurm import Slurm
+
+SLURM = Slurm()
+
+
+def answer(stdout: str = "", stderr: str = "", exit_code: int = 0) -> CommandResult:
+    return CommandResult(exit_code=exit_code, stdout=stdout, stderr=stderr)
+
+
+# -- submit ------------------------------------------------------------------------------------
+
+
+def test_a_taken_job_has_its_id() -> None:
+    """The id is what sbatch --parsable printed."""
+    assert SLURM.parse_submit(golden("sbatch_accepted")).isdecimal()
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    ["42\n", "42;alpha\n", "Welcome to Alpha!\nYour share is 17\n42\n", "17 jobs so far\n42;alpha\n\n", "42"],
+)
+def test_a_sites_notices_are_no_ids(stdout: str) -> None:
+    """A wrapper around sbatch may print; the id is the last line that is an id alone."""
+    assert SLURM.parse_submit(answer(stdout)) == "42"
+
+
+@pytest.mark.parametrize("stdout", ["", "Submitted batch job 42\n", "42 43\n", "-1\n", "٤٢\n"])
+def test_no_id_is_unexpected(stdout: str) -> None:
+    """Success without an id is not guessed at."""
+    with pytest.raises(UnexpectedOutput):
+        SLURM.parse_submit(answer(stdout))
+
+
+@pytest.mark.parametrize("name", names("sbatch_refused_"))
+def test_a_refusal_keeps_sbatchs_words(name: str) -> None:
+    """The message holds what sbatch said, without its prefixes; the hint says what to do."""
+    result = golden(name)
+    with pytest.raises(SubmitRejected) as caught:
+        SLURM.parse_submit(result)
+    message = caught.value.message
+    last = [line for line in result.stderr.split("\n") if line.startswith("sbatch: ")][-1]
+    assert (
+        last.removeprefix("sbatch: ")
+        .removeprefix("error: ")
+        .removeprefix("Batch job submission failed: ")
+        .rstrip(".")
+        in message
+    )
+    assert "sbatch: error" not in message
+    assert "submission failed" not in message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("sbatch_refused_account", "Choose an account"),
+        ("sbatch_refused_no_association", "ask the site for one"),
+        ("sbatch_refused_partition", "another partition"),
+        ("sbatch_refused_memory", "less memory"),
+        ("sbatch_refused_cpus", "fewer CPUs"),
+        ("sbatch_refused_gres", "GPU"),
+        ("sbatch_refused_reservation", "another partition"),
+    ],
+)
+def test_a_known_cause_has_its_own_hint(name: str, hint: str) -> None:
+    """What to do follows from the cause."""
+    with pytest.raises(SubmitRejected) as caught:
+        SLURM.parse_submit(golden(name))
+    assert hint in caught.value.hint
+
+
+def test_a_sites_own_explanation_comes_first() -> None:
+    """A job_submit plugin's words are kept, Slurm's empty phrase behind them is not."""
+    failed = "sbatch: error: Batch job submission failed: Unspecified error"
+    stderr = f"sbatch: error: Please charge project X.\n{failed}\n"
+    with pytest.raises(SubmitRejected, match=r"^Slurm refused the job: Please charge project X\. ") as caught:
+        SLURM.parse_submit(answer(stderr=stderr, exit_code=1))
+    assert caught.value.message.endswith("project X.")
+
+
+def test_a_missing_sbatch_is_the_sites_fault() -> None:
+    """A shell's complaint is no refusal."""
+    with pytest.raises(UnexpectedOutput, match="command not found"):
+        SLURM.parse_submit(answer(stderr="bash: sbatch: command not found", exit_code=127))
+
+
+def test_a_lost_answer_to_sbatch_is_not_retried() -> None:
+    """Where the request may have reached the controller, another try could start a second job."""
+    with pytest.raises(SchedulerUnavailable) as hangs:
+        SLURM.parse_submit(golden("sbatch_controller_hangs"))
+    assert not hangs.value.retryable
+    with pytest.raises(SchedulerUnavailable) as down:
+        SLURM.parse_submit(golden("sbatch_controller_down"))
+    assert down.value.retryable
+
+
+def test_directives_are_given_as_options() -> None:
+    """SBATCH_PARTITION in a profile overrides a directive, not an option."""
+    script = '#!/bin/bash\n#SBATCH --partition=cpu --job-name="a b"\n\n# remark\nsleep 1\n#SBATCH --nice=9\n'
+    command = Slurm(cluster="alpha").submit_command(script)
+    assert command.argv == ("sbatch", "--parsable", "--clusters=alpha", "--partition=cpu", "--job-name=a b")
+    assert command.stdin == script.encode()
+
+
+# -- status and history ------------------------------------------------------------------------
+
+EXPECTED = {
+    "timeout": JobState.FAILED,
+    "completed": JobState.FINISHED,
+    "failed": JobState.FAILED,
+    "signalled": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+    "cancelled_pending": JobState.CANCELLED,
+    "suspended": JobState.RUNNING,
+    "running": JobState.RUNNING,
+    "pending_resources": JobState.QUEUED,
+    "pending_priority": JobState.QUEUED,
+    "pending_time": JobState.QUEUED,
+    "pending_memory": JobState.QUEUED,
+    "pending_nodes": JobState.QUEUED,
+    "pending_held": JobState.QUEUED,
+    "pending_begin": JobState.QUEUED,
+    "pending_dependency": JobState.QUEUED,
+    "pending_never": JobState.QUEUED,
+}
+
+
+@pytest.mark.parametrize("source", ["squeue", "sacct"])
+def test_states_of_a_real_cluster(source: str) -> None:
+    """Every job that was asked for has its state; the vanished one is absent."""
+    jobs = record(f"{source}_states")["jobs"]
+    parse = SLURM.parse_status if source == "squeue" else SLURM.parse_history
+    found = parse(golden(f"{source}_states"))
+    assert {name: found[jobs[name]].state for name in EXPECTED} == EXPECTED
+    assert "99999" not in found
+    assert f"{jobs['pending_array']}_[1-9%2]" in found
+
+
+def test_details_of_a_real_cluster() -> None:
+    """Node, reason and exit code come from where Slurm shows them, its placeholders are dropped."""
+    jobs = record("squeue_states")["jobs"]
+    queue, history = SLURM.parse_status(golden("squeue_states")), SLURM.parse_history(golden("sacct_states"))
+    assert queue[jobs["running"]].node in {"c1", "c2"}
+    assert queue[jobs["running"]].reason == ""
+    assert queue[jobs["pending_resources"]].node == ""
+    assert queue[jobs["pending_resources"]].reason == "Resources"
+    assert history[jobs["failed"]].exit_code == "7:0"
+    assert history[jobs["cancelled_pending"]].node == ""
+    assert history[jobs["cancelled"]].native.startswith("CANCELLED by ")
+
+
+def test_a_job_name_forges_no_row() -> None:
+    """The running job's name held a newline and our separator; no row came of it."""
+    jobs = record("squeue_one")["jobs"]
+    assert list(SLURM.parse_status(golden("squeue_one"))) == [jobs["running"]]
+
+
+@pytest.mark.parametrize("name", ["squeue_vanished", "squeue_two_vanished"])
+def test_vanished_jobs_are_absent(name: str) -> None:
+    """squeue exits 1 for one vanished id and 0 for two; neither is an error, and neither is an end."""
+    assert SLURM.parse_status(golden(name)) == {}
+
+
+def test_vanished_from_history() -> None:
+    """The accounting may not know a job either."""
+    assert SLURM.parse_history(golden("sacct_vanished")) == {}
+
+
+def test_a_site_without_accounting() -> None:
+    """Where nothing is recorded, history is empty; associations cannot be told, which is no 'none'."""
+    result = answer(stderr="Slurm accounting storage is disabled\n", exit_code=1)
+    assert SLURM.parse_history(result) == {}
+    with pytest.raises(UnexpectedOutput):
+        SLURM.parse_associations(result)
+
+
+@pytest.mark.parametrize("name", [name for name in names("") if name.endswith(("_down", "_hangs"))])
+def test_an_outage_is_no_answer(name: str) -> None:
+    """Controller or database down or hanging: SchedulerUnavailable, whichever command met it."""
+    tool = name.split("_")[0]
+    parse = {
+        "sbatch": SLURM.parse_submit,
+        "squeue": SLURM.parse_status,
+        "sacct": SLURM.parse_history,
+        "scancel": SLURM.parse_cancel,
+        "sacctmgr": SLURM.parse_associations,
+    }[tool]
+    with pytest.raises(SchedulerUnavailable, match=tool):
+        parse(golden(name))
+
+
+def test_a_killed_command_is_an_outage() -> None:
+    """A command that was ended by a signal, as by a timeout, has told nothing."""
+    with pytest.raises(SchedulerUnavailable, match="signal 15"):
+        SLURM.parse_status(answer(exit_code=-15))
+
+
+def test_an_unknown_state_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    """A newer Slurm's state keeps its word, is UNKNOWN, and is logged: never taken for an end."""
+    with caplog.at_level(logging.WARNING):
+        found = SLURM.parse_status(answer("7\x1fDAYDREAMING\x1fc1\x1fNone\n"))
+    status = found[JobId("7")]
+    assert (status.state, status.native) == (JobState.UNKNOWN, "DAYDREAMING")
+    assert not status.state.is_final
+    assert "slurm.unknown_state" in caplog.text
+    assert "DAYDREAMING" in SLURM.explain(status)
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [
+        "7\x1fRUNNING\x1fc1\n",
+        "7\x1fRUNNING\x1fc1\x1fNone\x1fmore\n",
+        "x y\x1fRUNNING\x1fc1\x1fNone\n",
+        "just words\n",
+    ],
+)
+def test_a_strange_row_is_refused(stdout: str) -> None:
+    """A row that is not of our shape is not half understood."""
+    with pytest.raises(UnexpectedOutput, match="squeue"):
+        SLURM.parse_status(answer(stdout))
+
+
+def test_notices_beside_rows_are_passed_over() -> None:
+    """A site's banner, or the header squeue prints for a named cluster, loses no job."""
+    stdout = "CLUSTER: alpha\nMaintenance on Monday!\n7\x1fRUNNING\x1fc1\x1fNone\n"
+    assert list(SLURM.parse_status(answer(stdout))) == ["7"]
+
+
+# -- cancel ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scancel_running", "scancel_ended", "scancel_vanished"])
+def test_cancelling_what_is_over_is_no_error(name: str) -> None:
+    """Running, ended or never heard of: nothing is left to be done."""
+    SLURM.parse_cancel(golden(name))
+
+
+def test_older_scancel_exits_with_an_error_for_ended_jobs() -> None:
+    """Only complaints about jobs that are over are harmless."""
+    ended = "scancel: error: Kill job error on job id 7: Job/step already completing or completed\n"
+    SLURM.parse_cancel(answer(stderr=ended, exit_code=1))
+    with pytest.raises(UnexpectedOutput):
+        SLURM.parse_cancel(answer(stderr=ended + golden("scancel_others").stderr, exit_code=1))
+
+
+def test_somebody_elses_job_is_not_cancelled() -> None:
+    """A refusal does not look like success."""
+    with pytest.raises(UnexpectedOutput, match="permission denied"):
+        SLURM.parse_cancel(golden("scancel_others"))
+
+
+# -- associations ------------------------------------------------------------------------------
+
+
+def test_associations_of_people() -> None:
+    """alice may charge two accounts, bob one, carol none, and neither may a stranger."""
+    assert SLURM.parse_associations(golden("sacctmgr_alice")) == [
+        Association(account="physics", is_default=True),
+        Association(account="chemistry"),
+    ]
+    assert [found.account for found in SLURM.parse_associations(golden("sacctmgr_bob"))] == ["physics"]
+    assert SLURM.parse_associations(golden("sacctmgr_carol")) == []
+    assert SLURM.parse_associations(golden("sacctmgr_unknown")) == []
+
+
+def test_odd_associations_are_left_out() -> None:
+    """A person without any still has a row in some versions; a name no form can offer is dropped."""
+    rows = "physics||\nphysics|physics|cpu\nphysics|a b|\nphysics|x|$(id)\n"
+    assert SLURM.parse_associations(answer(rows)) == [
+        Association(account="physics", partition="cpu", is_default=True)
+    ]
+
+
+# -- commands ----------------------------------------------------------------------------------
+
+
+def test_a_named_cluster_is_asked_for() -> None:
+    """Every command of a site with several clusters says which it means."""
+    slurm, ids = Slurm(cluster="beta"), [JobId("7")]
+    for command in (slurm.status_command(ids), slurm.history_command(ids), slurm.cancel_command(ids)):
+        assert "--clusters=beta" in command.argv
+    assert "cluster=beta" in slurm.associations_command("alice").argv
+
+
+def test_attach_waits_for_nothing() -> None:
+    """The step overlaps everything the job holds, and the command comes last, as it is."""
+    argv = SLURM.attach_argv(JobId("7"), "c1", ("/usr/sbin/sshd", "-i"))
+    assert argv[0] == "srun"
+    assert argv[-2:] == ("/usr/sbin/sshd", "-i")
+    assert {"--jobid=7", "--nodelist=c1", "--overlap", "--mem=0", "--gres=none", "--unbuffered"} <= set(argv)
+
+
+@pytest.mark.parametrize("node", ["", "c1,c2", "c[1-2]", "-c1", "c1 c2", "c1\n", "/etc/nodes"])
+def test_a_node_is_one_name(node: str) -> None:
+    """srun would read a list, or a file of nodes."""
+    with pytest.raises(InvalidRequest):
+        SLURM.attach_argv(JobId("7"), node, ("true",))
+
+
+@pytest.mark.parametrize("user", ["", "a,b", "*", "a b", "-a", "root", "a\n"])
+def test_a_user_is_one_name(user: str) -> None:
+    """sacctmgr would read a comma as several people."""
+    with pytest.raises(InvalidRequest):
+        SLURM.associations_command(user)
