@@ -1,0 +1,104 @@
+"""Logs people in with the site's own credentials, checked by the signer and never by the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.auth import Authenticator
+from jupyterhub.handlers import BaseHandler
+from jupyterhub.handlers.login import LogoutHandler
+from jupyterhub.user import User
+from tornado import web
+from traitlets import Unicode, default
+
+from hpchub.bridge.client import BridgeClient
+from hpchub.core.secret import Secret
+from hpchub.core.slugs import is_safe_account_name
+from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.signer.client import SignerClient
+
+
+class HpchubAuthenticator(Authenticator):
+    """A password goes to the signer; what comes back lets the bridge act for the person.
+
+    The hub keeps neither: no password, no certificate, no `auth_state`. Who may use the hub is
+    JupyterHub's own setting (`allowed_users`, `allow_all`, ...); nobody may until it says so.
+    """
+
+    bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
+    signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
+
+    @default("auth_refresh_age")
+    def _default_auth_refresh_age(self) -> int:
+        # One question over a unix socket: an ended session is noticed within a minute.
+        return 60
+
+    async def authenticate(self, handler: BaseHandler, data: Mapping[str, str]) -> str | None:
+        """The account's name, or None where the signer refuses.
+
+        Raises:
+            web.HTTPError: 503, because the signer or the bridge could not be asked.
+        """
+        username = data.get("username", "")
+        bridge = BridgeClient(Path(self.bridge_socket))
+        signer = SignerClient(Path(self.signer_socket))
+        try:
+            key_id, public_key = await bridge.new_key()
+            granted = await signer.grant(
+                username, Secret(data.get("password", "")), public_key, handler.request.remote_ip
+            )
+            await bridge.open_session(granted.username, key_id, granted.grant)
+        except UserError:
+            return None
+        except HpchubError as error:
+            self.log.error("login.unavailable error=%s message=%s", type(error).__name__, error.message)
+            raise web.HTTPError(
+                503,
+                "Nobody can be logged in just now: a part of the hub does not answer. Your password "
+                "was not refused. Try again in a minute, or tell the site's staff.",
+            ) from error
+        return str(granted.username)
+
+    def normalize_username(self, username: str) -> str:
+        """The name as it is, or as `username_map` has it: account names know capitals."""
+        return str(self.username_map.get(username, username))
+
+    def validate_username(self, username: str) -> bool:
+        """Whether JupyterHub may know a user of that name. The signer checks the same."""
+        return is_safe_account_name(username) and bool(super().validate_username(username))
+
+    async def refresh_user(self, user: User, handler: BaseHandler | None = None) -> bool:
+        """False once the session on the cluster has ended, so that the person logs in again.
+
+        True where the bridge cannot be asked: that is no reason to throw anybody out.
+        """
+        try:
+            await BridgeClient(Path(self.bridge_socket)).session(user.name)
+        except NotAllowed:
+            return False
+        except HpchubError as error:
+            self.log.warning("login.refresh_unavailable user=%s error=%s", user.name, error.message)
+        return True
+
+    async def end_session(self, username: str) -> None:
+        """Takes the bridge's leave to start anything new for the person. Running servers stay."""
+        try:
+            await BridgeClient(Path(self.bridge_socket)).close_session(username)
+        except HpchubError as error:
+            self.log.error("logout.unavailable user=%s error=%s", username, error.message)
+
+    def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
+        """JupyterHub's login, and a logout that ends the session on the bridge too."""
+        return [*super().get_handlers(app), ("/logout", HpchubLogoutHandler)]
+
+
+class HpchubLogoutHandler(LogoutHandler):
+    """JupyterHub's logout, and the bridge's."""
+
+    async def handle_logout(self) -> None:
+        """JupyterHub calls this with the person still known, after its own cookies are gone."""
+        user = self.current_user
+        if user is not None and isinstance(self.authenticator, HpchubAuthenticator):
+            await self.authenticator.end_session(user.name)

@@ -1,0 +1,67 @@
+"""The JupyterHub settings that a site with hpchub needs, so that its own file is a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hpchub.hub.pages import page_templates
+
+
+def configure(
+    c: Any,
+    *,
+    clusters: Path | str,
+    bridge_socket: Path | str,
+    signer_socket: Path | str,
+    hub_socket: Path | str,
+    proxy_socket: Path | str | None = None,
+    proxy_command: Sequence[str] | None = None,
+) -> None:
+    """Set up JupyterHub for hpchub. What is set on `c` afterwards wins.
+
+    Says nothing about who may log in: set `c.Authenticator.allow_all` or `allowed_users`.
+
+    Args:
+        c: The config object of a `jupyterhub_config.py`.
+        clusters: The folder of cluster files.
+        bridge_socket: The unix socket of `hpchub bridge`.
+        signer_socket: The unix socket of `hpchub signer`.
+        hub_socket: Where the hub's own API listens; the bridge's `hub_socket` names the same.
+        proxy_socket: Where configurable-http-proxy's API listens. None leaves the proxy's API as
+            it is (a TCP port of the loopback, unless the site's file says otherwise).
+        proxy_command: The command of configurable-http-proxy, where it is not in the PATH.
+    """
+    c.JupyterHub.authenticator_class = "hpchub"
+    c.JupyterHub.spawner_class = "hpchub"
+    c.HpchubAuthenticator.bridge_socket = str(bridge_socket)
+    c.HpchubAuthenticator.signer_socket = str(signer_socket)
+    c.HpchubSpawner.bridge_socket = str(bridge_socket)
+    c.HpchubSpawner.clusters = str(clusters)
+
+    c.JupyterHub.hub_bind_url = _unix_url(hub_socket)
+    c.JupyterHub.hub_connect_url = _unix_url(hub_socket)
+    c.JupyterHub.hub_socket_mode = 0o600
+    if proxy_socket is not None:
+        c.ConfigurableHTTPProxy.api_url = _unix_url(proxy_socket)
+        c.ConfigurableHTTPProxy.command_umask = 0o077
+    if proxy_command is not None:
+        c.ConfigurableHTTPProxy.command = list(proxy_command)
+
+    c.JupyterHub.allow_named_servers = True
+    # The bridge keeps servers; a hub that restarts finds them again.
+    c.JupyterHub.cleanup_servers = False
+    # It looks for a queued one until that is ready; nobody's login should wait for that.
+    c.JupyterHub.init_spawners_timeout = 1
+    c.JupyterHub.template_paths = [str(page_templates())]
+    # Every link that fills the form would otherwise leave an error with a traceback in the log.
+    c.JupyterHub.logging_config = {
+        "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
+        "handlers": {"console": {"filters": ["hpchub_links"]}},
+    }
+
+
+def _unix_url(socket: Path | str) -> str:
+    return f"http+unix://{quote(str(socket), safe='')}"

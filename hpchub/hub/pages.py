@@ -1,0 +1,31 @@
+"""Renders hpchub's own pieces of JupyterHub's pages."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hpchub.paths import templates_dir
+
+
+def page_templates() -> Path:
+    """The folder of HTML templates; JupyterHub's `template_paths` takes it."""
+    return templates_dir() / "html"
+
+
+def render(template: str, **values: object) -> str:
+    """One template, filled in. Every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(page_templates()),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

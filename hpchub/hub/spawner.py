@@ -1,0 +1,280 @@
+"""Starts servers by asking the bridge, and says what became of them. Holds nothing of its own.
+
+JupyterHub 6.1.1 and unix sockets: `User.spawn` keeps only host and port of the URL that `start`
+returns, lower-cases the host and appends port 80. Its own client (`httpclient.py`) then opens the
+socket without the port, configurable-http-proxy the one with it. The bridge makes both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from jupyterhub.spawner import Spawner
+from traitlets import Unicode, default
+
+from hpchub.bridge.client import BridgeClient, Event, ServerView
+from hpchub.core.server import Phase
+from hpchub.errors import HpchubError, InvalidRequest, RemoteError, StartFailed, UserError
+from hpchub.hub.form import Form
+from hpchub.hub.refusals import spawn_exception
+
+# How long one question for news waits at the bridge, which answers at once where there is some.
+_WAIT_S = 20.0
+_PAUSE_S = 1.0
+
+# A queue may hold a job for a day. The bridge notices at once when one dies, so nothing waits in vain.
+_START_TIMEOUT_S = 24 * 3600
+
+# The bridge restarts within seconds. Beyond this a person who pressed stop should hear of it.
+_STOP_PATIENCE_S = 60
+
+_SETTLED = frozenset({Phase.READY, Phase.ENDED})
+
+_Answer = TypeVar("_Answer")
+
+
+class HpchubSpawner(Spawner):
+    """One server of one person, on a login node or in a batch job."""
+
+    bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
+    clusters = Unicode(help="The folder of cluster files, `clusters.d`.").tag(config=True)
+    server_id = Unicode(help="The bridge's id of the server; empty until it has one.")
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.bridge = BridgeClient(Path(self.bridge_socket))
+        # Whether the bridge may hold a server of ours that we do not know the id of.
+        self._may_live = True
+        self._beginning: asyncio.Task[ServerView] | None = None
+        self._begun = asyncio.Event()
+
+    @default("start_timeout")
+    def _default_start_timeout(self) -> int:
+        return _START_TIMEOUT_S
+
+    @default("poll_interval")
+    def _default_poll_interval(self) -> int:
+        # The bridge knows at once that a server ended; asking it is a call over a unix socket.
+        return 5
+
+    @default("options_form")
+    def _default_options_form(self) -> object:
+        return self._form().render
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> object:
+        return self._form().read_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> object:
+        # Nothing to apply: `start` sends them to the bridge, which checks them. An error raised in
+        # this hook is logged with a traceback, and one raised in `start` as the refusal it is.
+        return lambda _spawner, _options: None
+
+    def options_from_query(self, query_data: dict[str, list[str]]) -> object:
+        """A link fills the form; one in JupyterHub's own `opt-` form starts the server."""
+        return self._form().read_link(query_data)
+
+    def get_state(self) -> dict[str, Any]:
+        """What finds the server again after the hub restarts."""
+        state: dict[str, Any] = super().get_state()
+        if self.server_id:
+            state["server_id"] = self.server_id
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """From JupyterHub's database. A hub that died while starting has kept no id: ask by name."""
+        super().load_state(state)
+        self.server_id = state.get("server_id", "")
+        self._may_live = True
+
+    def clear_state(self) -> None:
+        """JupyterHub calls this before each start and after each stop."""
+        super().clear_state()
+        self.server_id = ""
+        self._may_live = False
+        self._beginning = None
+        self._begun = asyncio.Event()
+
+    async def start(self) -> str:
+        """The URL of the server's socket, once it answers.
+
+        A cancelled start leaves the server to `stop`, which JupyterHub calls next. A hub that ends
+        while a job waits in the queue calls nothing, and finds the job again.
+
+        Raises:
+            SpawnException: An option is refused, or the server ended before it was ready.
+        """
+        with _as_spawn_exceptions():
+            try:
+                await self._begin()
+            except UserError:
+                # JupyterHub has saved them already, as the next start's own.
+                self.orm_spawner.user_options = {}
+                raise
+            view = await self._until_up()
+            if view.phase is not Phase.READY:
+                raise view.error or StartFailed("The server was stopped before it was ready.")
+            return _url(view)
+
+    async def stop(self, now: bool = False) -> None:
+        """Returns once the job or process is gone.
+
+        Raises:
+            HpchubError: Neither the bridge nor the cluster could be told for a minute.
+        """
+        if self._beginning is not None:
+            await asyncio.wait([self._beginning])
+            if not self._beginning.cancelled() and self._beginning.exception() is None:
+                self.server_id = self._beginning.result().id
+        # A start that the bridge never answered has most likely begun nothing: ask once.
+        patience_s = _STOP_PATIENCE_S if self.server_id else 0
+        try:
+            await self._patiently(self._stop_once, patience_s)
+        except HpchubError as error:
+            # JupyterHub counts a failed stop and drops the error.
+            self.log.error("server.stop_failed server=%s error=%s", self._log_name, error)
+            raise
+
+    async def poll(self) -> int | None:
+        """None while the server lives or nobody can say; else 0, or 1 where it ended badly."""
+        if self._beginning is not None and not self._beginning.done():
+            return None
+        try:
+            if not await self._known_id():
+                return 0
+            view = await self.bridge.server(self.server_id)
+        except InvalidRequest:
+            return 0  # there never was such a server, says the bridge
+        except HpchubError as error:
+            self.log.warning("server.poll_unavailable server=%s error=%s", self._log_name, error.message)
+            return None
+        if view.phase is not Phase.ENDED:
+            return None
+        return 1 if view.error else 0
+
+    async def get_url(self) -> str:
+        """The server's URL after a restart of the hub; waits where the server is not ready yet.
+
+        JupyterHub gives a server `http_timeout` to answer at this URL and stops it otherwise. A job
+        that is still queued must not be asked for.
+        """
+        try:
+            known = await self._patiently(self._known_id)
+            view = await self._until_up() if known else None
+        except InvalidRequest:
+            view = None  # there never was such a server, says the bridge; `poll` will say so
+        if view is None or view.phase is not Phase.READY:
+            return str(self.server.url)
+        # A hub that died while starting has saved no address, and 6.1.1 does not fill in the scheme.
+        self.server.proto = "http+unix"
+        self.server.port = 80
+        return f"{_url(view)}:80{self.server.base_url}"
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """What happens while the server starts, in the bridge's words; the bar never goes back."""
+        await self._begun.wait()
+        after = shown = 0
+        while True:
+            view, events, after = await self._news(after)
+            for event in events:
+                if event.phase is Phase.ENDED:
+                    continue  # JupyterHub's own last line says how it failed
+                shown = max(shown, min(event.percent, 99))
+                yield {"progress": shown, "message": event.message}
+            if view.phase in _SETTLED:
+                return
+
+    def get_env(self) -> dict[str, str]:
+        """JupyterHub's, as text. The addresses in it are the hub's own: the bridge puts in those
+        that hold on the node.
+        """
+        return {name: str(value) for name, value in super().get_env().items() if value is not None}
+
+    def _form(self) -> Form:
+        return Form(self, Path(self.clusters), self.bridge)
+
+    async def _begin(self) -> None:
+        """Asks the bridge to start, and learns the server's id even if this start is cancelled."""
+        self._may_live = True
+        self._beginning = asyncio.ensure_future(
+            self.bridge.start(
+                user=self.user.name,
+                server_name=self.name,
+                options=self.user_options,
+                environ=self.get_env(),
+                base_url=self.server.base_url,
+            )
+        )
+        try:
+            view = await asyncio.shield(self._beginning)
+        except UserError:
+            self._may_live = False
+            raise
+        self.server_id = view.id
+        self._begun.set()
+
+    async def _until_up(self) -> ServerView:
+        """The server once it is ready or has ended."""
+        after = 0
+        while True:
+            view, _, after = await self._news(after)
+            if view.phase in _SETTLED:
+                return view
+
+    async def _news(self, after: int) -> tuple[ServerView, list[Event], int]:
+        """The server, its events beyond the first `after`, and where to go on."""
+        asked = after
+
+        async def ask() -> tuple[ServerView, list[Event], int]:
+            nonlocal asked
+            # A bridge that was away counts from the start again.
+            start, asked = asked, 0
+            return await self.bridge.events(self.server_id, start, _WAIT_S)
+
+        return await self._patiently(ask)
+
+    async def _patiently(
+        self, ask: Callable[[], Awaitable[_Answer]], patience_s: float = math.inf
+    ) -> _Answer:
+        """The answer, asked for again while the bridge or the cluster is away."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return await ask()
+            except RemoteError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                self.log.warning("server.delayed server=%s error=%s", self._log_name, error.message)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _stop_once(self) -> None:
+        if await self._known_id():
+            await self.bridge.stop(self.server_id)
+
+    async def _known_id(self) -> str:
+        """The bridge's id of this server, looked for by its name where we have none; may be empty."""
+        if not self.server_id and self._may_live:
+            views = await self.bridge.servers(self.user.name)
+            mine = [view.id for view in views if view.server_name == self.name]
+            self.server_id = mine[0] if mine else ""
+        return str(self.server_id)
+
+
+@contextmanager
+def _as_spawn_exceptions() -> Iterator[None]:
+    try:
+        yield
+    except HpchubError as error:
+        raise spawn_exception(error) from error
+
+
+def _url(view: ServerView) -> str:
+    return f"http+unix://{quote(view.socket, safe='').lower()}"
