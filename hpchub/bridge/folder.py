@@ -1,0 +1,191 @@
+"""A server's folder on the cluster: made before the job, read when it dies, removed after it.
+
+Everything here is a pair of a command and the reading of its answer; the shell text is fixed, and
+whatever varies is an argument or standard input.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hpchub.core.command import Command, CommandResult
+from hpchub.core.secret import Secret
+from hpchub.errors import AccountProblem, HostUnreachable, UnexpectedOutput
+from hpchub.ssh.failures import NotListening
+
+SERVERS_FOLDER = ".hpchub/servers"
+SCRIPT_NAME = "notebook.sh"
+LOG_NAME = "server.log"
+TCP_KEY_NAME = "tcp_key"
+TCP_PORT_NAME = "tcp_port"
+LOG_TAIL_LINES = 20
+
+# Folders of servers that failed are kept for their logs, and swept after a month.
+_PREPARE = f"""
+umask 077
+cd -- "$HOME" || exit 91
+mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
+find . -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
+mkdir -- "$1" && tar -xf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
+cd -- "$1" && pwd -P
+"""
+
+# `setsid` leaves the session's process group, so the end of the SSH session is not the server's.
+_START_ON_LOGIN_NODE = f"""
+umask 077
+cd -- "$1" || exit 91
+setsid /bin/sh -c '
+  echo $$ >pid; /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
+' </dev/null >>{LOG_NAME} 2>&1 &
+"""
+
+# The pid counts only while that process still works in the folder: pids are used again.
+_END_ON_LOGIN_NODE = """
+cd -- "$1" || exit 91
+[ -e pid ] || exit 0
+pid=$(cat pid)
+alive() { [ "$(readlink "/proc/$pid/cwd")" = "$1" ]; }
+tries=0
+while alive "$1"; do
+  if [ $tries -eq 0 ]; then kill -TERM -- "-$pid"; fi
+  if [ $tries -eq 100 ]; then kill -KILL -- "-$pid"; fi
+  if [ $tries -eq 200 ]; then exit 93; fi
+  tries=$((tries + 1))
+  sleep 0.1
+done
+"""
+
+_OUTCOME = f"""
+cd -- "$1" || exit 91
+if [ -e exit_code ]; then cat exit_code; else echo running; fi
+tail -n {LOG_TAIL_LINES} {LOG_NAME} 2>/dev/null || :
+"""
+
+_ADD = """
+umask 077
+cd -- "$1" && tar -xf -
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a server's folder tells: the exit code (None while it runs) and the log's last lines."""
+
+    exit_code: int | None
+    log_tail: str
+
+
+def prepare_command(server_id: str, files: Mapping[str, bytes]) -> Command:
+    """Makes the folder, mode 0700, with these files in it, mode 0600."""
+    return Command(argv=_sh(_PREPARE, server_id), stdin=_tar(files), timeout_s=60)
+
+
+def parse_prepare(result: CommandResult, user: str, host: str) -> str:
+    """The folder's absolute path.
+
+    Raises:
+        AccountProblem: The home is missing, full or not writable; the message says which.
+    """
+    if result.exit_code == 0 and result.stdout.startswith("/"):
+        return result.stdout.rstrip("\n")
+    if result.exit_code == 91:
+        raise AccountProblem(
+            f"{user}'s home folder is missing or closed on {host}: {_last_line(result.stderr)}",
+            "Ask the site's staff to look at your home folder.",
+        )
+    if result.exit_code == 92:
+        raise _home_problem(result.stderr, user, host)
+    raise UnexpectedOutput("preparing the server's folder", result.stdout + result.stderr)
+
+
+def add_command(folder: str, files: Mapping[str, bytes]) -> Command:
+    """Puts more files, mode 0600, into the folder."""
+    return Command(argv=_sh(_ADD, folder), stdin=_tar(files), timeout_s=60)
+
+
+def parse_add(result: CommandResult, user: str, host: str) -> None:
+    """AccountProblem where they could not be written."""
+    if result.exit_code:
+        raise _home_problem(result.stderr, user, host)
+
+
+def start_on_login_node_command(folder: str) -> Command:
+    """Starts `notebook.sh` in a session of its own, and returns."""
+    return Command(argv=_sh(_START_ON_LOGIN_NODE, folder))
+
+
+def end_command(folder: str) -> Command:
+    """Ends a login node's server and waits for its end, 20 s at most."""
+    return Command(argv=_sh(_END_ON_LOGIN_NODE, folder), timeout_s=40)
+
+
+def parse_end(result: CommandResult, host: str) -> None:
+    """HostUnreachable where the processes would not end."""
+    if result.exit_code:
+        raise HostUnreachable(f"The server on {host} could not be ended (exit {result.exit_code}).")
+
+
+def outcome_command(folder: str) -> Command:
+    """Asks how a server ended, and for its log."""
+    return Command(argv=_sh(_OUTCOME, folder))
+
+
+def parse_outcome(result: CommandResult) -> Outcome:
+    """The exit code and the log's last lines; an unreadable folder has neither."""
+    first, _, tail = result.stdout.partition("\n")
+    code = int(first) if first.isascii() and first.isdigit() else None
+    return Outcome(code, tail.rstrip("\n"))
+
+
+def tcp_command(folder: str) -> Command:
+    """Asks for the port that the launcher listens on and the key that proves who calls."""
+    return Command(argv=("cat", f"{folder}/{TCP_PORT_NAME}", f"{folder}/{TCP_KEY_NAME}"))
+
+
+def parse_tcp(result: CommandResult) -> tuple[int, Secret]:
+    """Port and key. NotListening where the launcher has not written its port yet."""
+    port, _, key = result.stdout.partition("\n")
+    if result.exit_code or not (port.isascii() and port.isdigit()):
+        raise NotListening("The server has not opened its port yet.")
+    return int(port), Secret(key.strip())
+
+
+def remove_command(folder: str) -> Command:
+    """Removes the folder of a server that ended well."""
+    return Command(argv=("rm", "-rf", "--", folder), timeout_s=60)
+
+
+def _sh(script: str, argument: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", script.strip(), "hpchub", argument)
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o600
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _home_problem(stderr: str, user: str, host: str) -> AccountProblem:
+    lowered = stderr.lower()
+    if "no space left" in lowered or "quota exceeded" in lowered:
+        return AccountProblem(
+            f"{user}'s home folder is full on {host}: {_last_line(stderr)}",
+            "Remove some files there, then start again.",
+        )
+    return AccountProblem(
+        f"{user}'s home folder is not writable on {host}: {_last_line(stderr)}",
+        f"hpchub keeps its files in ~/{SERVERS_FOLDER}. Make that writable, or ask the site's staff.",
+    )
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1][:200] if lines else "it gave no reason"

@@ -1,0 +1,101 @@
+"""What both places share: a folder on the cluster, and commands run as the user on one login node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from hpchub.bridge.folder import (
+    LOG_NAME,
+    SCRIPT_NAME,
+    Outcome,
+    add_command,
+    outcome_command,
+    parse_add,
+    parse_outcome,
+    parse_prepare,
+    prepare_command,
+    remove_command,
+)
+from hpchub.bridge.store import ServerRecord
+from hpchub.core.choices import ServerOptions
+from hpchub.core.cluster import Cluster
+from hpchub.core.command import Command, CommandResult
+from hpchub.errors import HpchubError, StartFailed
+from hpchub.remote.handover import launcher_source
+from hpchub.schedulers.render import render_notebook_script
+from hpchub.ssh.pool import Pool
+
+
+class InFolder:
+    """Base of the places. The record's `folder` and `login_node` are set by `make_folder`."""
+
+    def __init__(self, record: ServerRecord, cluster: Cluster, options: ServerOptions, pool: Pool) -> None:
+        self.record = record
+        self.cluster = cluster
+        self.options = options
+        self.pool = pool
+
+    async def run(self, command: Command) -> CommandResult:
+        """Run a command as the user."""
+        return await self.pool.run(self.record.user, self.cluster.name, command, node=self.command_node)
+
+    @property
+    def command_node(self) -> str:
+        """The login node that commands must run on; empty where any will do."""
+        return ""
+
+    @property
+    def runtime_dir(self) -> str:
+        """The launcher's own folder on the node."""
+        return f"{self.cluster.runtime_dir(self.options.placement)}/hpchub-{self.record.id}"
+
+    async def make_folder(self) -> str:
+        """Make the folder with everything that every server needs, and return its script.
+
+        Raises:
+            AccountProblem: The home is missing, full or not writable.
+        """
+        user = self.record.user
+        self.record.login_node = await self.pool.node_of(user, self.cluster.name)
+        files = {"launcher.py": launcher_source()}
+        result = await self.run(prepare_command(self.record.id, files))
+        self.record.folder = parse_prepare(result, user, self.record.login_node)
+        script = render_notebook_script(
+            self.cluster,
+            self.options,
+            server_id=self.record.id,
+            server_name=self.record.server_name,
+            folder=self.record.folder,
+        )
+        await self.add_files({SCRIPT_NAME: script.encode(), **self.own_files()})
+        return script
+
+    def own_files(self) -> dict[str, bytes]:
+        """What this place needs in the folder besides."""
+        return {}
+
+    async def add_files(self, files: Mapping[str, bytes]) -> None:
+        """Put files into the folder."""
+        result = await self.run(add_command(self.record.folder, files))
+        parse_add(result, self.record.user, self.record.login_node)
+
+    async def outcome(self) -> Outcome:
+        """The exit code, where the folder holds one, and the end of the log."""
+        return parse_outcome(await self.run(outcome_command(self.record.folder)))
+
+    async def failure(self, what: str) -> StartFailed:
+        """An error that says what happened, with the end of the log where it can be had."""
+        tail = ""
+        with suppress(HpchubError):  # the reason is worth telling even without the log
+            tail = (await self.outcome()).log_tail
+        return StartFailed(
+            what,
+            "The end of its log says more." if tail else "",
+            log_tail=tail,
+            log_path=f"{self.record.folder}/{LOG_NAME} on {self.cluster.title}",
+        )
+
+    async def clean_up(self) -> None:
+        """Remove the folder."""
+        await self.run(remove_command(self.record.folder))

@@ -1,0 +1,170 @@
+"""A server inside a batch job on a compute node."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+
+import asyncssh
+
+from hpchub.bridge.folder import TCP_KEY_NAME, parse_tcp, tcp_command
+from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.places import Verdict
+from hpchub.bridge.progress import Progress
+from hpchub.bridge.store import ServerRecord
+from hpchub.bridge.watcher import Watcher
+from hpchub.core.choices import ServerOptions
+from hpchub.core.cluster import Attach, Cluster, ComputePlacement
+from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.server import Phase
+from hpchub.errors import ConfigError, HpchubError, SchedulerUnavailable, StartFailed
+from hpchub.schedulers.base import Scheduler
+from hpchub.ssh.attach import Attachment, attach_srun, attach_ssh
+from hpchub.ssh.inner_sshd import (
+    InnerKeys,
+    authorized_keys,
+    inner_files,
+    inner_sshd_argv,
+    new_keys,
+)
+from hpchub.ssh.pool import Pool
+from hpchub.ssh.tcp_attach import attach_tcp
+
+# scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
+_CANCEL_LIMIT_S = 90
+_STEP_S = 0.25
+
+
+class InJob(InFolder):
+    """Submits a job, follows it until it runs, and asks the scheduler what became of it."""
+
+    def __init__(
+        self,
+        record: ServerRecord,
+        cluster: Cluster,
+        options: ServerOptions,
+        pool: Pool,
+        scheduler: Scheduler,
+        watcher: Watcher,
+        progress: Progress,
+    ) -> None:
+        super().__init__(record, cluster, options, pool)
+        self._scheduler = scheduler
+        self._watcher = watcher
+        self._progress = progress
+        self._keys: InnerKeys | None = None
+
+    @property
+    def _compute(self) -> ComputePlacement:
+        if self.cluster.compute is None:
+            raise ConfigError(f"The cluster {self.cluster.name} offers no compute nodes any more.")
+        return self.cluster.compute
+
+    @property
+    def _job_id(self) -> JobId:
+        return JobId(self.record.job_id)
+
+    def own_files(self) -> dict[str, bytes]:
+        """For attach `srun` a configuration and keys of its own; for `tcp` a shared key."""
+        match self._compute.attach:
+            case Attach.SRUN:
+                self._keys = new_keys()
+                self.record.host_public_key = self._keys.host_public.export_public_key().decode()
+                return inner_files(self._keys, self.record.folder)
+            case Attach.TCP:
+                return {TCP_KEY_NAME: secrets.token_hex(32).encode()}
+            case Attach.SSH:
+                return {}
+
+    async def submit(self) -> None:
+        """Make the folder and submit the job; its id is in the record when this returns."""
+        script = await self.make_folder()
+        result = await self.run(self._scheduler.submit_command(script))
+        self.record.job_id = self._scheduler.parse_submit(result)
+        self._progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
+
+    async def until_running(self) -> None:
+        """Follow the job until it runs.
+
+        Raises:
+            StartFailed: It ended first; the message says why and holds the end of its log.
+        """
+        async with self._watcher.following(self.record.user, self.cluster.name, self._job_id) as answers:
+            while True:
+                answer = await answers.get()
+                if isinstance(answer, HpchubError):
+                    # Whatever keeps us from asking, the job waits until the scheduler says otherwise.
+                    self._progress.tell(Phase.QUEUED, f"Job {self._job_id}: {answer} Still trying.")
+                    continue
+                self.record.native_state = answer.native or self.record.native_state
+                if answer.state is JobState.RUNNING and answer.node:
+                    self.record.node = answer.node
+                    return
+                if answer.state.is_final:
+                    raise await self._failure(answer)
+                if answer.state is JobState.QUEUED:
+                    self._progress.tell(
+                        Phase.QUEUED, f"Job {self._job_id}: {self._scheduler.explain(answer)}"
+                    )
+
+    async def attach(self) -> Attachment:
+        """Into the job, the way the cluster file says."""
+        user, cluster, node = self.record.user, self.cluster.name, self.record.node
+        match self._compute.attach:
+            case Attach.SRUN:
+                argv = self._scheduler.attach_argv(
+                    self._job_id, node, inner_sshd_argv(self._compute.sshd, self.record.folder)
+                )
+                keys = await self._inner_keys()
+                return await attach_srun(self.pool, user, cluster, argv, keys, node, self.runtime_dir)
+            case Attach.SSH:
+                port = self._compute.port
+                return await attach_ssh(self.pool, user, cluster, node, port, self.runtime_dir)
+            case Attach.TCP:
+                port, key = parse_tcp(await self.run(tcp_command(self.record.folder)))
+                return await attach_tcp(self.pool, user, cluster, node, port, key)
+
+    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
+        """The scheduler's word; only a definite final state is an end."""
+        status = await self._ask()
+        if not status.state.is_final:
+            return None
+        if status.state is JobState.FINISHED and self.record.handed_over:
+            return Verdict(None, status.native)
+        return Verdict(await self._failure(status), status.native)
+
+    async def cancel(self) -> None:
+        """Cancel the job, if there is one, and wait until the scheduler says that it is over."""
+        if not self.record.job_id:
+            return
+        deadline = time.monotonic() + _CANCEL_LIMIT_S
+        while True:
+            result = await self.run(self._scheduler.cancel_command([self._job_id]))
+            self._scheduler.parse_cancel(result)
+            for _ in range(20):
+                status = await self._ask()
+                self.record.native_state = status.native or self.record.native_state
+                if status.state.is_final:
+                    return
+                await asyncio.sleep(_STEP_S)
+            if time.monotonic() > deadline:
+                raise SchedulerUnavailable(
+                    f"Job {self._job_id} was cancelled but has not ended: it is {status.native}.",
+                    "The scheduler may still be ending it. Try again in a minute.",
+                )
+
+    async def _inner_keys(self) -> InnerKeys:
+        """The keys of the job's sshd. A bridge that did not submit it gives it a new client key."""
+        if self._keys is None:
+            host = asyncssh.import_public_key(self.record.host_public_key)
+            self._keys = InnerKeys(host, new_keys().client)
+            await self.add_files({"authorized_keys": authorized_keys(self._keys.client)})
+        return self._keys
+
+    async def _ask(self) -> JobStatus:
+        answers = await self._watcher.ask(self.record.user, self.cluster.name, [self._job_id])
+        return answers[self._job_id]
+
+    async def _failure(self, status: JobStatus) -> StartFailed:
+        return await self.failure(f"Job {self._job_id} ended: {self._scheduler.explain(status)}")

@@ -1,0 +1,265 @@
+"""One server from the click to the end: begin, attach, hand over, keep, and say what became of it.
+
+Doubt is never death: a lost connection is made again for as long as nobody says for certain that
+the server is gone. Only the place can say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+
+from hpchub.bridge.places import Place, Verdict
+from hpchub.bridge.progress import Progress
+from hpchub.bridge.store import ServerRecord, Store
+from hpchub.core.server import Phase
+from hpchub.errors import HostUnreachable, HpchubError, StartFailed, to_wire
+from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
+from hpchub.ssh.attach import Attachment, Heartbeat
+from hpchub.ssh.failures import NotListening
+
+log = logging.getLogger(__name__)
+
+# From a running job to a listening notebook takes seconds; a cold file system may need minutes.
+_START_LIMIT_S = 300
+_LAUNCHER_WAIT_S = 60
+_STEP_S = 0.05
+_LONGEST_PAUSE_S = 30
+
+
+class ServerLife:
+    """Drives one server. `environ` holds its token, and is dropped once handed over."""
+
+    def __init__(
+        self,
+        record: ServerRecord,
+        place: Place,
+        store: Store,
+        *,
+        local_socket: Path,
+        hub_socket: Path,
+        environ: Mapping[str, str] | None,
+        progress: Progress,
+    ) -> None:
+        self.record = record
+        self.progress = progress
+        self.local_socket = local_socket
+        self.ended = asyncio.Event()
+        self.ended_at = 0.0
+        self._place = place
+        self._store = store
+        self._hub_socket = hub_socket
+        self._environ = environ
+        self._submitted = asyncio.Event()
+        if record.folder:
+            self._submitted.set()
+        self._stopping = asyncio.Lock()
+        self._main: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start living, in a task of its own; once is enough."""
+        if self._main is not None:
+            return
+        self._main = asyncio.create_task(self._run(), name=f"server {self.record.id}")
+
+    async def stop(self) -> None:
+        """End the server and return once it is gone. RemoteError where the cluster cannot be told."""
+        async with self._stopping:
+            if self.ended.is_set():
+                return
+            self.progress.tell(Phase.STOPPING, "Stopping")
+            await self._until_submitted_or_ended()
+            if not self.ended.is_set():
+                await self._place.cancel()
+                await self.leave()
+                await self._finish(Verdict(None, self.record.native_state))
+
+    async def leave(self) -> None:
+        """Let go of the server without ending it: this process ends, the server need not."""
+        if self._main is not None:
+            self._main.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._main
+
+    async def adopt(self, environ: Mapping[str, str], base_url: str) -> None:
+        """Take the environment of a newer start of the same server, which waits already."""
+        self._environ = environ
+        self.record.base_url = base_url
+        await self._save()
+
+    async def _run(self) -> None:
+        try:
+            verdict = await self._live()
+        except HpchubError as error:
+            verdict = Verdict(error, self.record.native_state)
+            await self._let_go()
+        except Exception as error:
+            # The last resort of one server's task: others must live on, and the person must hear.
+            log.exception("server.crashed id=%s", self.record.id)
+            verdict = Verdict(
+                HpchubError(
+                    f"hpchub failed while looking after this server: {type(error).__name__}.",
+                    f"The bridge's log has more, under {self.record.id}.",
+                )
+            )
+            await self._let_go()
+        await self._finish(verdict)
+
+    async def _let_go(self) -> None:
+        """Leave no job behind that nobody looks after."""
+        try:
+            await self._place.cancel()
+        except HpchubError as error:
+            log.warning("server.cancel_failed id=%s error=%s", self.record.id, error)
+
+    async def _live(self) -> Verdict:
+        if not self.record.handed_over and self._environ is None:
+            raise StartFailed(
+                "hpchub restarted before this server had started, and let it go.", "Start it again."
+            )
+        if not self._submitted.is_set():
+            await self._place.submit()
+            await self._save()
+            self._submitted.set()
+        if not self.record.handed_over:
+            await self._place.until_running()
+            self.progress.tell(Phase.STARTING, f"Running on {self.record.node}: connecting to it")
+            await self._save()
+        return await self._keep()
+
+    async def _keep(self) -> Verdict:
+        """Attach, and attach again, until the place says that the server is gone."""
+        began = time.monotonic()
+        pause = _STEP_S
+        while True:
+            nobody_listens = False
+            try:
+                async with self._attached() as (attachment, heartbeat):
+                    pause = _STEP_S
+                    await self._until_lost(attachment, heartbeat)
+            except NotListening:
+                nobody_listens = True
+            except HpchubError as error:
+                log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
+                if not self.record.handed_over and not error.retryable:
+                    raise
+            verdict = await self._verdict(nobody_listens)
+            if verdict is not None:
+                return verdict
+            if not self.record.handed_over and time.monotonic() - began > _START_LIMIT_S:
+                raise StartFailed(
+                    f"The server on {self.record.node} did not answer within {_START_LIMIT_S // 60} minutes.",
+                    "Try again, or choose another environment.",
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    @asynccontextmanager
+    async def _attached(self) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
+        """The tunnel, both ways, with a notebook that answers at its end."""
+        async with AsyncExitStack() as stack:
+            attachment = await self._place.attach()
+            stack.push_async_callback(attachment.close)
+            heartbeat = await self._until_handed_over(attachment)
+            await attachment.forward_notebook(self.local_socket)
+            alias = self.local_socket.with_name(self.local_socket.name + ":80")
+            alias.unlink(missing_ok=True)
+            # JupyterHub 6.1 appends the port to a unix socket's URL, and the proxy looks there.
+            alias.symlink_to(self.local_socket.name)
+            stack.callback(alias.unlink, missing_ok=True)
+            await self._until_ready(attachment, heartbeat)
+            self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
+            await self._save()
+            yield attachment, heartbeat
+
+    async def _until_handed_over(self, attachment: Attachment) -> Heartbeat:
+        """Hand over as soon as the launcher listens; a server that has started listens already."""
+        deadline = time.monotonic() + (0 if self.record.handed_over else _LAUNCHER_WAIT_S)
+        while True:
+            try:
+                hub_name = await attachment.serve_hub(self._hub_socket)
+                heartbeat = await attachment.handover(self._line(hub_name))
+                break
+            except NotListening:
+                if time.monotonic() > deadline or await self._verdict(nobody_listens=False):
+                    raise
+                await asyncio.sleep(_STEP_S)
+        if not self.record.handed_over:
+            self.record.handed_over = True
+            self._environ = None
+            self.progress.tell(Phase.STARTING, f"Starting Jupyter on {self.record.node}")
+            await self._save()
+        return heartbeat
+
+    def _line(self, hub_name: str) -> bytes:
+        if self.record.handed_over or self._environ is None:
+            return handover_line(hub_socket=hub_name)
+        return handover_line(
+            hub_socket=hub_name,
+            environ=notebook_environ(self._environ, runtime_dir=self._place.runtime_dir),
+            argv=notebook_argv(runtime_dir=self._place.runtime_dir),
+        )
+
+    async def _until_ready(self, attachment: Attachment, heartbeat: Heartbeat) -> None:
+        connector = aiohttp.UnixConnector(path=str(self.local_socket))
+        lost = asyncio.create_task(self._until_lost(attachment, heartbeat))
+        try:
+            async with aiohttp.ClientSession(connector=connector) as client:
+                while not lost.done():
+                    try:
+                        async with client.get(f"http://localhost{self.record.base_url}api") as answer:
+                            if answer.status < 500:
+                                return
+                    except aiohttp.ClientError:
+                        log.debug("server.not_ready id=%s", self.record.id)
+                    await asyncio.sleep(_STEP_S)
+        finally:
+            lost.cancel()
+        raise HostUnreachable(f"The server on {self.record.node} went away while it started.")
+
+    async def _until_lost(self, attachment: Attachment, heartbeat: Heartbeat) -> None:
+        ends = [asyncio.ensure_future(attachment.wait_closed()), asyncio.ensure_future(heartbeat.closed())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _verdict(self, nobody_listens: bool) -> Verdict | None:
+        try:
+            return await self._place.verdict(nobody_listens=nobody_listens and self.record.handed_over)
+        except HpchubError as error:
+            log.warning("server.verdict_failed id=%s error=%s", self.record.id, error)
+            return None
+
+    async def _until_submitted_or_ended(self) -> None:
+        waits = [asyncio.ensure_future(self._submitted.wait()), asyncio.ensure_future(self.ended.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _finish(self, verdict: Verdict) -> None:
+        if self.ended.is_set():
+            return
+        self._environ = None
+        self.record.native_state = verdict.native_state
+        if verdict.error is not None:
+            self.record.error = to_wire(verdict.error)
+        elif self.record.folder:
+            with suppress(HpchubError):  # a folder that stays behind is swept by a later start
+                await self._place.clean_up()
+        self.progress.tell(Phase.ENDED, str(verdict.error or "Ended"))
+        await self._save()
+        self.ended_at = time.time()
+        self.ended.set()
+
+    async def _save(self) -> None:
+        await asyncio.to_thread(self._store.save, self.record)

@@ -1,0 +1,54 @@
+"""A server on a login node, in a session of its own, with no scheduler between."""
+
+from __future__ import annotations
+
+from hpchub.bridge.folder import end_command, parse_end, start_on_login_node_command
+from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.places import Verdict
+from hpchub.ssh.attach import Attachment, attach_login
+
+
+class OnLoginNode(InFolder):
+    """Starts the same script as a job would, and reads its exit code from the folder."""
+
+    @property
+    def command_node(self) -> str:
+        """The server's processes are on one node, and its sockets are local to it."""
+        return self.record.login_node
+
+    async def submit(self) -> None:
+        """Make the folder and start the script; it runs on when this returns."""
+        await self.make_folder()
+        result = await self.run(start_on_login_node_command(self.record.folder))
+        if result.exit_code:
+            raise await self.failure(f"The server could not be started on {self.record.login_node}.")
+        self.record.node = self.record.login_node
+
+    async def until_running(self) -> None:
+        """It runs as soon as it is started."""
+
+    async def attach(self) -> Attachment:
+        """The user's tunnel connection to the node."""
+        return await attach_login(
+            self.pool,
+            self.record.user,
+            self.cluster.name,
+            self.record.login_node,
+            runtime_dir=self.runtime_dir,
+        )
+
+    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
+        """Gone, where the folder holds an exit code, or the node was reached and nobody listened."""
+        outcome = await self.outcome()
+        if outcome.exit_code is None and not nobody_listens:
+            return None
+        if outcome.exit_code == 0 and self.record.handed_over:
+            return Verdict(None)
+        how = "was ended from outside" if outcome.exit_code is None else f"ended (exit {outcome.exit_code})"
+        return Verdict(await self.failure(f"The server on {self.record.login_node} {how}."))
+
+    async def cancel(self) -> None:
+        """End the server's processes, if it came that far, and wait until they are gone."""
+        if not self.record.folder:
+            return
+        parse_end(await self.run(end_command(self.record.folder)), self.record.login_node)

@@ -1,0 +1,75 @@
+"""What a server's start looks like to the person who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hpchub.bridge.store import ServerRecord
+from hpchub.core.server import Phase
+
+log = logging.getLogger(__name__)
+
+# How far along each phase is, in percent, for a progress bar.
+_PERCENT = {
+    Phase.CONNECTING: 5,
+    Phase.SUBMITTED: 20,
+    Phase.QUEUED: 30,
+    Phase.STARTING: 60,
+    Phase.READY: 100,
+    Phase.STOPPING: 100,
+    Phase.ENDED: 100,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the progress page. `at` is in Unix seconds."""
+
+    at: float
+    phase: Phase
+    message: str
+    percent: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+class Progress:
+    """A server's phase, its events so far, and a way to wait for the next."""
+
+    def __init__(self, record: ServerRecord) -> None:
+        self._record = record
+        self.events: list[Event] = []
+        self._news = asyncio.Event()
+
+    def tell(self, phase: Phase, message: str) -> None:
+        """Move the server to a phase and say so, unless that is what the last line said.
+
+        A server that is being stopped only ever ends: late news of its start is not told.
+        """
+        if self._record.phase is Phase.STOPPING and phase is not Phase.ENDED:
+            return
+        self._record.phase = phase
+        if self.events and (self.events[-1].phase, self.events[-1].message) == (phase, message):
+            return
+        self.events.append(Event(time.time(), phase, message, _PERCENT[phase]))
+        log.info(
+            "server.%s id=%s user=%s job=%s", phase, self._record.id, self._record.user, self._record.job_id
+        )
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def after(self, count: int, wait_s: float) -> list[Event]:
+        """Events beyond the first `count`; waits up to `wait_s` seconds for one."""
+        if len(self.events) <= count:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                return []
+        return self.events[count:]

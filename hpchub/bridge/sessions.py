@@ -1,0 +1,117 @@
+"""Who may act on the clusters right now: a key that never leaves this memory, and a signer's grant.
+
+A session begins with a login and ends at the grant's ceiling, at logout, or with this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import asyncssh
+from asyncssh.public_key import SSHOpenSSHCertificate
+
+from hpchub.core.certificate import Profile
+from hpchub.core.secret import Secret
+from hpchub.errors import InvalidRequest, NotAllowed
+from hpchub.signer.client import SignerClient
+from hpchub.ssh.credentials import Credential
+
+KEY_LIFETIME_S = 300
+_MOST_UNCLAIMED_KEYS = 1000
+
+# A certificate this close to its end is not used for a new connection: clocks differ.
+_MARGIN_S = 60
+
+_LOG_IN_AGAIN = "Log in again: your session on the cluster has ended."
+
+
+@dataclass(slots=True)
+class _Session:
+    key: asyncssh.SSHKey = field(repr=False)
+    grant: Secret
+    expires_at: float = 0
+    credentials: dict[Profile, Credential] = field(default_factory=dict, repr=False)
+    minting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Sessions:
+    """Sessions by user. Implements the pool's `CredentialSource`."""
+
+    def __init__(self, signer: SignerClient, *, now: Callable[[], float] = time.time) -> None:
+        self._signer = signer
+        self._now = now
+        self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
+        self._sessions: dict[str, _Session] = {}
+
+    def new_key(self) -> tuple[str, str]:
+        """The id and the public key, in OpenSSH's form, of a new ed25519 key."""
+        now = self._now()
+        self._unclaimed = {
+            key_id: entry for key_id, entry in self._unclaimed.items() if now - entry[1] < KEY_LIFETIME_S
+        }
+        while len(self._unclaimed) >= _MOST_UNCLAIMED_KEYS:  # a flood of logins keeps only its newest
+            self._unclaimed.pop(next(iter(self._unclaimed)))
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key_id = secrets.token_hex(16)
+        self._unclaimed[key_id] = (key, now)
+        return key_id, key.export_public_key().decode().strip()
+
+    async def open(self, user: str, key_id: str, grant: Secret) -> float:
+        """Begin a session; its end in Unix seconds.
+
+        The grant is tried at once: what it yields must name this user and no one else.
+
+        Raises:
+            InvalidRequest: There is no such unclaimed key.
+            NotAllowed: The grant is not for this key, or not for this user.
+        """
+        entry = self._unclaimed.pop(key_id, None)
+        if entry is None or self._now() - entry[1] >= KEY_LIFETIME_S:
+            raise InvalidRequest("The login took too long, or was used already.", "Log in again.")
+        session = _Session(key=entry[0], grant=grant)
+        session.credentials[Profile.CONTROL] = await self._mint(session, user, Profile.CONTROL)
+        self._sessions[user] = session
+        return session.expires_at
+
+    def expires_at(self, user: str) -> float:
+        """When a user's session ends, in Unix seconds. NotAllowed where there is none."""
+        return self._session(user).expires_at
+
+    def close(self, user: str) -> None:
+        """End a session. Connections it opened stay: running servers need them."""
+        self._sessions.pop(user, None)
+
+    async def credential(self, user: str, profile: Profile) -> Credential:
+        """The session's key with a certificate that is good for a while yet.
+
+        Raises:
+            NotAllowed: There is no session, or it has reached its ceiling.
+            RemoteError: The signer cannot be asked.
+        """
+        session = self._session(user)
+        async with session.minting:
+            credential = session.credentials.get(profile)
+            if credential is None or credential.valid_before - self._now() < _MARGIN_S:
+                credential = await self._mint(session, user, profile)
+                session.credentials[profile] = credential
+            return credential
+
+    def _session(self, user: str) -> _Session:
+        session = self._sessions.get(user)
+        if session is None or session.expires_at <= self._now():
+            self._sessions.pop(user, None)
+            raise NotAllowed(f"{user} has no live session.", _LOG_IN_AGAIN)
+        return session
+
+    async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
+        public_key = session.key.export_public_key().decode().strip()
+        minted = await self._signer.certificate(session.grant, public_key, profile)
+        certificate = asyncssh.import_certificate(minted.certificate)
+        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
+            raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
+        session.expires_at = minted.expires_at
+        return Credential(key=session.key, certificate=certificate, valid_before=minted.valid_before)

@@ -1,0 +1,48 @@
+"""The bridge's settings, from bridge.toml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpchub.core.toml_table import Table, load_table
+
+# A unix socket's path holds 107 bytes (unix(7)); a server's adds `/s/` and 41 more.
+_LONGEST_RUNTIME_DIR = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeSettings:
+    """Where everything is. docs/reference/processes.md says what each key means."""
+
+    runtime_dir: Path
+    socket: Path
+    signer_socket: Path
+    hub_socket: Path
+    clusters: Path
+    database: str
+
+
+def load_settings(path: Path) -> BridgeSettings:
+    """Read the settings; relative paths start at the file's folder. ConfigError lists every fault."""
+
+    def read(table: Table) -> BridgeSettings:
+        folder = path.parent
+        runtime_dir = (folder / table.text("runtime_dir")).absolute()
+        if len(str(runtime_dir)) > _LONGEST_RUNTIME_DIR:
+            table.fault("runtime_dir", f"is longer than {_LONGEST_RUNTIME_DIR} characters: {runtime_dir}")
+        if str(runtime_dir) != str(runtime_dir).lower():
+            # JupyterHub lower-cases the socket's path in a server's URL.
+            table.fault("runtime_dir", f"must be all lower case: {runtime_dir}")
+        settings = BridgeSettings(
+            runtime_dir=runtime_dir,
+            socket=folder / table.text("socket", str(runtime_dir / "bridge.sock")),
+            signer_socket=folder / table.text("signer_socket"),
+            hub_socket=folder / table.text("hub_socket"),
+            clusters=folder / table.text("clusters"),
+            database=table.text("database"),
+        )
+        table.finish()
+        return settings
+
+    return load_table(path, read, f"The bridge's settings in {path} are wrong:")

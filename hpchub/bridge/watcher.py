@@ -1,0 +1,125 @@
+"""Asks the scheduler about waiting jobs: one query for all of a user's jobs on a cluster.
+
+The queries run as the jobs' own user. A person controls their own login shell, so nobody's answer
+may decide about another's job (ADR 0004).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.errors import HpchubError
+from hpchub.schedulers.base import Scheduler
+from hpchub.ssh.pool import Pool
+
+log = logging.getLogger(__name__)
+
+# An argv of 200 ids is 2 kB: far from any limit, and more than one person waits for.
+_MOST_IDS = 200
+
+# How long since the newest submission, and how often to ask, in seconds. Most notebooks start at
+# once or not for minutes.
+_INTERVALS = ((3.0, 0.2), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
+
+# After an answer that took t, wait at least 5 t: a slow controller is not to be hurried.
+_PATIENCE = 5.0
+
+
+def interval_s(age_s: float, answer_took_s: float) -> float:
+    """Seconds until the next query."""
+    usual = next(pause for limit, pause in _INTERVALS if age_s < limit)
+    return max(usual, _PATIENCE * answer_took_s)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One user's waiting jobs on one cluster."""
+
+    listeners: dict[JobId, asyncio.Queue[JobStatus | HpchubError]] = field(default_factory=dict)
+    newest: float = 0.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Watcher:
+    """Delivers each waiting job's status, for as long as somebody listens."""
+
+    def __init__(self, pool: Pool, schedulers: Mapping[str, Scheduler]) -> None:
+        self._pool = pool
+        self._schedulers = schedulers
+        self._watches: dict[tuple[str, str], _Watch] = {}
+
+    async def ask(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus]:
+        """Status now; ids that the queue has forgotten are looked up in the history.
+
+        An id that neither knows is UNKNOWN: it may be too new, and doubt is never death.
+        """
+        scheduler = self._schedulers[cluster]
+        found: dict[JobId, JobStatus] = {}
+        for start in range(0, len(ids), _MOST_IDS):
+            batch = ids[start : start + _MOST_IDS]
+            result = await self._pool.run(user, cluster, scheduler.status_command(batch))
+            found |= scheduler.parse_status(result)
+            missing = [job_id for job_id in batch if job_id not in found]
+            if missing:
+                result = await self._pool.run(user, cluster, scheduler.history_command(missing))
+                found |= scheduler.parse_history(result)
+        unknown = JobStatus(state=JobState.UNKNOWN, native="", reason="")
+        return {job_id: found.get(job_id, unknown) for job_id in ids}
+
+    @asynccontextmanager
+    async def following(
+        self, user: str, cluster: str, job_id: JobId
+    ) -> AsyncIterator[asyncio.Queue[JobStatus | HpchubError]]:
+        """A queue that receives every answer about a job, and every failure to get one."""
+        answers: asyncio.Queue[JobStatus | HpchubError] = asyncio.Queue()
+        watch = self._watches.get((user, cluster))
+        if watch is None:
+            watch = self._watches[user, cluster] = _Watch()
+            watch.task = asyncio.create_task(self._run(user, cluster, watch))
+        watch.listeners[job_id] = answers
+        watch.newest = time.monotonic()
+        watch.wake.set()
+        try:
+            yield answers
+        finally:
+            del watch.listeners[job_id]
+            if not watch.listeners:
+                watch.wake.set()
+
+    async def close(self) -> None:
+        """Ask no more about anything."""
+        for watch in list(self._watches.values()):
+            if watch.task is not None:
+                watch.task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch.task
+
+    async def _run(self, user: str, cluster: str, watch: _Watch) -> None:
+        while watch.listeners:
+            watch.wake.clear()
+            began = time.monotonic()
+            answers = await self._answers(user, cluster, list(watch.listeners))
+            for job_id, listener in watch.listeners.items():
+                if job_id in answers:
+                    listener.put_nowait(answers[job_id])
+            now = time.monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s(now - watch.newest, now - began)):
+                    await watch.wake.wait()
+        del self._watches[user, cluster]
+
+    async def _answers(
+        self, user: str, cluster: str, ids: list[JobId]
+    ) -> Mapping[JobId, JobStatus | HpchubError]:
+        try:
+            return await self.ask(user, cluster, ids)
+        except HpchubError as error:
+            log.warning("scheduler.query_failed user=%s cluster=%s error=%s", user, cluster, error)
+            return dict.fromkeys(ids, error)
