@@ -1,0 +1,175 @@
+"""`hpchub demo run|up|down|exec|install`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from hpchub.core.cluster import Attach
+from hpchub.demo.environments import ready_environments
+from hpchub.demo.info import find_host
+from hpchub.demo.layout import Layout
+from hpchub.demo.packages import FOR_TESTS, NEEDED, install_packages, missing_packages
+from hpchub.demo.supervisor import Plan, refuse_second, stop
+from hpchub.demo.supervisor import run as supervise
+from hpchub.errors import SiteError
+
+_UP_TIMEOUT_S = 900  # a first start builds the environments
+_DOWN_TIMEOUT_S = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs and their options."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, purpose in (
+        ("run", "start in the foreground; Ctrl-C stops it all"),
+        ("up", "start in the background; returns when all is ready"),
+        ("down", "stop what `up` or `run` started"),
+        ("exec", "run a command on a host of the demo"),
+        ("install", "install what the demo needs, and stop there"),
+    ):
+        verb = verbs.add_parser(name, help=purpose, description=purpose)
+        _add_dir(verb)
+        if name in {"run", "up"}:
+            verb.add_argument("--attach", choices=[way.value for way in Attach], default="srun")
+            verb.add_argument("--port", type=int, help="the hub's port on 127.0.0.1 (default: 8000, or any)")
+            verb.add_argument("--cluster-only", action="store_true", help="Slurm and sshd, but no hub")
+        if name == "install":
+            verb.add_argument("--for-tests", action="store_true", help="the browser for the tests too")
+        if name == "exec":
+            verb.add_argument("host", help="login1, login2, c1, c2, ctl or hub")
+            verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[--user NAME] -- COMMAND")
+
+
+def _add_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path(os.environ.get("HPCHUB_DEMO_DIR") or ".demo"),
+        help="the demo's state folder (default: $HPCHUB_DEMO_DIR or .demo)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one verb; the exit code. `exec` does not return."""
+    layout = Layout(args.dir.absolute())
+    _become_root()
+    if args.action == "exec":
+        _exec(args)
+    if args.action == "up":
+        return _up(layout, args)
+    if args.action == "down":
+        return _down(layout)
+    if args.action == "install":
+        return _install(for_tests=args.for_tests)
+    plan = Plan(layout=layout, attach=Attach(args.attach), port=args.port, cluster_only=args.cluster_only)
+    begun = time.monotonic()
+    supervise(plan, lambda line: _say(f"{time.monotonic() - begun:5.1f} s  {line}"))
+    return 0
+
+
+def _install(*, for_tests: bool) -> int:
+    if missing := missing_packages(NEEDED + (FOR_TESTS if for_tests else ())):
+        install_packages(missing, _say)
+    ready_environments(_say)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _exec(args: argparse.Namespace) -> NoReturn:
+    """Become the command: its streams, signals and exit code pass through."""
+    # argparse hands over all that follows HOST; what stands before `--` is still ours.
+    before, after = args.words, []
+    if "--" in args.words:
+        middle = args.words.index("--")
+        before, after = args.words[:middle], args.words[middle + 1 :]
+    options = argparse.ArgumentParser(prog=f"hpchub demo exec {args.host}")
+    _add_dir(options)
+    options.set_defaults(dir=args.dir)
+    options.add_argument("--user", default="", help="as whom (default: root)")
+    asked, command = options.parse_known_args(before)
+    host = find_host(Layout(asked.dir.absolute()), args.host)
+    entered = host.enter([*command, *after] or ["bash"], asked.user)
+    os.execvp(entered[0], entered)
+
+
+def _up(layout: Layout, args: argparse.Namespace) -> int:
+    """Start `run` apart from this terminal and pass its lines on until it is ready."""
+    refuse_second(layout)
+    layout.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    argv = [
+        sys.executable,
+        "-m",
+        "hpchub.cli",
+        "demo",
+        "run",
+        "--dir",
+        str(layout.dir),
+        "--attach",
+        args.attach,
+    ]
+    argv += ["--port", str(args.port)] if args.port is not None else []
+    argv += ["--cluster-only"] if args.cluster_only else []
+    log = layout.dir / "demo.log"
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    ready = False
+    try:
+        ready = _follow(child, layout, log)
+    finally:
+        # Ctrl-C here, or a pipe that closed: what was begun must not boot on unseen.
+        if not ready and child.poll() is None:
+            child.terminate()
+            child.wait(_DOWN_TIMEOUT_S)
+    if not ready:
+        raise SiteError(f"The demo did not start. The whole log: {log}")
+    return 0
+
+
+def _follow(child: subprocess.Popen[bytes], layout: Layout, log: Path) -> bool:
+    """Pass a supervisor's lines on; whether it got ready before it ended."""
+    deadline = time.monotonic() + _UP_TIMEOUT_S
+    with log.open(encoding="utf-8") as lines:
+        ready = ended = False
+        while not (ready or ended) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            ended = child.poll() is not None
+            ready = layout.ready.exists() and layout.ready.read_text() == str(child.pid)
+            sys.stdout.write(lines.read())
+            sys.stdout.flush()
+    return ready and not ended
+
+
+def _down(layout: Layout) -> int:
+    if not layout.dir.exists():
+        _say(f"No demo in {layout.dir}.")
+        return 0
+    stop(layout)
+    _say(f"Stopped; the logs stay in {layout.logs}.")
+    return 0
+
+
+def _become_root() -> None:
+    """Namespaces and accounts of several people need root: run again through sudo where we are not."""
+    if os.geteuid() == 0:
+        return
+    if shutil.which("sudo") is None:
+        raise SiteError(
+            "The demo needs root: it makes namespaces, mounts and accounts of its own.",
+            "Run it as root, or install sudo.",
+        )
+    keep = [f"{name}={os.environ[name]}" for name in ("PATH", "HPCHUB_DEMO_DIR") if name in os.environ]
+    _say("The demo needs root; running again through sudo.")
+    sys.stdout.flush()
+    os.execvp("sudo", ["sudo", "--", "env", *keep, sys.executable, "-m", "hpchub.cli", *sys.argv[1:]])

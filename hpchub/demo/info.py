@@ -1,0 +1,99 @@
+"""What a running demo says about itself, in `info.json`, mode 0600."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hpchub.demo.accounts import PEOPLE
+from hpchub.demo.hosts import Host
+from hpchub.demo.layout import Layout
+from hpchub.demo.processes import Recorded, start_time, write_private
+from hpchub.errors import SiteError
+
+
+@dataclass(slots=True, kw_only=True)
+class Info:
+    """`hosts` are the processes that hold each host's namespaces."""
+
+    url: str = ""
+    users: dict[str, str] = field(default_factory=dict, repr=False)
+    admin_api_token: str = field(default="", repr=False)
+    clusters: dict[str, dict[str, list[str]]]
+    logs: str
+    attach: str
+    clusters_folder: str
+    ca_key: str = ""
+    sockets: str = ""
+    hosts: list[Recorded]
+    supervisor: Recorded
+
+    def write(self, layout: Layout) -> None:
+        """Last of all: whoever finds the file finds a demo that is ready."""
+        write_private(layout.info, json.dumps(asdict(self), indent=2) + "\n")
+        give_to_caller(layout)
+
+
+def closing_words(info: Info, layout: Layout) -> list[str]:
+    """What to do with a demo that is ready."""
+    where = f" --dir {layout.dir}" if layout.dir != Path(".demo").absolute() else ""
+    look = f"    hpchub demo exec{where} login1 --user alice -- squeue"
+    if not info.url:
+        return ["", "The cluster is ready (no hub). To look around:", look, ""]
+    width = max(map(len, info.users))
+    rows = [
+        f"    {person.name:{width}}  {info.users[person.name]}"
+        + (f"  ({person.trouble})" if person.trouble else "")
+        for person in PEOPLE
+    ]
+    return [
+        "",
+        f"Ready: {info.url}",
+        "",
+        "People and their passwords, new each time:",
+        *rows,
+        "",
+        "What to try: log in as alice, choose a compute node, press start, run `!hostname` in a notebook.",
+        "To see the job on the cluster:",
+        look,
+        f"Everything about this demo: {layout.info}; logs: {layout.logs}",
+        "",
+    ]
+
+
+def load_info(layout: Layout) -> Info:
+    """A running demo's. SiteError where none runs."""
+    if not layout.info.exists():
+        raise SiteError(f"No demo is running in {layout.dir}.", "Start one with `hpchub demo up`.")
+    body = json.loads(layout.info.read_text(encoding="utf-8"))
+    body["hosts"] = [Recorded(**row) for row in body["hosts"]]
+    body["supervisor"] = Recorded(**body["supervisor"])
+    return Info(**body)
+
+
+def find_host(layout: Layout, name: str) -> Host:
+    """A host of the running demo. SiteError where there is no such host, or it has gone."""
+    hosts = {known.name: known for known in load_info(layout).hosts}
+    if name not in hosts:
+        raise SiteError(f"There is no host {name!r}.", f"Choose {', '.join(hosts)}.")
+    if not hosts[name].is_alive:
+        raise SiteError(f"Host {name} has gone.", "Start again: `hpchub demo down`, then `hpchub demo up`.")
+    return Host(name, hosts[name].pid)
+
+
+def recorded(name: str, pid: int) -> Recorded:
+    """A living process with its start time."""
+    started = start_time(pid)
+    if started is None:
+        raise SiteError(f"{name} (process {pid}) ended early.")
+    return Recorded(name, pid, started)
+
+
+def give_to_caller(layout: Layout) -> None:
+    """Under sudo the files that people read belong to who called."""
+    if "SUDO_UID" in os.environ and "SUDO_GID" in os.environ:
+        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+        for path in (layout.dir, layout.info, layout.logs, *layout.logs.iterdir()):
+            os.chown(path, uid, gid)

@@ -1,0 +1,47 @@
+# Builds the cluster's environments where its hosts see them, /opt/hpc, in a private mount namespace:
+# a virtual environment's scripts hold the path at which they were made.
+# Arguments: an empty folder to build in, pinned requirements of lab, and of data.
+set -eu
+umask 022
+folder=$1 lab_requirements=$2 data_requirements=$3
+python=/usr/bin/python3.11
+
+own=$(mktemp -d)
+mount -t tmpfs -o mode=755 tmpfs "$own"
+for entry in /opt/*; do
+    [ -d "$entry" ] || continue
+    mkdir "$own/${entry#/opt/}"
+    mount --rbind "$entry" "$own/${entry#/opt/}"
+done
+mkdir -p "$own/hpc"
+mount --bind "$folder" "$own/hpc"
+mount --rbind "$own" /opt
+umount -l "$own"
+rmdir "$own"
+
+pip() {
+    prefix=$1 requirements=$2
+    "$prefix/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+        --require-hashes -r "$requirements"
+}
+echo "  environment lab: JupyterLab"
+"$python" -m venv /opt/hpc/lab
+pip /opt/hpc/lab "$lab_requirements"
+
+# One environment on top of another, as sites have them: its own packages, the other's Jupyter.
+echo "  environment data: pandas and matplotlib on top of lab"
+"$python" -m venv /opt/hpc/data
+site_packages=lib/python3.11/site-packages
+echo "/opt/hpc/lab/$site_packages" >"/opt/hpc/data/$site_packages/lab.pth"
+pip /opt/hpc/data "$data_requirements"
+for part in share/jupyter etc/jupyter; do
+    mkdir -p "/opt/hpc/data/${part%/*}"
+    [ -e "/opt/hpc/data/$part" ] || ln -s "/opt/hpc/lab/$part" "/opt/hpc/data/$part"
+done
+for script in /opt/hpc/lab/bin/jupyter*; do
+    sed '1s|/opt/hpc/lab/|/opt/hpc/data/|' "$script" >"/opt/hpc/data/bin/${script##*/}"
+    chmod 755 "/opt/hpc/data/bin/${script##*/}"
+done
+
+echo "  environment broken: no Jupyter in it"
+"$python" -m venv --without-pip /opt/hpc/broken

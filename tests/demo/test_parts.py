@@ -1,0 +1,103 @@
+"""What the demo is made of, as far as it can be checked without booting one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hpchub.core.cluster import Attach
+from hpchub.core.cluster_file import load_clusters
+from hpchub.core.slugs import is_safe_account_name
+from hpchub.demo import hubside, packages
+from hpchub.demo.accounts import PEOPLE, new_passwords
+from hpchub.demo.layout import ETC, Layout
+from hpchub.demo.processes import Recorded, load_recorded, start_time, write_private
+from hpchub.errors import SiteError
+
+
+def test_people_are_distinct_and_allowed_at_the_hub() -> None:
+    """No two people share a name or a password, and the signer allows each; one has 32 letters."""
+    names = [person.name for person in PEOPLE]
+    assert len(set(names)) == len(names)
+    assert all(map(is_safe_account_name, names))
+    assert 32 in map(len, names)
+    assert len(set(new_passwords().values())) == len(names)
+
+
+def test_accounting_knows_every_person_but_those_meant_to_be_unknown() -> None:
+    """accounting.cfg and the list of people agree: only carol and who has no account are left out."""
+    text = (ETC / "accounting.cfg").read_text()
+    listed = {person.name for person in PEOPLE if f"User - '{person.name}'" in text}
+    assert {person.name for person in PEOPLE} - listed == {"carol", "gina", "site-admin"}
+
+
+@pytest.mark.parametrize("attach", list(Attach))
+def test_cluster_file_is_valid_for_each_attach(tmp_path: Path, attach: Attach) -> None:
+    """The template gives a cluster file that the hub accepts, with partitions as slurm.conf has them."""
+    layout = Layout(tmp_path)
+    hubside.lay_out_cluster_file(layout, attach, "")
+    cluster = load_clusters(layout.clusters)["demo"]
+    assert cluster.compute is not None
+    assert cluster.compute.attach is attach
+    slurm = (ETC / "slurm.conf").read_text()
+    assert {f"PartitionName={name}" for name in cluster.partitions} == {
+        line.split()[0]
+        for line in slurm.splitlines()
+        if line.startswith("PartitionName=") and "DEFAULT" not in line
+    }
+
+
+def test_cluster_file_limits_are_those_of_slurm() -> None:
+    """No partition of the cluster file promises more time than slurm.conf gives."""
+    _, heading, rest = (ETC / "demo.toml.j2").read_text().partition("[partitions.cpu]")
+    offered = tomllib.loads(heading + rest)
+    slurm = (ETC / "slurm.conf").read_text()
+    for name, partition in offered["partitions"].items():
+        line = next(line for line in slurm.splitlines() if line.startswith(f"PartitionName={name} "))
+        assert f"MaxTime={partition['max_time']}" in line
+
+
+def test_missing_packages_are_named() -> None:
+    """What is installed is not named; what is not, or is no package at all, is."""
+    assert packages.missing_packages(("dpkg", "no-such-package-here")) == ["no-such-package-here"]
+
+
+def test_a_process_is_known_by_its_start_time(tmp_path: Path) -> None:
+    """A process with another's id is not touched: only the one that was recorded is ended."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        started = start_time(child.pid)
+        assert started is not None
+        Recorded("other", child.pid, started - 1).kill(signal.SIGKILL)
+        assert child.poll() is None
+        Recorded("ours", child.pid, started).kill(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    assert not Recorded("ours", child.pid, started).is_alive
+    assert load_recorded(tmp_path / "none.json") == []
+
+
+def test_private_files_are_private_from_the_first_moment(tmp_path: Path) -> None:
+    """A secret's file is 0600 whatever the umask, and replaces an older one whole."""
+    old = os.umask(0)
+    try:
+        write_private(tmp_path / "secret", "one")
+        write_private(tmp_path / "secret", "two")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "secret").read_text() == "two"
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_taken_port_is_refused_by_name() -> None:
+    """The port that was asked for is used or refused, never silently another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(SiteError, match="is taken"):
+            hubside._free_port(taken.getsockname()[1])
