@@ -13,6 +13,7 @@
     └─ RemoteError                 503  nobody needs to: it may pass
          ├─ SchedulerUnavailable
          ├─ HostUnreachable
+         │    └─ NotListening           the host is there, the server's socket is not, or no longer
          ├─ HostKeyMismatch             never retried
          └─ CertificateExpired
 
@@ -160,6 +161,10 @@ class SchedulerUnavailable(RemoteError):
 
 class HostUnreachable(RemoteError):
     """No login node, or not the node asked for, could be reached."""
+
+
+class NotListening(HostUnreachable):
+    """Nothing listens on a server's socket yet, or any more. Cheap to try again."""
 
 
 class HostKeyMismatch(RemoteError):

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.secret import Secret
-from hpchub.errors import AccountProblem, HostUnreachable, UnexpectedOutput
-from hpchub.ssh.failures import NotListening
+from hpchub.errors import AccountProblem, HostUnreachable, NotListening, UnexpectedOutput
 
 SERVERS_FOLDER = ".hpchub/servers"
 SCRIPT_NAME = "notebook.sh"

@@ -19,10 +19,9 @@ from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
-from hpchub.ssh.failures import NotListening
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +72,18 @@ class ServerLife:
         async with self._stopping:
             if self.ended.is_set():
                 return
+            before = self.record.phase
             self.progress.tell(Phase.STOPPING, "Stopping")
             await self._until_submitted_or_ended()
-            if not self.ended.is_set():
+            if self.ended.is_set():
+                return
+            try:
                 await self._place.cancel()
-                await self.leave()
-                await self._finish(Verdict(None, self.record.native_state))
+            except HpchubError:
+                self.record.phase = before  # it lives on, and is told about again
+                raise
+            await self.leave()
+            await self._finish(Verdict(None, self.record.native_state))
 
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
@@ -98,18 +103,15 @@ class ServerLife:
             verdict = await self._live()
         except HpchubError as error:
             verdict = Verdict(error, self.record.native_state)
-            await self._let_go()
         except Exception as error:
             # The last resort of one server's task: others must live on, and the person must hear.
             log.exception("server.crashed id=%s", self.record.id)
-            verdict = Verdict(
-                HpchubError(
-                    f"hpchub failed while looking after this server: {type(error).__name__}.",
-                    f"The bridge's log has more, under {self.record.id}.",
-                )
-            )
-            await self._let_go()
-        await self._finish(verdict)
+            what = f"hpchub failed while looking after this server: {type(error).__name__}."
+            verdict = Verdict(HpchubError(what, f"The bridge's log has more, under {self.record.id}."))
+        async with self._stopping:  # a stop that goes on meanwhile ends the server its own way
+            if verdict.error is not None:
+                await self._let_go()
+            await self._finish(verdict)
 
     async def _let_go(self) -> None:
         """Leave no job behind that nobody looks after."""
@@ -149,7 +151,8 @@ class ServerLife:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
                     raise
-            verdict = await self._verdict(nobody_listens)
+            async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
+                verdict = await self._verdict(nobody_listens)
             if verdict is not None:
                 return verdict
             if not self.record.handed_over and time.monotonic() - began > _START_LIMIT_S:

@@ -401,7 +401,7 @@ def main(argv: list[str] | None = None) -> int:
     """The server's whole life; the exit code."""
     options = _parse(argv)
     runtime, folder = options.runtime_dir.absolute(), options.folder.absolute()
-    os.umask(0o077)
+    site_umask = os.umask(0o077)
     missing = missing_modules()
     if missing:
         say(
@@ -415,12 +415,12 @@ def main(argv: list[str] | None = None) -> int:
         say(f"The folder for the server's sockets cannot be made: {error}.")
         return EXIT_RUNTIME_DIR
     try:
-        return _serve(Door(runtime, folder, options.tcp), options.wait_s)
+        return _serve(Door(runtime, folder, options.tcp), options.wait_s, site_umask)
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
 
 
-def _serve(door: Door, wait_s: float) -> int:
+def _serve(door: Door, wait_s: float, site_umask: int) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         door.open()
@@ -435,6 +435,7 @@ def _serve(door: Door, wait_s: float) -> int:
     except queue.Empty:
         say(f"No handover came within {wait_s:.0f} s. Is the bridge running?")
         return EXIT_NO_HANDOVER
+    os.umask(site_umask)  # a person's notebooks are as open to their group as the site has it
     _become_server(environ, argv)
     return 0
 

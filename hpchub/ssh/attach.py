@@ -18,10 +18,10 @@ from typing import Protocol
 import asyncssh
 
 from hpchub.core.cluster import LoginNode
-from hpchub.errors import AccountProblem, HostUnreachable, StartFailed, UnexpectedOutput
+from hpchub.errors import AccountProblem, HostUnreachable, NotListening, StartFailed, UnexpectedOutput
 from hpchub.remote.launcher import HANDOVER, NOTEBOOK
 from hpchub.ssh import connect
-from hpchub.ssh.failures import NotListening, opening, reason
+from hpchub.ssh.failures import opening, reason
 from hpchub.ssh.forward import LocalForward, calls_to, serve_by_channel
 from hpchub.ssh.inner_sshd import InnerKeys
 from hpchub.ssh.line import channels_of
@@ -281,7 +281,6 @@ def open_failure(error: asyncssh.ChannelOpenError) -> HostUnreachable:
             f"sshd there refused to forward: {reason(error)}.",
             _SSHD_NEEDS,
         )
-    print("DEBUG", error.code, error.reason, flush=True)
     return NotListening("The server does not listen there yet, or no longer.")
 
 

@@ -10,10 +10,6 @@ import asyncssh
 from hpchub.errors import AccountProblem, HostKeyMismatch, HostUnreachable, HpchubError
 
 
-class NotListening(HostUnreachable):
-    """Nothing listens on a socket of the job yet, or any more. Cheap to try again."""
-
-
 @contextmanager
 def opening(connection: asyncssh.SSHClientConnection) -> Iterator[None]:
     """Around the opening of a channel: a connection that closes meanwhile raises ConnectionLost.

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 import asyncssh
 
 from hpchub.core.secret import Secret
-from hpchub.errors import HostKeyMismatch, HostUnreachable, HpchubError
+from hpchub.errors import HostKeyMismatch, HostUnreachable, HpchubError, NotListening
 from hpchub.remote.launcher import GREETING, HANDOVER, NOTEBOOK, proof
 from hpchub.ssh.attach import ANSWER_WAIT_S, Attachment, Heartbeat, new_hub_socket, open_failure, say_handover
-from hpchub.ssh.failures import NotListening, opening, reason
+from hpchub.ssh.failures import opening, reason
 from hpchub.ssh.forward import BUSY, private_listener
 from hpchub.ssh.line import channels_of
 from hpchub.ssh.pool import Pool

@@ -18,6 +18,7 @@ EXAMPLES = (
     errors.UnexpectedOutput("squeue", "nonsense"),
     errors.SchedulerUnavailable("down", retryable=False),
     errors.HostUnreachable("gone"),
+    errors.NotListening("not yet"),
     errors.HostKeyMismatch("other key"),
     errors.CertificateExpired("late"),
     errors.HpchubError("whatever"),

@@ -13,10 +13,9 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from hpchub.errors import HostKeyMismatch, HostUnreachable, StartFailed
+from hpchub.errors import HostKeyMismatch, HostUnreachable, NotListening, StartFailed
 from hpchub.remote.handover import handover_line, launcher_source
 from hpchub.ssh.attach import Attachment, attach_login, attach_srun, attach_ssh
-from hpchub.ssh.failures import NotListening
 from hpchub.ssh.forward import private_listener
 from hpchub.ssh.inner_sshd import inner_files, inner_sshd_argv, new_keys, sshd_config
 from hpchub.ssh.pool import Pool

@@ -1,0 +1,72 @@
+"""The tests' own helpers: a check that cannot fail checks nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.demo import log_files
+from support.tree import ROOT
+
+_SKIPS = """
+import pytest
+
+def test_passes():
+    pass
+
+def test_skips():
+    pytest.skip("no such service")
+
+@pytest.mark.xfail(strict=True)
+def test_is_expected_to_fail():
+    raise AssertionError
+"""
+_MODULE_SKIPS = 'import pytest\npytest.skip("no such library", allow_module_level=True)\n'
+
+
+def _run(tmp_path: Path, text: str, ci: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "test_it.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "tests"), "CI": ci}
+    return subprocess.run(
+        (sys.executable, "-m", "pytest", "-q", "-p", "support.ci", "-p", "no:cacheprovider", str(tmp_path)),
+        env=environ, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ci", ["", "0", "false"])
+def test_a_skip_is_a_skip_on_a_laptop(tmp_path: Path, ci: str) -> None:
+    """Without CI, what is missing is named and passes."""
+    result = _run(tmp_path, _SKIPS, ci)
+    assert result.returncode == 0, result.stdout
+    assert "1 passed, 1 skipped, 1 xfailed" in result.stdout
+
+
+def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
+    """With CI, a skipped test fails and says why; an expected failure stays expected."""
+    result = _run(tmp_path, _SKIPS, "true")
+    assert result.returncode == 1
+    assert "1 failed, 1 passed, 1 xfailed" in result.stdout
+    assert "no such service" in result.stdout
+
+
+def test_a_skipped_module_fails_in_ci(tmp_path: Path) -> None:
+    """A module that skips itself while it is collected counts as well."""
+    assert _run(tmp_path, _MODULE_SKIPS, "").returncode == 5  # nothing ran
+    result = _run(tmp_path, _MODULE_SKIPS, "1")
+    assert result.returncode not in {0, 5}
+    assert "no such library" in result.stdout
+
+
+def test_logs_are_found_in_a_folder_and_by_name(tmp_path: Path) -> None:
+    """info.json may name one folder of logs, or each log."""
+    (tmp_path / "sub").mkdir()
+    one, two = tmp_path / "one.log", tmp_path / "sub" / "two.log"
+    one.touch()
+    two.touch()
+    assert log_files(str(tmp_path)) == [one, two]
+    assert log_files({"hub": str(two), "gone": str(tmp_path / "gone.log")}) == [two]

@@ -1,0 +1,71 @@
+"""The wheel: what a site installs holds all that a checkout has."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from support.tree import ROOT, files, shown
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """A wheel of this checkout, built with the pinned build tools."""
+    if find_spec("hatchling") is None:
+        pytest.skip("hatchling is missing: `make .venv/.stamps/hub` installs it")
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)),
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (built,) = out.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        yield archive
+
+
+def test_the_wheel_holds_every_file_of_the_package_and_every_template(wheel: zipfile.ZipFile) -> None:
+    """Modules, py.typed, the demo's configuration files, batch scripts and pages: none is left out."""
+    wanted = {shown(path) for path in files() if path.is_relative_to(ROOT / "hpchub")}
+    wanted |= {f"hpchub/_data/{shown(path)}" for path in files() if path.is_relative_to(ROOT / "templates")}
+    assert any(name.startswith("hpchub/demo/etc/") for name in wanted)
+    assert any(name.startswith("hpchub/_data/templates/slurm/") for name in wanted)
+    assert "hpchub/py.typed" in wanted
+    assert wanted - set(wheel.namelist()) == set()
+
+
+def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """No tests, no benchmark, no state of a demo ends in site-packages."""
+    assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"hpchub"}
+
+
+def test_entry_points_name_what_exists(wheel: zipfile.ZipFile) -> None:
+    """JupyterHub finds us as "hpchub", and each name leads to an object."""
+    (listed,) = [name for name in wheel.namelist() if name.endswith("/entry_points.txt")]
+    points = configparser.ConfigParser()
+    points.read_string(wheel.read(listed).decode())
+    assert set(points.sections()) == {
+        "console_scripts",
+        "jupyterhub.authenticators",
+        "jupyterhub.spawners",
+    }
+    for section in points.sections():
+        module, _, name = points[section]["hpchub"].partition(":")
+        assert hasattr(importlib.import_module(module), name), f"{section}: {module}:{name}"
+
+
+def test_templates_are_found_in_an_installed_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Unpacked elsewhere, far from a checkout, the package finds its templates beside itself."""
+    wheel.extractall(tmp_path)
+    found = subprocess.run(
+        (sys.executable, "-c", "from hpchub.paths import templates_dir; print(templates_dir())"),
+        env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert Path(found.stdout.strip()) == tmp_path / "hpchub" / "_data" / "templates"

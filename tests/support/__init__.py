@@ -1,0 +1,1 @@
+"""What tests share: the demo cluster, a logged-in browserless session, and what a test may require."""

@@ -1,0 +1,65 @@
+"""A person at the hub without a browser: logged in by the real form, XSRF token and all."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+
+_XSRF_FIELD = re.compile(r'name="_xsrf"[^>]*value="([^"]*)"')
+_TIMEOUT_S = 30.0
+
+
+class HubSession(requests.Session):
+    """Requests to the hub at `url`; every path is relative to it.
+
+    `request` sends the XSRF token that the hub gave, so that `post("hub/api/...")` is what the
+    hub's own pages send.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        # A proxy setting of the machine must not get between the tests and the loopback address.
+        self.trust_env = False
+        self.url = url.rstrip("/") + "/"
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request; `url` may be a path below the hub's own."""
+        kwargs.setdefault("timeout", _TIMEOUT_S)
+        token = self.xsrf_token()
+        if token:
+            kwargs["headers"] = {"X-XSRFToken": token} | dict(kwargs.get("headers") or {})
+        return super().request(method, urljoin(self.url, str(url).lstrip("/")), *args, **kwargs)
+
+    def xsrf_token(self) -> str:
+        """The token of the hub's own pages; empty before the first."""
+        tokens = {cookie.path: cookie.value or "" for cookie in self.cookies if cookie.name == "_xsrf"}
+        return tokens.get("/hub/", "")
+
+    def submit_login(self, username: str, password: str, *, to: str = "") -> requests.Response:
+        """Open the login page, send its form, and follow where it leads; `to` is a path to end at."""
+        params = {"next": to} if to else {}
+        page = self.get("hub/login", params=params)
+        page.raise_for_status()
+        token = _XSRF_FIELD.search(page.text)
+        if token is None:
+            raise AssertionError(f"the login page has no _xsrf field:\n{page.text[:2000]}")
+        return self.post(
+            "hub/login",
+            params=params,
+            data={"username": username, "password": password, "_xsrf": token.group(1)},
+            headers={"Referer": urljoin(self.url, "hub/login")},
+        )
+
+    def login(self, username: str, password: str) -> HubSession:
+        """Log in, and start nothing: a hub without a form would start a server at once.
+
+        Raises:
+            AssertionError: The hub refused; the message has its page.
+        """
+        answer = self.submit_login(username, password, to="/hub/home")
+        if not answer.ok or not any(cookie.name == "jupyterhub-session-id" for cookie in self.cookies):
+            raise AssertionError(f"login of {username} answered {answer.status_code}:\n{answer.text[:2000]}")
+        return self
