@@ -9,13 +9,13 @@ import os
 import signal
 from pathlib import Path
 
-from aiohttp import web
-
-from hpchub.bridge.server import make_app
+from hpchub.bridge.server import make_bridge_app
 from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings, load_settings
 from hpchub.bridge.store import Store
 from hpchub.core.cluster_file import load_clusters
+from hpchub.local_api.server import listening
+from hpchub.private_files import make_private_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _serve(settings: BridgeSettings) -> None:
     os.umask(0o077)
-    settings.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folder(settings.runtime_dir)
     clusters = load_clusters(settings.clusters)
     store = Store(settings.database)
     await asyncio.to_thread(store.upgrade)
@@ -42,13 +42,8 @@ async def _serve(settings: BridgeSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
-    async with Service(settings, clusters, store) as service:
-        runner = web.AppRunner(make_app(service), access_log=None)
-        await runner.setup()
-        settings.socket.unlink(missing_ok=True)
-        # The umask makes it 0600 from the first moment.
-        await web.UnixSite(runner, settings.socket).start()
-        logging.getLogger(__name__).info("bridge.ready socket=%s", settings.socket)
+    service = Service(settings, clusters, store)
+    # The socket first: a second bridge is refused before it could touch what the first one holds.
+    async with listening(make_bridge_app(service), settings.socket), service:
         await done.wait()
-        await runner.cleanup()
     store.close()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from hpchub.bridge.store import ServerRecord
-from hpchub.core.server import Phase
+from hpchub.core.server import Event, Phase
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +21,6 @@ _PERCENT = {
     Phase.STOPPING: 100,
     Phase.ENDED: 100,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the progress page. `at` is in Unix seconds."""
-
-    at: float
-    phase: Phase
-    message: str
-    percent: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 class Progress:
@@ -57,7 +41,7 @@ class Progress:
         self._record.phase = phase
         if self.events and (self.events[-1].phase, self.events[-1].message) == (phase, message):
             return
-        self.events.append(Event(time.time(), phase, message, _PERCENT[phase]))
+        self.events.append(Event(at=time.time(), phase=phase, message=message, percent=_PERCENT[phase]))
         log.info(
             "server.%s id=%s user=%s job=%s", phase, self._record.id, self._record.user, self._record.job_id
         )

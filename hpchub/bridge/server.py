@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
-from hpchub.bridge.life import ServerLife
 from hpchub.bridge.service import Service
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
-from hpchub.core.server import Phase
-from hpchub.errors import HpchubError, InvalidRequest, to_wire
-
-log = logging.getLogger(__name__)
+from hpchub.errors import InvalidRequest
+from hpchub.local_api.server import make_app, read_object
 
 # An environment of a few hundred variables; anything near this is no notebook's.
 _LARGEST_BODY = 1024**2
 _LONGEST_WAIT_S = 30.0
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-def make_app(service: Service) -> web.Application:
+def make_bridge_app(service: Service) -> web.Application:
     """The application that answers for a service."""
     api = _Api(service)
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=_LARGEST_BODY)
+    app = make_app(_LARGEST_BODY)
     app.add_routes(
         [
             web.get("/v1/health", api.health),
@@ -60,7 +52,7 @@ class _Api:
         return web.json_response({"key_id": key_id, "public_key": public_key})
 
     async def open_session(self, request: web.Request) -> web.Response:
-        body = await _body(request, key_id=str, grant=str)
+        body = await read_object(request, {"key_id": str, "grant": str})
         expires_at = await self._service.open_session(
             request.match_info["user"], body["key_id"], Secret(body["grant"])
         )
@@ -79,7 +71,9 @@ class _Api:
         return web.json_response({"associations": [asdict(row) for row in rows]})
 
     async def start(self, request: web.Request) -> web.Response:
-        body = await _body(request, user=str, server_name=str, options=dict, environ=dict, base_url=str)
+        body = await read_object(
+            request, {"user": str, "server_name": str, "options": dict, "environ": dict, "base_url": str}
+        )
         record = await self._service.start(**body)
         return web.json_response(self._view(record))
 
@@ -113,46 +107,4 @@ class _Api:
         return web.json_response(self._view(await self._service.stop(request.match_info["id"])))
 
     def _view(self, record: ServerRecord) -> dict[str, Any]:
-        life: ServerLife | None = self._service.lives.get(record.id)
-        ready = record.phase is Phase.READY and life is not None
-        return {
-            "id": record.id,
-            "user": record.user,
-            "server_name": record.server_name,
-            "cluster": record.cluster,
-            "placement": record.options["placement"],
-            "phase": record.phase,
-            "job_id": record.job_id,
-            "node": record.node,
-            "native_state": record.native_state,
-            "socket": str(life.local_socket) if ready and life else "",
-            "error": record.error,
-            "created_at": record.created_at,
-        }
-
-
-async def _body(request: web.Request, **kinds: type) -> dict[str, Any]:
-    """The JSON body, which must hold exactly these keys, each of its kind."""
-    try:
-        body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest("The body is not JSON.") from error
-    if not isinstance(body, dict) or set(body) != set(kinds):
-        raise InvalidRequest(f"The body must hold exactly {', '.join(kinds)}.")
-    for name, kind in kinds.items():
-        if not isinstance(body[name], kind):
-            raise InvalidRequest(f"{name} must be a {kind.__name__}.")
-    return body
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except HpchubError as error:
-        log.info(
-            "api.refused method=%s route=%s error=%s", request.method, request.path, type(error).__name__
-        )
-        return web.json_response(to_wire(error), status=error.status)
-    except web.HTTPException as error:
-        return web.json_response(to_wire(InvalidRequest(error.reason)), status=error.status)
+        return self._service.view(record).as_dict()

@@ -22,8 +22,8 @@ from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
-from hpchub.core.server import Phase
-from hpchub.errors import AccountProblem, InvalidRequest
+from hpchub.core.server import Phase, ServerView
+from hpchub.errors import AccountProblem, InvalidRequest, from_wire
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.pool import Pool
@@ -149,6 +149,25 @@ class Service:
             for life in self.lives.values()
             if life.record.user == user and life.record.phase is not Phase.ENDED
         ]
+
+    def view(self, record: ServerRecord) -> ServerView:
+        """A server as others see it: its socket only while it is ready."""
+        life = self.lives.get(record.id)
+        ready = life is not None and record.phase is Phase.READY
+        return ServerView(
+            id=record.id,
+            user=record.user,
+            server_name=record.server_name,
+            cluster=record.cluster,
+            placement=record.options["placement"],
+            phase=record.phase,
+            job_id=record.job_id,
+            node=record.node,
+            native_state=record.native_state,
+            socket=str(life.local_socket) if life is not None and ready else "",
+            error=None if record.error is None else from_wire(record.error),
+            created_at=record.created_at,
+        )
 
     def _forget_ended(self) -> None:
         """Ended servers stay in memory for their last events; the store remembers the rest."""

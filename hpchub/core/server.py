@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from typing import Any
+
+from hpchub.errors import HpchubError, from_wire, to_wire
 
 
 class Phase(StrEnum):
@@ -15,3 +20,51 @@ class Phase(StrEnum):
     READY = "ready"
     STOPPING = "stopping"
     ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the progress page. `at` is in Unix seconds."""
+
+    at: float
+    phase: Phase
+    message: str
+    percent: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Event:
+        """What `as_dict` wrote."""
+        return cls(**{**body, "phase": Phase(body["phase"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerView:
+    """A server as the bridge tells of it. `socket` is empty until it is ready."""
+
+    id: str
+    user: str
+    server_name: str
+    cluster: str
+    placement: str
+    phase: Phase
+    job_id: str
+    node: str
+    native_state: str
+    socket: str
+    error: HpchubError | None
+    created_at: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` reads it back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "error": None if self.error is None else to_wire(self.error)}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> ServerView:
+        """What `as_dict` wrote."""
+        error = None if body["error"] is None else from_wire(body["error"])
+        return cls(**{**body, "phase": Phase(body["phase"]), "error": error})

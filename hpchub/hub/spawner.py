@@ -19,8 +19,8 @@ from urllib.parse import quote
 from jupyterhub.spawner import Spawner
 from traitlets import Unicode, default
 
-from hpchub.bridge.client import BridgeClient, Event, ServerView
-from hpchub.core.server import Phase
+from hpchub.bridge.client import BridgeClient
+from hpchub.core.server import Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, RemoteError, StartFailed, UserError
 from hpchub.hub.form import Form
 from hpchub.hub.refusals import spawn_exception

@@ -146,7 +146,7 @@ class Door:
     async def _serve_unix(
         self, name: str, serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
     ) -> None:
-        # The umask is 077 and the folder 0700, so the socket is closed to others from its first moment.
+        # The folder is 0700, so the socket is closed to others from its first moment.
         path = str(self._runtime / name)
         self._keep.add(await asyncio.start_unix_server(serve, path, limit=_LINE_BYTES))
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
-
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import HostUnreachable, UnexpectedOutput, from_wire
+from hpchub.errors import UnexpectedOutput
+from hpchub.local_api.client import call
 
 _Value = TypeVar("_Value")
 
 _TIMEOUT_S = 10.0
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
-_MAX_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,39 +97,7 @@ class SignerClient:
     async def _call(
         self, method: str, path: str, body: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
-        try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.UnixConnector(str(self.socket_path)),
-                    timeout=aiohttp.ClientTimeout(total=timeout_s),
-                ) as session,
-                session.request(method, f"http://signer{path}", json=body) as response,
-            ):
-                status = response.status
-                raw = await response.content.read(_MAX_ANSWER_BYTES)
-        except TimeoutError as error:
-            raise HostUnreachable(
-                f"The signer did not answer within {timeout_s:.0f} s.", "Try again in a minute."
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise HostUnreachable(
-                f"The signer does not answer on {self.socket_path}, so nobody can log in.",
-                "Tell the site's staff: is `hpchub signer` running?",
-            ) from error
-        return _parse_answer(status, raw)
-
-
-def _parse_answer(status: int, raw: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(raw)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        # The answer itself may hold a grant, so it is not shown.
-        raise UnexpectedOutput("the signer", f"HTTP status {status}, no JSON object")
-    if status != 200:
-        raise from_wire(answer)
-    return answer
+        return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
 
 
 def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:

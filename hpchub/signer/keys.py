@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hpchub.errors import ConfigError
-from hpchub.signer.grants import GrantKey
-from hpchub.signer.private_files import (
+from hpchub.private_files import (
     check_private_folder,
     make_private_folder,
     read_private_file,
     write_private_file,
 )
+from hpchub.signer.grants import GrantKey
 
 CA_KEY = "ca_key"
 GRANT_KEY = "grant_key"

@@ -19,7 +19,7 @@ import argon2
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import ConfigError, InvalidRequest, SiteError
-from hpchub.signer.private_files import read_private_file, write_private_file
+from hpchub.private_files import read_private_file, write_private_file
 from hpchub.signer.proofs import MAX_PASSWORD_LENGTH, Accepted, Refused, unusable_reason
 
 # RFC 9106, section 4, second recommended option: 64 MiB, 3 passes, 4 lanes.

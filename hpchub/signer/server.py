@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
 
 from hpchub.audit import AuditLog, Event
 from hpchub.core.secret import Secret
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, SiteError, to_wire
+from hpchub.errors import InvalidRequest
+from hpchub.local_api.server import listening, make_app, read_object
 from hpchub.signer.authority import Authority
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.settings import ProofSettings, SignerSettings
-from hpchub.signer.sockets import listen_privately, peer_uid
-
-_log = logging.getLogger(__name__)
 
 _MAX_BODY_BYTES = 32 * 1024
 _MAX_FIELD_LENGTH = 8192
-_SHUTDOWN_S = 5.0
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def serve(settings: SignerSettings) -> None:
@@ -49,23 +40,11 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
     audit = AuditLog(settings.audit_log)
     audit.check()
     authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
-    runner = web.AppRunner(
-        make_app(keys, authority), access_log=None, shutdown_timeout=_SHUTDOWN_S, handle_signals=False
-    )
     try:
-        await runner.setup()
-        listener = listen_privately(settings.socket)
-        inode = settings.socket.stat().st_ino
-        try:
-            await web.SockSite(runner, listener).start()
-            _log.info("signer.started socket=%s", settings.socket)
+        async with listening(make_signer_app(keys, authority), settings.socket):
             yield
-        finally:
-            _remove_own(settings.socket, inode)
     finally:
-        await runner.cleanup()
         authority.close()
-        _log.info("signer.stopped")
 
 
 def make_proof(settings: ProofSettings) -> Proof:
@@ -76,7 +55,7 @@ def make_proof(settings: ProofSettings) -> Proof:
     return PasswordFileProof(settings.file)
 
 
-def make_app(keys: Keys, authority: Authority) -> web.Application:
+def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     """The API's routes."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
 
@@ -114,7 +93,7 @@ def make_app(keys: Keys, authority: Authority) -> web.Application:
             }
         )
 
-    app = web.Application(middlewares=[_answer_errors, _only_own], client_max_size=_MAX_BODY_BYTES)
+    app = make_app(_MAX_BODY_BYTES)
     app.router.add_get("/v1/health", health)
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
@@ -122,78 +101,15 @@ def make_app(keys: Keys, authority: Authority) -> web.Application:
     return app
 
 
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error in the one shape of our unix sockets."""
-    try:
-        return await handler(request)
-    except HpchubError as error:
-        if isinstance(error, SiteError):
-            _log.error("signer.error path=%s", request.path, exc_info=error)
-        return web.json_response(to_wire(error), status=error.status)
-    except web.HTTPException as error:
-        refusal = InvalidRequest(f"The signer has no {request.method} {request.path}.")
-        return web.json_response(to_wire(refusal), status=error.status)
-    except Exception as error:
-        _log.exception("signer.unforeseen path=%s", request.path)
-        fault = SiteError("The signer met a fault of its own.", "Tell the site's staff.")
-        fault.__cause__ = error
-        return web.json_response(to_wire(fault), status=fault.status)
-
-
-@web.middleware
-async def _only_own(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Only root and our own account. The folder's mode says so already; this is the second lock."""
-    connection = request.get_extra_info("socket")
-    if connection is None:  # the peer has left
-        raise NotAllowed("Who calls cannot be told.")
-    uid = peer_uid(connection)
-    if uid not in {0, os.geteuid()}:
-        _log.warning("signer.stranger uid=%d path=%s", uid, request.path)
-        raise NotAllowed("Only the hub's own account may call the signer.")
-    return await handler(request)
-
-
 async def _read_recorded(
     request: web.Request, names: tuple[str, ...], authority: Authority, event: Event
 ) -> dict[str, str]:
     """The body's fields. An attempt that cannot be read is recorded too."""
     try:
-        return _parse_body(await _read_body(request), names)
+        body = await read_object(request, dict.fromkeys(names, str))
+        if any(len(value) > _MAX_FIELD_LENGTH for value in body.values()):
+            raise InvalidRequest(f"No field may be longer than {_MAX_FIELD_LENGTH} characters.")
     except InvalidRequest as error:
         await authority.record_unreadable(event, error)
         raise
-
-
-async def _read_body(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise InvalidRequest(f"The body is longer than {_MAX_BODY_BYTES} bytes.") from error
-
-
-def _parse_body(raw: bytes, names: tuple[str, ...]) -> dict[str, str]:
-    """A JSON object of exactly these fields, each a text. Messages repeat nothing of the body."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("The body is not JSON.") from None  # the cause quotes the body
-    if not isinstance(body, dict) or set(body) != set(names):
-        raise InvalidRequest(f"The body must be an object of {', '.join(names)}.")
-    refused = {name: "Give a text." for name in names if not _is_text(body[name])}
-    if refused:
-        raise InvalidRequest(f"These must be texts: {', '.join(refused)}.", fields=refused)
     return body
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _MAX_FIELD_LENGTH
-
-
-def _remove_own(path: Path, inode: int) -> None:
-    """Remove our socket, but not that of a successor."""
-    try:
-        if path.stat().st_ino == inode:
-            path.unlink()
-    except FileNotFoundError:
-        _log.warning("signer.socket_vanished socket=%s", path)

@@ -74,7 +74,7 @@ def test_from_init_to_sigterm(
         process.send_signal(signal.SIGTERM)
         log = process.communicate(timeout=20)[1]
     assert process.returncode == 0
-    assert "signer.stopped" in log
+    assert "api.closed" in log
     assert "Traceback" not in log
     assert "canary" not in log
     assert not client.socket_path.exists()

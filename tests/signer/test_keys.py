@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hpchub.errors import ConfigError
+from hpchub.private_files import write_private_file
 from hpchub.signer.keys import init_keys, load_ca_key, load_keys, render_ca_public_key
 from hpchub.signer.password_file import load_password_file
-from hpchub.signer.private_files import write_private_file
 from hpchub.signer.settings import SignerSettings
 from support import require
 

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from hpchub.errors import ConfigError
-from hpchub.signer.private_files import make_private_folder
+from hpchub.private_files import make_private_folder
 
 _MAX_PATH_BYTES = 107  # unix(7): sun_path holds 108, and a NUL ends it
 _UCRED = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
@@ -62,4 +62,4 @@ def _remove_stale(path: Path) -> None:
             return
         except OSError as error:
             raise ConfigError(f"{path} is in the way: {error}.") from error
-    raise ConfigError(f"A signer listens on {path} already.")
+    raise ConfigError(f"Another process listens on {path} already.")

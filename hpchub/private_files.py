@@ -1,4 +1,4 @@
-"""Files and folders that only the signer's own account may touch."""
+"""Files and folders that only our own account may touch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def write_private_file(path: Path, content: bytes, *, replace: bool) -> None:
 
 def _check_owner_and_mode(path: Path, status: os.stat_result, wanted: str) -> None:
     if status.st_uid != os.geteuid():
-        raise ConfigError(f"{path} belongs to user id {status.st_uid}, not to the signer's own account.")
+        raise ConfigError(f"{path} belongs to user id {status.st_uid}, not to our own account.")
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
         raise ConfigError(f"{path} has mode {mode:04o}: others can reach it.", f"Run: chmod {wanted} {path}")

@@ -1,0 +1,82 @@
+"""The calling side. Errors come out as the classes that they were on the other side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from hpchub.errors import HostUnreachable, UnexpectedOutput, from_wire
+
+# A server's events and error with its log: far below this.
+_MAX_ANSWER_BYTES = 1024**2
+
+
+async def call(
+    socket: Path,
+    who: str,
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float,
+) -> dict[str, Any]:
+    """One call and its answer. Holds no connection afterwards.
+
+    Args:
+        socket: Where the other process listens.
+        who: What it is called, for messages: "signer", "bridge".
+        method: HTTP's.
+        path: From `/v1/` on, quoted.
+        body: The JSON body, if there is one.
+        timeout_s: For the whole call.
+
+    Raises:
+        HostUnreachable: Nobody answers, or not in time.
+        UnexpectedOutput: What answers is none of ours.
+        HpchubError: Whatever the other side raised.
+    """
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=timeout_s)
+            ) as session,
+            session.request(method, f"http://{who}{path}", json=body) as response,
+        ):
+            status = response.status
+            raw = await _read(response)
+    except TimeoutError as error:
+        raise HostUnreachable(
+            f"The hub's {who} did not answer within {timeout_s:.0f} s.", "Try again in a minute."
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise HostUnreachable(
+            f"The hub's {who} does not answer on {socket}.",
+            f"Tell the site's staff: is `hpchub {who}` running?",
+        ) from error
+    return _parse_answer(who, status, raw)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    chunks = bytearray()
+    async for chunk in response.content.iter_any():
+        chunks += chunk
+        if len(chunks) > _MAX_ANSWER_BYTES:
+            break
+    return bytes(chunks)
+
+
+def _parse_answer(who: str, status: int, raw: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        # The answer itself may hold a secret, so it is not shown.
+        raise UnexpectedOutput(f"the {who}", f"HTTP status {status}, no JSON object")
+    if status != 200:
+        raise from_wire(answer)
+    return answer

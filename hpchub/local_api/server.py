@@ -1,0 +1,121 @@
+"""The serving side: a private socket, only our own account, and every error in one shape."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, SiteError, to_wire
+from hpchub.local_api.sockets import listen_privately, peer_uid
+
+_log = logging.getLogger(__name__)
+
+_SHUTDOWN_S = 5.0
+_MAX_BODY_BYTES = web.AppKey("max_body_bytes", int)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(max_body_bytes: int) -> web.Application:
+    """An application without routes yet, that answers errors as `hpchub.errors.to_wire` has them."""
+    app = web.Application(middlewares=[_answer_errors, _only_own], client_max_size=max_body_bytes)
+    app[_MAX_BODY_BYTES] = max_body_bytes
+    return app
+
+
+@asynccontextmanager
+async def listening(app: web.Application, path: Path) -> AsyncIterator[None]:
+    """The application, answering at `path` while the context lasts.
+
+    Raises:
+        ConfigError: The socket's folder is not private, or somebody listens there already.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, handle_signals=False)
+    try:
+        await runner.setup()
+        listener = listen_privately(path)
+        inode = _inode(path)
+        try:
+            await web.SockSite(runner, listener).start()
+            _log.info("api.listening socket=%s", path)
+            yield
+        finally:
+            _remove_own(path, inode)
+    finally:
+        await runner.cleanup()
+        _log.info("api.closed socket=%s", path)
+
+
+async def read_object(request: web.Request, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The body: a JSON object of exactly these keys, each of its kind.
+
+    Raises:
+        InvalidRequest: It is not. The message repeats nothing of the body, which may hold secrets.
+    """
+    try:
+        raw = await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise InvalidRequest(f"The body is longer than {request.app[_MAX_BODY_BYTES]} bytes.") from error
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not JSON.") from None  # the cause quotes the body
+    if not isinstance(body, dict) or set(body) != set(kinds):
+        raise InvalidRequest(f"The body must be an object of {', '.join(kinds)}.")
+    refused = {
+        name: f"Give a {kind.__name__}." for name, kind in kinds.items() if not isinstance(body[name], kind)
+    }
+    if refused:
+        raise InvalidRequest(f"These are of another kind: {', '.join(refused)}.", fields=refused)
+    return body
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except HpchubError as error:
+        if isinstance(error, SiteError):
+            _log.error("api.error path=%s", request.path, exc_info=error)
+        return web.json_response(to_wire(error), status=error.status)
+    except web.HTTPException as error:
+        refusal = InvalidRequest(f"There is no {request.method} {request.path}.")
+        return web.json_response(to_wire(refusal), status=error.status)
+    except Exception as error:
+        _log.exception("api.unforeseen path=%s", request.path)
+        fault = SiteError("A part of the hub met a fault of its own.", "Tell the site's staff.")
+        fault.__cause__ = error
+        return web.json_response(to_wire(fault), status=fault.status)
+
+
+@web.middleware
+async def _only_own(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Only root and our own account. The folder's mode says so already; this is the second lock."""
+    connection = request.get_extra_info("socket")
+    if connection is None:  # the peer has left
+        raise NotAllowed("Who calls cannot be told.")
+    uid = peer_uid(connection)
+    if uid not in {0, os.geteuid()}:
+        _log.warning("api.stranger uid=%d path=%s", uid, request.path)
+        raise NotAllowed("Only the hub's own account may call this.")
+    return await handler(request)
+
+
+def _remove_own(path: Path, inode: int) -> None:
+    """Remove our socket, but not that of a successor."""
+    try:
+        if _inode(path) == inode:
+            path.unlink()
+    except FileNotFoundError:
+        _log.warning("api.socket_vanished socket=%s", path)
+
+
+def _inode(path: Path) -> int:
+    return path.stat().st_ino
