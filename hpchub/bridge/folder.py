@@ -92,7 +92,7 @@ def parse_prepare(result: CommandResult, user: str, host: str) -> str:
         return result.stdout.rstrip("\n")
     if result.exit_code == 91:
         raise AccountProblem(
-            f"{user}'s home folder is missing or closed on {host}: {_last_line(result.stderr)}",
+            f"{user}'s home folder is missing or closed on {host}: {_last_line(result.stderr)}.",
             "Ask the site's staff to look at your home folder.",
         )
     if result.exit_code == 92:
@@ -176,11 +176,11 @@ def _home_problem(stderr: str, user: str, host: str) -> AccountProblem:
     lowered = stderr.lower()
     if "no space left" in lowered or "quota exceeded" in lowered:
         return AccountProblem(
-            f"{user}'s home folder is full on {host}: {_last_line(stderr)}",
+            f"{user}'s home folder is full on {host}: {_last_line(stderr)}.",
             "Remove some files there, then start again.",
         )
     return AccountProblem(
-        f"{user}'s home folder is not writable on {host}: {_last_line(stderr)}",
+        f"{user}'s home folder is not writable on {host}: {_last_line(stderr)}.",
         f"hpchub keeps its files in ~/{SERVERS_FOLDER}. Make that writable, or ask the site's staff.",
     )
 

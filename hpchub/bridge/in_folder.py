@@ -17,10 +17,12 @@ from hpchub.bridge.folder import (
     prepare_command,
     remove_command,
 )
+from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.choices import ServerOptions
 from hpchub.core.cluster import Cluster
 from hpchub.core.command import Command, CommandResult
+from hpchub.core.server import Phase
 from hpchub.errors import HpchubError, StartFailed
 from hpchub.remote.handover import launcher_source
 from hpchub.schedulers.render import render_notebook_script
@@ -30,11 +32,19 @@ from hpchub.ssh.pool import Pool
 class InFolder:
     """Base of the places. The record's `folder` and `login_node` are set by `make_folder`."""
 
-    def __init__(self, record: ServerRecord, cluster: Cluster, options: ServerOptions, pool: Pool) -> None:
+    def __init__(
+        self,
+        record: ServerRecord,
+        cluster: Cluster,
+        options: ServerOptions,
+        pool: Pool,
+        progress: Progress,
+    ) -> None:
         self.record = record
         self.cluster = cluster
         self.options = options
         self.pool = pool
+        self.progress = progress
 
     async def run(self, command: Command) -> CommandResult:
         """Run a command as the user."""
@@ -61,6 +71,12 @@ class InFolder:
         files = {"launcher.py": launcher_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)
+        if result.noise:
+            self.progress.tell(
+                Phase.CONNECTING,
+                f"Your login shell prints text when it starts ({_first_line(result.noise)!r}). "
+                "It is skipped here, but may disturb other programs, such as scp.",
+            )
         script = render_notebook_script(
             self.cluster,
             self.options,
@@ -99,3 +115,7 @@ class InFolder:
     async def clean_up(self) -> None:
         """Remove the folder."""
         await self.run(remove_command(self.record.folder))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:60]

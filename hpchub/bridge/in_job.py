@@ -45,14 +45,13 @@ class InJob(InFolder):
         cluster: Cluster,
         options: ServerOptions,
         pool: Pool,
+        progress: Progress,
         scheduler: Scheduler,
         watcher: Watcher,
-        progress: Progress,
     ) -> None:
-        super().__init__(record, cluster, options, pool)
+        super().__init__(record, cluster, options, pool, progress)
         self._scheduler = scheduler
         self._watcher = watcher
-        self._progress = progress
         self._keys: InnerKeys | None = None
 
     @property
@@ -82,7 +81,7 @@ class InJob(InFolder):
         script = await self.make_folder()
         result = await self.run(self._scheduler.submit_command(script))
         self.record.job_id = self._scheduler.parse_submit(result)
-        self._progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
+        self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def until_running(self) -> None:
         """Follow the job until it runs.
@@ -95,7 +94,7 @@ class InJob(InFolder):
                 answer = await answers.get()
                 if isinstance(answer, HpchubError):
                     # Whatever keeps us from asking, the job waits until the scheduler says otherwise.
-                    self._progress.tell(Phase.QUEUED, f"Job {self._job_id}: {answer} Still trying.")
+                    self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {answer} Still trying.")
                     continue
                 self.record.native_state = answer.native or self.record.native_state
                 if answer.state is JobState.RUNNING and answer.node:
@@ -104,9 +103,7 @@ class InJob(InFolder):
                 if answer.state.is_final:
                     raise await self._failure(answer)
                 if answer.state is JobState.QUEUED:
-                    self._progress.tell(
-                        Phase.QUEUED, f"Job {self._job_id}: {self._scheduler.explain(answer)}"
-                    )
+                    self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {self._scheduler.explain(answer)}")
 
     async def attach(self) -> Attachment:
         """Into the job, the way the cluster file says."""

@@ -219,9 +219,9 @@ class Service:
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress
     ) -> Place:
         if options.placement is Placement.LOGIN:
-            return OnLoginNode(record, cluster, options, self._pool)
+            return OnLoginNode(record, cluster, options, self._pool, progress)
         scheduler = self._schedulers[record.cluster]
-        return InJob(record, cluster, options, self._pool, scheduler, self._watcher, progress)
+        return InJob(record, cluster, options, self._pool, progress, scheduler, self._watcher)
 
     def _sockets_dir(self) -> Path:
         return self.settings.runtime_dir / "s"
