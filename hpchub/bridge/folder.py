@@ -34,7 +34,6 @@ cd -- "$1" && pwd -P
 
 # `setsid` leaves the session's process group, so the end of the SSH session is not the server's.
 _START_ON_LOGIN_NODE = f"""
-umask 077
 cd -- "$1" || exit 91
 setsid /bin/sh -c '
   echo $$ >pid; /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code

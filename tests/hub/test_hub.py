@@ -324,6 +324,7 @@ def test_silent_cluster_still_shows_the_form(hub: RunningHub) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.slow
 def test_servers_outlive_the_hub(hub: RunningHub, number: signal.Signals) -> None:
     """A hub that restarts finds what runs and what is still queued; neither is stopped or doubled."""
     hub.login("alice")

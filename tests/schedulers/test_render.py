@@ -148,14 +148,16 @@ def real_python(home: Home) -> None:
 
 
 def test_the_launcher_is_started(home: Home) -> None:
-    """It gets both folders, runs in the home, with files for nobody else, and none of Slurm's options."""
+    """It gets both folders, runs in the home under the site's own umask, and none of Slurm's options."""
+    umask = os.umask(0o022)
+    os.umask(umask)
     home.tool("python3", f'exec {sys.executable} "$@"')
     code, said = home.run(Environment(name="plain", title=""))
     assert code == 0
     assert f"LAUNCHED ['--runtime-dir', '/tmp/hpchub-9f3a', '--folder', '{home.server}']" in said
     assert f"CWD {home.path}" in said
     assert "'SLURM_EXPORT_ENV': None" in said
-    assert said.rstrip().endswith("63")
+    assert said.rstrip().endswith(f"}} {umask}")
 
 
 def test_a_strict_or_noisy_profile_does_no_harm(home: Home) -> None:

@@ -6,7 +6,6 @@
 shopt -q login_shell || exec /bin/bash -l "$0"
 # A profile may have asked for strictness that activation scripts do not bear.
 set +eu
-umask 077
 
 fail() {
     printf 'hpchub: %s\n' "$*" >&2
