@@ -48,8 +48,8 @@ pid=$(cat pid)
 alive() { [ "$(readlink "/proc/$pid/cwd")" = "$1" ]; }
 tries=0
 while alive "$1"; do
-  if [ $tries -eq 0 ]; then kill -TERM -- "-$pid"; fi
-  if [ $tries -eq 100 ]; then kill -KILL -- "-$pid"; fi
+  if [ $tries -eq 0 ]; then kill -s TERM -- "-$pid"; fi
+  if [ $tries -eq 100 ]; then kill -s KILL -- "-$pid"; fi
   if [ $tries -eq 200 ]; then exit 93; fi
   tries=$((tries + 1))
   sleep 0.1

@@ -172,7 +172,7 @@ class LocalForward:
         try:
             await self._serve(local)
         except (HostUnreachable, OSError, asyncssh.Error) as error:
-            _log.info("forward.refused path=%s reason=%s", self._path, reason(error))
+            _log.debug("forward.refused path=%s reason=%s", self._path, reason(error))
         finally:
             if local.transport:
                 local.transport.close()
