@@ -44,11 +44,12 @@ def host_key_problems(cluster: Cluster) -> list[str]:
         return [f"{cluster.name}: known_hosts: {cluster.known_hosts} cannot be read: {error}"]
     fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     hosts = [row[1] if row[0] == "@cert-authority" and len(row) > 1 else row[0] for row in fields]
-    patterns = [pattern for host in hosts for pattern in host.split(",")]
+    # OpenSSH's patterns know * and ?; a bracket is a bracket, which fnmatch must be told.
+    patterns = [pattern.replace("[", "[[]") for host in hosts for pattern in host.split(",")]
     if any(pattern.startswith("|") for pattern in patterns):
         return []
     return [
-        f"{cluster.name}: login_nodes: {cluster.known_hosts} holds no host key of {node.name} ({node.address})"
+        f"{cluster.name}: {cluster.known_hosts} holds no host key of {node.name} ({node.address})"
         for node in cluster.login_nodes
         if not any(fnmatchcase(name, pattern) for name in _names(node) for pattern in patterns)
     ]
