@@ -58,7 +58,7 @@ class InFolder:
     @property
     def runtime_dir(self) -> str:
         """The launcher's own folder on the node."""
-        return f"{self.cluster.runtime_dir(self.options.placement)}/hpchub-{self.record.id}"
+        return self.cluster.server_runtime_dir(self.options.placement, self.record.id)
 
     async def make_folder(self) -> str:
         """Make the folder with everything that every server needs, and return its script.

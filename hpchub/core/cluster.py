@@ -146,3 +146,9 @@ class Cluster:
         if home is None:
             raise ValueError(f"cluster {self.name} offers no placement {placement}")
         return home.runtime_dir
+
+    def server_runtime_dir(self, placement: Placement, server_id: str) -> str:
+        """A server's own folder on its node. Half of the id is unguessable enough, and a path to a
+        kernel's socket in it must fit into 107 bytes (unix(7)).
+        """
+        return f"{self.runtime_dir(placement).rstrip('/')}/hpchub-{server_id[:16]}"

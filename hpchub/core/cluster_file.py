@@ -29,6 +29,9 @@ from hpchub.errors import ConfigError
 
 SCHEDULERS = ("slurm",)
 
+# A unix socket's path holds 107 bytes (unix(7)), and `/hpchub-ID/jupyter/kernel-UUID-ipc-N` 82.
+_LONGEST_RUNTIME_DIR = 25
+
 # Rendered into scripts and ssh command lines: no blanks, quotes or control characters.
 _PATH = re.compile(r"/[A-Za-z0-9._+@/-]*", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*", re.ASCII)
@@ -119,8 +122,16 @@ def _read_login_node(table: Table) -> LoginNode:
     return node
 
 
+def _runtime_dir(table: Table, default: str) -> str:
+    """A folder whose path leaves room for the longest socket in it, a kernel's."""
+    folder = table.text("runtime_dir", default, _PATH)
+    if len(folder) > _LONGEST_RUNTIME_DIR:
+        table.fault("runtime_dir", f"{folder!r} is longer than {_LONGEST_RUNTIME_DIR} characters")
+    return folder
+
+
 def _read_login(table: Table) -> LoginPlacement:
-    placement = LoginPlacement(runtime_dir=table.text("runtime_dir", LoginPlacement().runtime_dir, _PATH))
+    placement = LoginPlacement(runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir))
     table.finish()
     return placement
 
@@ -129,7 +140,7 @@ def _read_compute(table: Table) -> ComputePlacement:
     usual = ComputePlacement()
     placement = ComputePlacement(
         attach=table.choice("attach", Attach, usual.attach),
-        runtime_dir=table.text("runtime_dir", usual.runtime_dir, _PATH),
+        runtime_dir=_runtime_dir(table, usual.runtime_dir),
         sshd=table.text("sshd", usual.sshd, _PATH),
         port=table.integer("port", usual.port, low=1, high=65535),
     )

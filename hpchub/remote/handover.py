@@ -43,6 +43,8 @@ def notebook_environ(environ: Mapping[str, str], *, runtime_dir: str) -> dict[st
     for name in _REPLACED[:2]:
         if name in environ:
             result[name] = hub + _path(environ[name])
+    # Jupyter writes the token into its runtime folder, by default in the home, which many nodes share.
+    result["JUPYTER_RUNTIME_DIR"] = f"{runtime_dir}/jupyter"
     result["JUPYTERHUB_SERVICE_URL"] = "http+unix://" + quote(f"{runtime_dir}/{NOTEBOOK}", safe="")
     return result
 
@@ -58,6 +60,9 @@ def notebook_argv(*, runtime_dir: str, extra: Sequence[str] = ()) -> list[str]:
         f"--ServerApp.sock={runtime_dir}/{NOTEBOOK}",
         "--ServerApp.sock_mode=0600",
         "--ServerApp.port=8888",
+        # Kernels talk over sockets in the runtime folder too: a TCP port could be reached by anybody
+        # on the node.
+        "--KernelManager.transport=ipc",
         *extra,
     ]
 

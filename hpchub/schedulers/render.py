@@ -69,7 +69,7 @@ def render_notebook_script(
                 job_name=job_name(server_name),
                 folder=folder,
                 runtime_root=cluster.runtime_dir(options.placement),
-                runtime_dir=f"{cluster.runtime_dir(options.placement).rstrip('/')}/hpchub-{server_id}",
+                runtime_dir=cluster.server_runtime_dir(options.placement, server_id),
                 tcp=compute and cluster.compute is not None and cluster.compute.attach is Attach.TCP,
             )
         )

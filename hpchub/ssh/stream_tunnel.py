@@ -25,15 +25,26 @@ class _Transport(asyncio.Transport):
     def __init__(self, streams: Streams) -> None:
         super().__init__()
         self._streams = streams
+        self._pending = bytearray()
 
     def write(self, data: Any) -> None:
+        # asyncssh puts an empty packet before each. Two small messages in a row would meet Nagle's
+        # algorithm in srun, which then waits 40 ms for an acknowledgement: send them as one.
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending += data
+
+    def _flush(self) -> None:
         # asyncssh bounds what it writes by the windows of its channels, so there is no drain here.
-        self._streams.writer.write(bytes(data))
+        data, self._pending = bytes(self._pending), bytearray()
+        if data and not self._streams.writer.is_closing():
+            self._streams.writer.write(data)
 
     def is_closing(self) -> bool:
         return self._streams.writer.is_closing()
 
     def close(self) -> None:
+        self._flush()
         self._streams.writer.close()
 
     def abort(self) -> None:

@@ -13,7 +13,9 @@ HUB = "http+unix://%2Ftmp%2Fhpchub-9f%2Fhub.sock"
 
 
 def test_environ_names_the_sockets() -> None:
-    """The hub's addresses become the socket's, keeping their paths; the rest stays, but for PATH."""
+    """The hub's addresses become the socket's, keeping their paths, and Jupyter's own files stay
+    on the node; the rest is kept, but for PATH.
+    """
     environ = notebook_environ(
         {
             "JUPYTERHUB_API_URL": "http+unix://%2Frun%2Fhub.sock/base/hub/api",
@@ -29,6 +31,7 @@ def test_environ_names_the_sockets() -> None:
         "JUPYTERHUB_ACTIVITY_URL": HUB + "/base/hub/api/users/al%40ice/activity",
         "JUPYTERHUB_SERVICE_URL": "http+unix://%2Ftmp%2Fhpchub-9f%2Fnotebook.sock",
         "JUPYTERHUB_API_TOKEN": "t",
+        "JUPYTER_RUNTIME_DIR": "/tmp/hpchub-9f/jupyter",
     }
 
 
