@@ -95,6 +95,8 @@ class _Fields:
         low, high = bounds
         allowed = f"Allowed: {render(low)} to {render(high)}." if high > low else f"Allowed: {render(low)}."
         text = self.text(name)
+        if name in self.refused:
+            self.refused[name] += f" {allowed}"
         if text is None:
             # The site's default may be more than this partition gives; a person's wish is refused.
             return min(max(default, low), high)

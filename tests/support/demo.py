@@ -108,8 +108,11 @@ def log_files(logs: object) -> list[Path]:
 
 
 @contextmanager
-def private_demo() -> Iterator[Demo]:
+def private_demo(attach: str = "srun") -> Iterator[Demo]:
     """Boot a demo of our own, and take it down again whatever happens.
+
+    Args:
+        attach: The way into its jobs: `srun`, `ssh` or `tcp`.
 
     Raises:
         AssertionError: It does not boot, or leaves something behind; the message has what it printed.
@@ -119,7 +122,8 @@ def private_demo() -> Iterator[Demo]:
     # The demo's users must be able to pass through.
     directory.chmod(0o755)
     try:
-        up = run_hpchub("demo", "up", "--dir", str(directory), timeout_s=_BOOT_TIMEOUT_S)
+        where = ("--dir", str(directory), "--attach", attach)
+        up = run_hpchub("demo", "up", *where, timeout_s=_BOOT_TIMEOUT_S)
         if up.returncode != 0:
             tails = Demo(directory, {}).log_tails()
             raise AssertionError(f"the demo did not boot:\n{up.stdout}{up.stderr}\n{tails}")

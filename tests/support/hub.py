@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.cookies import get_cookie_header
 
 _XSRF_FIELD = re.compile(r'name="_xsrf"[^>]*value="([^"]*)"')
 _TIMEOUT_S = 30.0
@@ -15,8 +16,8 @@ _TIMEOUT_S = 30.0
 class HubSession(requests.Session):
     """Requests to the hub at `url`; every path is relative to it.
 
-    `request` sends the XSRF token that the hub gave, so that `post("hub/api/...")` is what the
-    hub's own pages send.
+    `request` sends the XSRF token that the hub, or the server asked, gave, so that
+    `post("hub/api/...")` is what the hub's own pages send.
     """
 
     def __init__(self, url: str) -> None:
@@ -28,15 +29,22 @@ class HubSession(requests.Session):
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; `url` may be a path below the hub's own."""
         kwargs.setdefault("timeout", _TIMEOUT_S)
-        token = self.xsrf_token()
+        target = urljoin(self.url, str(url).lstrip("/"))
+        token = self.xsrf_token(urlsplit(target).path)
         if token:
             kwargs["headers"] = {"X-XSRFToken": token} | dict(kwargs.get("headers") or {})
-        return super().request(method, urljoin(self.url, str(url).lstrip("/")), *args, **kwargs)
+        return super().request(method, target, *args, **kwargs)
 
-    def xsrf_token(self) -> str:
-        """The token of the hub's own pages; empty before the first."""
+    def xsrf_token(self, path: str = "/hub/") -> str:
+        """The token for pages at `path`, from the cookie that is nearest; empty before the first page."""
         tokens = {cookie.path: cookie.value or "" for cookie in self.cookies if cookie.name == "_xsrf"}
-        return tokens.get("/hub/", "")
+        fitting = [above for above in tokens if path.startswith(above)]
+        return tokens[max(fitting, key=len)] if fitting else ""
+
+    def cookie_header(self, path: str) -> str:
+        """The `Cookie` header that a request to `path` would carry."""
+        prepared = requests.Request("GET", urljoin(self.url, path)).prepare()
+        return get_cookie_header(self.cookies, prepared) or ""  # type: ignore[no-untyped-call]
 
     def submit_login(self, username: str, password: str, *, to: str = "") -> requests.Response:
         """Open the login page, send its form, and follow where it leads; `to` is a path to end at."""
