@@ -34,19 +34,19 @@ class BridgeClient:
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:
         """Begin a session; its end in Unix seconds."""
         body = {"key_id": key_id, "grant": grant.reveal()}
-        return float((await self._call("PUT", f"sessions/{quote(user)}", body))["expires_at"])
+        return float((await self._call("PUT", f"sessions/{_quote(user)}", body))["expires_at"])
 
     async def session(self, user: str) -> float:
         """When the user's session ends, in Unix seconds. NotAllowed where there is none."""
-        return float((await self._call("GET", f"sessions/{quote(user)}"))["expires_at"])
+        return float((await self._call("GET", f"sessions/{_quote(user)}"))["expires_at"])
 
     async def close_session(self, user: str) -> None:
         """End a session. Running servers stay."""
-        await self._call("DELETE", f"sessions/{quote(user)}")
+        await self._call("DELETE", f"sessions/{_quote(user)}")
 
     async def associations(self, user: str, cluster: str) -> list[Association]:
         """What the user may charge on a cluster. AccountProblem where there is nothing."""
-        body = await self._call("GET", f"users/{quote(user)}/associations?cluster={quote(cluster)}")
+        body = await self._call("GET", f"users/{_quote(user)}/associations?cluster={_quote(cluster)}")
         return [Association(**row) for row in body["associations"]]
 
     async def start(
@@ -70,23 +70,28 @@ class BridgeClient:
 
     async def server(self, server_id: str) -> ServerView:
         """A server, running or ended. InvalidRequest where there never was one."""
-        return ServerView.from_dict(await self._call("GET", f"servers/{quote(server_id)}"))
+        return ServerView.from_dict(await self._call("GET", f"servers/{_quote(server_id)}"))
 
     async def events(self, server_id: str, after: int, wait_s: float) -> tuple[ServerView, list[Event], int]:
         """Events beyond the first `after`, and the number to ask from next time."""
-        path = f"servers/{quote(server_id)}/events?after={after}&wait_s={wait_s}"
+        path = f"servers/{_quote(server_id)}/events?after={after}&wait_s={wait_s}"
         body = await self._call("GET", path)
         events = [Event.from_dict(event) for event in body["events"]]
         return ServerView.from_dict(body["server"]), events, int(body["next"])
 
     async def stop(self, server_id: str) -> ServerView:
         """End a server; returns once its job or process is gone."""
-        return ServerView.from_dict(await self._call("DELETE", f"servers/{quote(server_id)}"))
+        return ServerView.from_dict(await self._call("DELETE", f"servers/{_quote(server_id)}"))
 
     async def servers(self, user: str) -> list[ServerView]:
         """The user's servers that have not ended."""
-        body = await self._call("GET", f"servers?user={quote(user)}")
+        body = await self._call("GET", f"servers?user={_quote(user)}")
         return [ServerView.from_dict(row) for row in body["servers"]]
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return await call(self._socket, "bridge", method, f"/v1/{path}", body, timeout_s=_TIMEOUT_S)
+
+
+def _quote(text: str) -> str:
+    """One part of a path: a slash is no separator here."""
+    return quote(text, safe="")

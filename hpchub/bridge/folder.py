@@ -7,6 +7,7 @@ whatever varies is an argument or standard input.
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,25 +23,42 @@ TCP_KEY_NAME = "tcp_key"
 TCP_PORT_NAME = "tcp_port"
 LOG_TAIL_LINES = 20
 
+# tar says `Wrote only 512 of 10240 bytes` where part of a file still had room.
+_FULL = ("no space left", "quota exceeded", "wrote only")
+_TAR_ENDS = ("tar: Exiting with failure status", "tar: Error is not recoverable")
+
+_MOST_CODE_DIGITS = 3
+_TCP = re.compile(r"([0-9]{1,5})\n([0-9a-f]{64})\n?", re.ASCII)
+
 # Folders of servers that failed are kept for their logs, and swept after a month.
 _PREPARE = f"""
 umask 077
 cd -- "$HOME" || exit 91
 mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
 find . -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
-mkdir -- "$1" && tar -xf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
+mkdir -- "$1" && tar -xmf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
 cd -- "$1" && pwd -P
 """
 
-# `setsid` leaves the session's process group, so the end of the SSH session is not the server's.
+# `setsid` leaves the session's process group, so the end of the SSH session is not the server's. It forks
+# by itself: a shell's `&` would have every kernel and terminal ignore SIGINT for good. The trap has the
+# inner shell outlive the server; what it starts gets its own default back.
 _START_ON_LOGIN_NODE = f"""
 cd -- "$1" || exit 91
-setsid /bin/sh -c '
-  echo $$ >pid; /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
-' </dev/null >>{LOG_NAME} 2>&1 &
+setsid -f /bin/sh -c '
+  echo $$ >pid; trap : TERM
+  /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
+' </dev/null >>{LOG_NAME} 2>&1 || exit 94
+tries=0
+until [ -s pid ]; do
+  if [ $tries -eq 500 ]; then exit 94; fi
+  tries=$((tries + 1))
+  sleep 0.02
+done
 """
 
-# The pid counts only while that process still works in the folder: pids are used again.
+# The pid counts only while that process still works in the folder: pids are used again. The signal is
+# sent every two seconds, because one that comes while the shell is about to fork reaches no server.
 _END_ON_LOGIN_NODE = """
 cd -- "$1" || exit 91
 [ -e pid ] || exit 0
@@ -48,7 +66,7 @@ pid=$(cat pid)
 alive() { [ "$(readlink "/proc/$pid/cwd")" = "$1" ]; }
 tries=0
 while alive "$1"; do
-  if [ $tries -eq 0 ]; then kill -s TERM -- "-$pid"; fi
+  if [ $((tries % 20)) -eq 0 ]; then kill -s TERM -- "-$pid"; fi
   if [ $tries -eq 100 ]; then kill -s KILL -- "-$pid"; fi
   if [ $tries -eq 200 ]; then exit 93; fi
   tries=$((tries + 1))
@@ -64,7 +82,7 @@ tail -n {LOG_TAIL_LINES} {LOG_NAME} 2>/dev/null || :
 
 _ADD = """
 umask 077
-cd -- "$1" && tar -xf -
+cd -- "$1" && tar -xmf -
 """
 
 
@@ -134,7 +152,7 @@ def outcome_command(folder: str) -> Command:
 def parse_outcome(result: CommandResult) -> Outcome:
     """The exit code and the log's last lines; an unreadable folder has neither."""
     first, _, tail = result.stdout.partition("\n")
-    code = int(first) if first.isascii() and first.isdigit() else None
+    code = int(first) if first.isascii() and first.isdigit() and len(first) <= _MOST_CODE_DIGITS else None
     return Outcome(code, tail.rstrip("\n"))
 
 
@@ -145,10 +163,10 @@ def tcp_command(folder: str) -> Command:
 
 def parse_tcp(result: CommandResult) -> tuple[int, Secret]:
     """Port and key. NotListening where the launcher has not written its port yet."""
-    port, _, key = result.stdout.partition("\n")
-    if result.exit_code or not (port.isascii() and port.isdigit()):
+    found = _TCP.fullmatch(result.stdout)
+    if result.exit_code or found is None:
         raise NotListening("The server has not opened its port yet.")
-    return int(port), Secret(key.strip())
+    return int(found[1]), Secret(found[2])
 
 
 def remove_command(folder: str) -> Command:
@@ -173,7 +191,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 def _home_problem(stderr: str, user: str, host: str) -> AccountProblem:
     lowered = stderr.lower()
-    if "no space left" in lowered or "quota exceeded" in lowered:
+    if any(words in lowered for words in _FULL):
         return AccountProblem(
             f"{user}'s home folder is full on {host}: {_last_line(stderr)}.",
             "Remove some files there, then start again.",
@@ -185,5 +203,5 @@ def _home_problem(stderr: str, user: str, host: str) -> AccountProblem:
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
+    lines = [line for line in text.strip().splitlines() if not line.startswith(_TAR_ENDS)]
     return lines[-1][:200] if lines else "it gave no reason"

@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 # From a running job to a listening notebook takes seconds; a cold file system may need minutes.
 _START_LIMIT_S = 300
 _LAUNCHER_WAIT_S = 60
+_LEAVE_LIMIT_S = 30
 _STEP_S = 0.05
+_ANSWER_LIMIT_S = 10
+_LONGEST_STEP_S = 1
 _LONGEST_PAUSE_S = 30
 
 
@@ -55,9 +58,13 @@ class ServerLife:
         self._store = store
         self._hub_socket = hub_socket
         self._environ = environ
+        self._handing_over = False
+        self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
         if record.folder:
             self._submitted.set()
+        if record.phase is Phase.STOPPING:  # whoever was stopping it is gone, and it is not
+            record.phase = Phase.CONNECTING
         self._stopping = asyncio.Lock()
         self._main: asyncio.Task[None] | None = None
 
@@ -72,15 +79,13 @@ class ServerLife:
         async with self._stopping:
             if self.ended.is_set():
                 return
-            before = self.record.phase
-            self.progress.tell(Phase.STOPPING, "Stopping")
-            await self._until_submitted_or_ended()
-            if self.ended.is_set():
-                return
+            self.progress.stopping()
+            if self._main is not None:
+                await self._submitted.wait()
             try:
                 await self._place.cancel()
             except HpchubError:
-                self.record.phase = before  # it lives on, and is told about again
+                self.progress.not_stopped()
                 raise
             await self.leave()
             await self._finish(Verdict(None, self.record.native_state))
@@ -88,15 +93,22 @@ class ServerLife:
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
         if self._main is not None:
+            with suppress(TimeoutError):  # a job that is being made would be nobody's
+                async with asyncio.timeout(_LEAVE_LIMIT_S):
+                    await self._submitted.wait()
             self._main.cancel()
             with suppress(asyncio.CancelledError):
                 await self._main
 
-    async def adopt(self, environ: Mapping[str, str], base_url: str) -> None:
-        """Take the environment of a newer start of the same server, which waits already."""
+    async def adopt(self, environ: Mapping[str, str], base_url: str) -> bool:
+        """Take the environment of a newer start of the same server; False where it is too late for that."""
+        gone = self.record.phase in {Phase.STOPPING, Phase.ENDED}
+        if gone or self._environ is None or self._handing_over:
+            return False
         self._environ = environ
         self.record.base_url = base_url
         await self._save()
+        return True
 
     async def _run(self) -> None:
         try:
@@ -108,6 +120,8 @@ class ServerLife:
             log.exception("server.crashed id=%s", self.record.id)
             what = f"hpchub failed while looking after this server: {type(error).__name__}."
             verdict = Verdict(HpchubError(what, f"The bridge's log has more, under {self.record.id}."))
+        finally:
+            self._submitted.set()  # nothing more will be submitted
         async with self._stopping:  # a stop that goes on meanwhile ends the server its own way
             if verdict.error is not None:
                 await self._let_go()
@@ -142,7 +156,7 @@ class ServerLife:
         while True:
             nobody_listens = False
             try:
-                async with self._attached() as (attachment, heartbeat):
+                async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
             except NotListening:
@@ -155,7 +169,7 @@ class ServerLife:
                 verdict = await self._verdict(nobody_listens)
             if verdict is not None:
                 return verdict
-            if not self.record.handed_over and time.monotonic() - began > _START_LIMIT_S:
+            if not self._was_ready and time.monotonic() - began > _START_LIMIT_S:
                 raise StartFailed(
                     f"The server on {self.record.node} did not answer within {_START_LIMIT_S // 60} minutes.",
                     "Try again, or choose another environment.",
@@ -164,7 +178,7 @@ class ServerLife:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     @asynccontextmanager
-    async def _attached(self) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
+    async def _attached(self, start_by: float) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
         """The tunnel, both ways, with a notebook that answers at its end."""
         async with AsyncExitStack() as stack:
             attachment = await self._place.attach()
@@ -176,7 +190,8 @@ class ServerLife:
             # JupyterHub 6.1 appends the port to a unix socket's URL, and the proxy looks there.
             alias.symlink_to(self.local_socket.name)
             stack.callback(alias.unlink, missing_ok=True)
-            await self._until_ready(attachment, heartbeat)
+            await self._until_ready(attachment, heartbeat, start_by)
+            self._was_ready = True
             self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
             await self._save()
             yield attachment, heartbeat
@@ -187,9 +202,11 @@ class ServerLife:
         while True:
             try:
                 hub_name = await attachment.serve_hub(self._hub_socket)
+                self._handing_over = True
                 heartbeat = await attachment.handover(self._line(hub_name))
                 break
             except NotListening:
+                self._handing_over = False
                 if time.monotonic() > deadline or await self._verdict(nobody_listens=False):
                     raise
                 await asyncio.sleep(_STEP_S)
@@ -209,22 +226,26 @@ class ServerLife:
             argv=notebook_argv(runtime_dir=self._place.runtime_dir),
         )
 
-    async def _until_ready(self, attachment: Attachment, heartbeat: Heartbeat) -> None:
+    async def _until_ready(self, attachment: Attachment, heartbeat: Heartbeat, start_by: float) -> None:
+        """Return once the notebook answers. Only its first start ends at `start_by` (monotonic)."""
         connector = aiohttp.UnixConnector(path=str(self.local_socket))
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_LIMIT_S)
         lost = asyncio.create_task(self._until_lost(attachment, heartbeat))
+        pause = _STEP_S
         try:
-            async with aiohttp.ClientSession(connector=connector) as client:
-                while not lost.done():
+            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
+                while not lost.done() and (self._was_ready or time.monotonic() < start_by):
                     try:
                         async with client.get(f"http://localhost{self.record.base_url}api") as answer:
                             if answer.status < 500:
                                 return
-                    except aiohttp.ClientError:
+                    except (aiohttp.ClientError, TimeoutError):
                         log.debug("server.not_ready id=%s", self.record.id)
-                    await asyncio.sleep(_STEP_S)
+                    await asyncio.sleep(pause)
+                    pause = min(1.2 * pause, _LONGEST_STEP_S)
         finally:
             lost.cancel()
-        raise HostUnreachable(f"The server on {self.record.node} went away while it started.")
+        raise HostUnreachable(f"The server on {self.record.node} did not become ready.")
 
     async def _until_lost(self, attachment: Attachment, heartbeat: Heartbeat) -> None:
         ends = [asyncio.ensure_future(attachment.wait_closed()), asyncio.ensure_future(heartbeat.closed())]
@@ -241,14 +262,6 @@ class ServerLife:
             log.warning("server.verdict_failed id=%s error=%s", self.record.id, error)
             return None
 
-    async def _until_submitted_or_ended(self) -> None:
-        waits = [asyncio.ensure_future(self._submitted.wait()), asyncio.ensure_future(self.ended.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
     async def _finish(self, verdict: Verdict) -> None:
         if self.ended.is_set():
             return
@@ -260,9 +273,11 @@ class ServerLife:
             with suppress(HpchubError):  # a folder that stays behind is swept by a later start
                 await self._place.clean_up()
         self.progress.tell(Phase.ENDED, str(verdict.error or "Ended"))
-        await self._save()
-        self.ended_at = time.time()
-        self.ended.set()
+        try:
+            await self._save()
+        finally:
+            self.ended_at = time.time()
+            self.ended.set()
 
     async def _save(self) -> None:
         await asyncio.to_thread(self._store.save, self.record)

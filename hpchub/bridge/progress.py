@@ -30,6 +30,7 @@ class Progress:
         self._record = record
         self.events: list[Event] = []
         self._news = asyncio.Event()
+        self._held_back: tuple[Phase, str] | None = None
 
     def tell(self, phase: Phase, message: str) -> None:
         """Move the server to a phase and say so, unless that is what the last line said.
@@ -37,6 +38,7 @@ class Progress:
         A server that is being stopped only ever ends: late news of its start is not told.
         """
         if self._record.phase is Phase.STOPPING and phase is not Phase.ENDED:
+            self._held_back = (phase, message)
             return
         self._record.phase = phase
         if self.events and (self.events[-1].phase, self.events[-1].message) == (phase, message):
@@ -47,6 +49,18 @@ class Progress:
         )
         self._news.set()
         self._news = asyncio.Event()
+
+    def stopping(self) -> None:
+        """Somebody stops the server."""
+        self._held_back = (self._record.phase, "It could not be stopped, and goes on")
+        self.tell(Phase.STOPPING, "Stopping")
+
+    def not_stopped(self) -> None:
+        """The stop has failed: tell where the server was, or came to meanwhile."""
+        held_back, self._held_back = self._held_back, None
+        if self._record.phase is Phase.STOPPING and held_back is not None:
+            self._record.phase = held_back[0]
+            self.tell(*held_back)
 
     async def after(self, count: int, wait_s: float) -> list[Event]:
         """Events beyond the first `count`; waits up to `wait_s` seconds for one."""

@@ -74,6 +74,8 @@ class _Api:
         body = await read_object(
             request, {"user": str, "server_name": str, "options": dict, "environ": dict, "base_url": str}
         )
+        if not all(isinstance(value, str) for value in body["environ"].values()):
+            raise InvalidRequest("environ must map texts to texts.")
         record = await self._service.start(**body)
         return web.json_response(self._view(record))
 
@@ -90,10 +92,14 @@ class _Api:
             wait_s = min(float(request.query.get("wait_s", "0")), _LONGEST_WAIT_S)
         except ValueError as error:
             raise InvalidRequest("after and wait_s must be numbers.") from error
+        if after < 0 or not wait_s >= 0:  # so that NaN is refused too
+            raise InvalidRequest("after and wait_s must not be negative.")
         life = self._service.lives.get(request.match_info["id"])
         if life is None:
             record = await self._service.find(request.match_info["id"])
             return web.json_response({"server": self._view(record), "events": [], "next": after})
+        if after > len(life.progress.events):  # counted by a caller whom a bridge before us answered
+            after = 0
         events = await life.progress.after(after, wait_s)
         return web.json_response(
             {

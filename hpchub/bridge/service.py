@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -23,10 +24,12 @@ from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import AccountProblem, InvalidRequest, from_wire
+from hpchub.errors import AccountProblem, ConfigError, InvalidRequest, from_wire, to_wire
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.pool import Pool
+
+log = logging.getLogger(__name__)
 
 # Accounts change by a staff member's hand; a form asks each time it is opened.
 _ASSOCIATIONS_KEPT_S = 60.0
@@ -56,7 +59,10 @@ class Service:
             stale.unlink()
         await self._pool.__aenter__()
         for record in await asyncio.to_thread(self._store.unfinished):
-            self.lives[record.id] = self._life(record, None)
+            if record.cluster in self._clusters:
+                self.lives[record.id] = self._life(record, None)
+            else:
+                await self._give_up(record)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -119,8 +125,8 @@ class Service:
             for record in self.servers_of(user):
                 if record.server_name != server_name:
                     continue
-                if record.options == chosen.as_dict() and not record.handed_over:
-                    await self.lives[record.id].adopt(environ, base_url)
+                same = record.options == chosen.as_dict()
+                if same and await self.lives[record.id].adopt(environ, base_url):
                     return record
                 await self.stop(record.id)
             self._forget_ended()
@@ -168,6 +174,15 @@ class Service:
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
         )
+
+    async def _give_up(self, record: ServerRecord) -> None:
+        """End what nobody can reach any more: the others must be taken up all the same."""
+        log.error("server.cluster_gone id=%s user=%s cluster=%s", record.id, record.user, record.cluster)
+        gone = ConfigError(
+            f"The cluster {record.cluster} is not described any more, so its server was given up."
+        )
+        record.phase, record.error = Phase.ENDED, to_wire(gone)
+        await asyncio.to_thread(self._store.save, record)
 
     def _forget_ended(self) -> None:
         """Ended servers stay in memory for their last events; the store remembers the rest."""

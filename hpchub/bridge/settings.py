@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from hpchub.core.toml_table import Table, load_table
 
@@ -20,7 +24,7 @@ class BridgeSettings:
     signer_socket: Path
     hub_socket: Path
     clusters: Path
-    database: str
+    database: str = field(repr=False)  # may hold a password
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -28,10 +32,11 @@ def load_settings(path: Path) -> BridgeSettings:
 
     def read(table: Table) -> BridgeSettings:
         folder = path.parent
-        runtime_dir = (folder / table.text("runtime_dir")).absolute()
-        if len(str(runtime_dir)) > _LONGEST_RUNTIME_DIR:
+        named = table.text("runtime_dir")
+        runtime_dir = (folder / named).absolute()
+        if named and len(os.fsencode(runtime_dir)) > _LONGEST_RUNTIME_DIR:
             table.fault("runtime_dir", f"is longer than {_LONGEST_RUNTIME_DIR} characters: {runtime_dir}")
-        if str(runtime_dir) != str(runtime_dir).lower():
+        if named and str(runtime_dir) != str(runtime_dir).lower():
             # JupyterHub lower-cases the socket's path in a server's URL.
             table.fault("runtime_dir", f"must be all lower case: {runtime_dir}")
         settings = BridgeSettings(
@@ -42,6 +47,10 @@ def load_settings(path: Path) -> BridgeSettings:
             clusters=folder / table.text("clusters"),
             database=table.text("database"),
         )
+        try:
+            make_url(settings.database or "sqlite://")
+        except ArgumentError:
+            table.fault("database", "is not an SQLAlchemy URL, such as sqlite:////var/lib/hpchub/bridge.db")
         table.finish()
         return settings
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -26,8 +27,11 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.core.server import Phase
+from hpchub.errors import ConfigError
 
 metadata = MetaData()
 
@@ -79,16 +83,26 @@ class Store:
     """The servers table behind any database that SQLAlchemy speaks to."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._engine = create_engine(url)
+        """ConfigError where the URL names a database whose driver is not installed."""
+        try:
+            self._engine = create_engine(url)
+        except (SQLAlchemyError, ImportError) as error:
+            raise _unusable(make_url(url), error) from error
 
     def upgrade(self) -> None:
-        """Bring the schema up to date; a new database gets all of it."""
+        """Bring the schema up to date; a new database gets all of it.
+
+        Raises:
+            ConfigError: The database cannot be used.
+        """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-        with self._engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        try:
+            with self._engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (SQLAlchemyError, CommandError) as error:
+            raise _unusable(self._engine.url, error) from error
 
     def add(self, record: ServerRecord) -> None:
         """Insert a new server."""
@@ -115,6 +129,11 @@ class Store:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+
+def _unusable(url: URL, error: Exception) -> ConfigError:
+    reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+    return ConfigError(f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}.")
 
 
 def _records(rows: Iterable[Any]) -> Iterable[ServerRecord]:

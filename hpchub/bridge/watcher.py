@@ -60,18 +60,12 @@ class Watcher:
 
         An id that neither knows is UNKNOWN: it may be too new, and doubt is never death.
         """
-        scheduler = self._schedulers[cluster]
-        found: dict[JobId, JobStatus] = {}
-        for start in range(0, len(ids), _MOST_IDS):
-            batch = ids[start : start + _MOST_IDS]
-            result = await self._pool.run(user, cluster, scheduler.status_command(batch))
-            found |= scheduler.parse_status(result)
-            missing = [job_id for job_id in batch if job_id not in found]
-            if missing:
-                result = await self._pool.run(user, cluster, scheduler.history_command(missing))
-                found |= scheduler.parse_history(result)
-        unknown = JobStatus(state=JobState.UNKNOWN, native="", reason="")
-        return {job_id: found.get(job_id, unknown) for job_id in ids}
+        statuses: dict[JobId, JobStatus] = {}
+        for job_id, answer in (await self._answers(user, cluster, ids)).items():
+            if isinstance(answer, HpchubError):
+                raise answer
+            statuses[job_id] = answer
+        return statuses
 
     @asynccontextmanager
     async def following(
@@ -117,9 +111,40 @@ class Watcher:
 
     async def _answers(
         self, user: str, cluster: str, ids: list[JobId]
-    ) -> Mapping[JobId, JobStatus | HpchubError]:
-        try:
-            return await self.ask(user, cluster, ids)
-        except HpchubError as error:
-            log.warning("scheduler.query_failed user=%s cluster=%s error=%s", user, cluster, error)
-            return dict.fromkeys(ids, error)
+    ) -> dict[JobId, JobStatus | HpchubError]:
+        """For each id its status, or why there is none: one failure hides nothing that is known."""
+        answers: dict[JobId, JobStatus | HpchubError] = {}
+        for start in range(0, len(ids), _MOST_IDS):
+            batch = ids[start : start + _MOST_IDS]
+            try:
+                answers |= await self._batch(user, cluster, batch)
+            except HpchubError as error:
+                answers |= _failed(user, cluster, batch, error)
+            except Exception as error:
+                # Whoever waits must not wait for a task that has died.
+                log.exception("scheduler.query_crashed user=%s cluster=%s", user, cluster)
+                what = f"hpchub failed while asking the scheduler: {type(error).__name__}."
+                answers |= dict.fromkeys(batch, HpchubError(what, "The bridge's log has more."))
+        return answers
+
+    async def _batch(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus | HpchubError]:
+        scheduler = self._schedulers[cluster]
+        queued = scheduler.parse_status(await self._pool.run(user, cluster, scheduler.status_command(ids)))
+        answers: dict[JobId, JobStatus | HpchubError] = {
+            job_id: queued[job_id] for job_id in ids if job_id in queued
+        }
+        missing = [job_id for job_id in ids if job_id not in queued]
+        if missing:
+            try:
+                result = await self._pool.run(user, cluster, scheduler.history_command(missing))
+                found = scheduler.parse_history(result)
+            except HpchubError as error:  # the accounting is away, the queue is not
+                return answers | _failed(user, cluster, missing, error)
+            unknown = JobStatus(state=JobState.UNKNOWN, native="", reason="")
+            answers |= {job_id: found.get(job_id, unknown) for job_id in missing}
+        return answers
+
+
+def _failed(user: str, cluster: str, ids: list[JobId], error: HpchubError) -> dict[JobId, HpchubError]:
+    log.warning("scheduler.query_failed user=%s cluster=%s error=%s", user, cluster, error)
+    return dict.fromkeys(ids, error)

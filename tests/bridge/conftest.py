@@ -1,0 +1,123 @@
+"""A signer, two clusters' descriptions and a store for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import argon2
+import pytest
+
+from hpchub.bridge.sessions import Sessions
+from hpchub.bridge.store import Store
+from hpchub.core.cluster import Cluster
+from hpchub.core.cluster_file import load_clusters
+from hpchub.core.secret import Secret
+from hpchub.signer.client import SignerClient
+from hpchub.signer.keys import init_keys
+from hpchub.signer.password_file import set_password
+from hpchub.signer.policy import Policy
+from hpchub.signer.server import running
+from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+
+PASSWORD = "canary-password-51"
+PEOPLE = ("alice", "bob", *(f"user{number}" for number in range(20)))
+CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+
+CLUSTER = """
+title = "Alpha"
+known_hosts = "known_hosts"
+[[login_nodes]]
+name = "login1"
+address = "127.0.0.1"
+port = {port}
+[placements.login]
+runtime_dir = "{runtime_dir}"
+[placements.compute]
+[partitions.cpu]
+max_time = "02:00:00"
+max_cpus = 4
+max_memory = "4G"
+[environments.base]
+prefix = "{prefix}"
+[defaults]
+placement = "compute"
+"""
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A private folder whose path is short and lower case, as sockets want it."""
+    with TemporaryDirectory(prefix="hpchub-t-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def write_clusters(
+    folder: Path, *names: str, port: int = 22, prefix: str = "/usr", runtime: str = "/tmp"
+) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "known_hosts").touch()
+    for name in names:
+        (folder / f"{name}.toml").write_text(CLUSTER.format(port=port, prefix=prefix, runtime_dir=runtime))
+
+
+@pytest.fixture
+def clusters(tmp_path: Path) -> dict[str, Cluster]:
+    """Two clusters that offer the same; nobody listens there."""
+    write_clusters(tmp_path / "clusters.d", "alpha", "beta")
+    return load_clusters(tmp_path / "clusters.d")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/bridge.db")
+    store.upgrade()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def signer_settings(tmp_path: Path, short_dir: Path) -> SignerSettings:
+    passwords = tmp_path / "passwords"
+    for name in PEOPLE[:2]:
+        set_password(passwords, name, Secret(PASSWORD), CHEAP)
+    # The same hash serves the rest: hashing twenty would be all that a test does.
+    line = passwords.read_text().splitlines()[0].partition(":")[2]
+    with passwords.open("a") as file:
+        file.writelines(f"{name}:{line}\n" for name in PEOPLE[2:])
+    made = SignerSettings(
+        socket=short_dir / "signer.sock",
+        state_dir=tmp_path / "signer",
+        audit_log=tmp_path / "audit.jsonl",
+        policy=Policy(certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.1/32",)),
+        proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=passwords),
+    )
+    init_keys(made.state_dir)
+    return made
+
+
+@pytest.fixture
+async def signer(signer_settings: SignerSettings) -> AsyncIterator[SignerClient]:
+    async with running(signer_settings):
+        yield SignerClient(signer_settings.socket)
+
+
+@dataclass
+class Login:
+    """Logs people in as the hub does."""
+
+    signer: SignerClient
+
+    async def grant(self, user: str, public_key: str) -> Secret:
+        return (await self.signer.grant(user, Secret(PASSWORD), public_key, "198.51.100.7")).grant
+
+    async def open(self, sessions: Sessions, user: str) -> float:
+        key_id, public_key = sessions.new_key()
+        return await sessions.open(user, key_id, await self.grant(user, public_key))
+
+
+@pytest.fixture
+def login(signer: SignerClient) -> Login:
+    return Login(signer)

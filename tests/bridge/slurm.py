@@ -1,0 +1,74 @@
+"""A scheduler that answers as Slurm 22.05 did when tests/golden was captured, without any cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from golden.reader import golden
+
+from hpchub.core.command import Command, CommandResult
+from hpchub.errors import HostUnreachable, HpchubError
+
+_SEPARATOR = "\x1f"
+
+
+def _rows(name: str) -> dict[str, str]:
+    return {line.split(_SEPARATOR)[0]: line for line in golden(name).stdout.split("\n") if line}
+
+
+class FakeSlurm:
+    """Stands where the pool stands: `run` answers squeue, sacct, sacctmgr and scancel."""
+
+    def __init__(self) -> None:
+        self.queue = _rows("squeue_states")
+        self.history = _rows("sacct_states")
+        self.asked: list[tuple[str, str, Command]] = []
+        self.failing: dict[str, HpchubError | Exception] = {}
+        self.answers: dict[str, Callable[[Command], CommandResult]] = {
+            "squeue": self._squeue,
+            "sacct": self._sacct,
+            "scancel": lambda _command: golden("scancel_ended"),
+            "sacctmgr": self._sacctmgr,
+        }
+        self.took_s = 0.0
+
+    def count(self, name: str) -> int:
+        return sum(command.name == name for _, _, command in self.asked)
+
+    async def __aenter__(self) -> FakeSlurm:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Nothing is open."""
+
+    async def run(self, user: str, cluster: str, command: Command, *, node: str = "") -> CommandResult:
+        self.asked.append((user, cluster, command))
+        await asyncio.sleep(self.took_s)
+        if command.name in self.failing:
+            raise self.failing[command.name]
+        if command.name not in self.answers:
+            raise HostUnreachable(f"{command.name} is not played here")
+        return self.answers[command.name](command)
+
+    def _squeue(self, command: Command) -> CommandResult:
+        ids = _ids(command)
+        if len(ids) == 1 and ids[0] not in self.queue:
+            return golden("squeue_vanished")
+        return _table(self.queue, ids)
+
+    def _sacct(self, command: Command) -> CommandResult:
+        return _table(self.history, _ids(command))
+
+    def _sacctmgr(self, command: Command) -> CommandResult:
+        (name,) = [command.argv[i + 1] for i, word in enumerate(command.argv) if word == "user"]
+        return golden(f"sacctmgr_{name}" if name in {"alice", "bob", "carol"} else "sacctmgr_alice")
+
+
+def _ids(command: Command) -> list[str]:
+    (option,) = [word for word in command.argv if word.startswith("--jobs=")]
+    return option.removeprefix("--jobs=").split(",")
+
+
+def _table(rows: dict[str, str], ids: list[str]) -> CommandResult:
+    return CommandResult(exit_code=0, stdout="".join(rows[one] + "\n" for one in ids if one in rows))

@@ -1,0 +1,104 @@
+"""`hpchub bridge` as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from hpchub.bridge.client import BridgeClient
+from hpchub.errors import HostUnreachable
+
+from .conftest import write_clusters
+
+
+@pytest.fixture
+def config(tmp_path: Path, short_dir: Path) -> Path:
+    write_clusters(tmp_path / "clusters.d", "alpha")
+    path = tmp_path / "bridge.toml"
+    path.write_text(
+        f'runtime_dir = "{short_dir}/b"\nsigner_socket = "{short_dir}/signer.sock"\n'
+        f'hub_socket = "{short_dir}/hub.sock"\nclusters = "clusters.d"\n'
+        f'database = "sqlite:///{tmp_path}/bridge.db"\n'
+    )
+    return path
+
+
+@contextmanager
+def a_bridge(config: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpchub.cli", "bridge", "--config", str(config)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/",
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@asynccontextmanager
+async def answering(config: Path, socket: Path) -> AsyncIterator[subprocess.Popen[str]]:
+    with a_bridge(config) as process:
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await BridgeClient(socket).health()
+                    break
+                except HostUnreachable:
+                    assert process.poll() is None, process.communicate()[0]
+                    await asyncio.sleep(0.02)
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_runs_until_it_is_told_to_end(number: signal.Signals, config: Path, short_dir: Path) -> None:
+    """It answers on a private socket, ends with 0, and takes the socket with it; the database stays."""
+    socket = short_dir / "b" / "bridge.sock"
+    async with answering(config, socket) as process:
+        await BridgeClient(socket).new_key()
+        assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+        assert stat.S_IMODE((config.parent / "bridge.db").stat().st_mode) == 0o600
+        if number is signal.SIGTERM:
+            with a_bridge(config) as second:
+                out, _ = second.communicate(timeout=15)
+            assert second.returncode == 1 and "listens" in out and "Traceback" not in out
+            await BridgeClient(socket).health()
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=15)
+    assert process.returncode == 0 and "Traceback" not in out
+    assert not socket.exists() and (config.parent / "bridge.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("hub_socket", "hub_sokcet", "bridge.toml:3: hub_sokcet: there is no key 'hub_sokcet'"),
+        ('"clusters.d"', '"nowhere"', "nowhere holds no cluster file"),
+        ("sqlite:///", "nonsense ", "database: is not an SQLAlchemy URL"),
+        ("sqlite:///", "sqlite:////no/such/folder", "cannot be used: unable to open database file"),
+        ('/b"', '/b/c/d"', "The folder"),
+    ],
+)
+def test_a_wrong_setting_says_where(config: Path, old: str, new: str, said: str) -> None:
+    """One plain message and exit code 1, no traceback."""
+    config.write_text(config.read_text().replace(old, new))
+    with a_bridge(config) as process:
+        out, _ = process.communicate(timeout=15)
+    assert process.returncode == 1 and said in out and "Traceback" not in out
+
+
+def test_a_wrong_cluster_file_says_where(config: Path) -> None:
+    """The file, the line and the nearest key."""
+    path = config.parent / "clusters.d" / "alpha.toml"
+    path.write_text(path.read_text().replace("max_cpus", "max_cpsu"))
+    with a_bridge(config) as process:
+        out, _ = process.communicate(timeout=15)
+    assert process.returncode == 1 and "alpha.toml:" in out and "did you mean 'max_cpus'?" in out

@@ -1,0 +1,467 @@
+"""The whole bridge behind its socket, through its client: every call, and what each refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import stat
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from hpchub.bridge import service as service_module
+from hpchub.bridge.client import BridgeClient
+from hpchub.bridge.places import Place
+from hpchub.bridge.progress import Progress
+from hpchub.bridge.server import make_bridge_app
+from hpchub.bridge.service import Service
+from hpchub.bridge.settings import BridgeSettings
+from hpchub.bridge.store import ServerRecord, Store
+from hpchub.core.choices import ServerOptions
+from hpchub.core.cluster import Cluster
+from hpchub.core.secret import Secret
+from hpchub.core.server import Phase, ServerView
+from hpchub.errors import (
+    AccountProblem,
+    ConfigError,
+    HpchubError,
+    InvalidRequest,
+    NotAllowed,
+    SchedulerUnavailable,
+    StartFailed,
+)
+from hpchub.local_api.server import listening
+
+from .conftest import PASSWORD, Login
+from .places import CannotBeCancelledAtFirst, DiesWhileStarting, NeverRuns, SlowToSubmit, WellBehaved
+from .slurm import FakeSlurm
+
+TOKEN = "canary-token-33d"
+ENVIRON = {"JUPYTERHUB_API_TOKEN": TOKEN}
+
+# A server's name says what its place does.
+PLACES = {
+    "never-runs": NeverRuns,
+    "dies": DiesWhileStarting,
+    "slow": SlowToSubmit,
+    "stubborn": CannotBeCancelledAtFirst,
+}
+
+
+class LocalService(Service):
+    """The real one, but for where servers run."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.places: dict[str, WellBehaved] = {}
+
+    def _place(
+        self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress
+    ) -> Place:
+        place = PLACES.get(record.server_name, WellBehaved)(record, progress)
+        self.places[record.id] = place
+        return place
+
+
+class Bridge:
+    """A running bridge, and people who log in to it."""
+
+    def __init__(self, service: LocalService, login: Login, socket: Path) -> None:
+        self.service = service
+        self.client = BridgeClient(socket)
+        self.socket = socket
+        self._login = login
+
+    async def log_in(self, user: str) -> Secret:
+        key_id, public_key = await self.client.new_key()
+        grant = await self._login.grant(user, public_key)
+        await self.client.open_session(user, key_id, grant)
+        return grant
+
+    async def start(
+        self, user: str = "alice", name: str = "", environ: Mapping[str, str] = ENVIRON, **options: Any
+    ) -> ServerView:
+        return await self.client.start(
+            user=user, server_name=name, options={"placement": "login", **options}, environ=environ,
+            base_url=f"/user/{user}/{name}",
+        )  # fmt: skip
+
+    async def until(self, view: ServerView, *phases: Phase) -> ServerView:
+        after = 0
+        async with asyncio.timeout(5):
+            while view.phase not in phases:
+                view, _, after = await self.client.events(view.id, after, 2)
+        return view
+
+    async def raw(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        connector = aiohttp.UnixConnector(str(self.socket))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, f"http://bridge{path}", data=io.BytesIO(body)) as response,
+        ):
+            return response.status, await response.json()
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    slurm = FakeSlurm()
+    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions: slurm)
+    return slurm
+
+
+@pytest.fixture
+def settings(tmp_path: Path, short_dir: Path) -> BridgeSettings:
+    run = short_dir / "b"
+    run.mkdir(mode=0o700)
+    return BridgeSettings(
+        runtime_dir=run, socket=run / "bridge.sock", signer_socket=short_dir / "signer.sock",
+        hub_socket=short_dir / "hub.sock", clusters=tmp_path / "clusters.d",
+        database=f"sqlite:///{tmp_path}/bridge.db",
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def a_bridge(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login
+) -> AsyncIterator[Bridge]:
+    service = LocalService(settings, clusters, store)
+    async with listening(make_bridge_app(service), settings.socket), service:
+        yield Bridge(service, login, settings.socket)
+
+
+@pytest.fixture
+async def bridge(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, slurm: FakeSlurm
+) -> AsyncIterator[Bridge]:
+    async with a_bridge(settings, clusters, store, login) as bridge:
+        yield bridge
+    left = [path.name for path in (settings.runtime_dir / "s").iterdir()]
+    assert left == [] and not settings.socket.exists()
+
+
+async def test_the_socket_is_private(bridge: Bridge) -> None:
+    """0600 in a folder of 0700, and so is the folder of the servers' sockets."""
+    await bridge.client.health()
+    for path, mode in (
+        (bridge.socket, 0o600),
+        (bridge.socket.parent, 0o700),
+        (bridge.socket.parent / "s", 0o700),
+    ):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+async def test_a_second_bridge_is_refused(
+    bridge: Bridge, settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login
+) -> None:
+    """Before it touches a socket of the first one's servers."""
+    await bridge.log_in("alice")
+    view = await bridge.until(await bridge.start(), Phase.READY)
+    with pytest.raises(ConfigError, match="already"):
+        async with a_bridge(settings, clusters, store, login):
+            pass
+    assert Path(view.socket).is_socket()
+
+
+async def test_a_session_over_the_wire(bridge: Bridge) -> None:
+    """Opened, asked for, closed; a refusal keeps its class."""
+    for call in (
+        bridge.client.session("alice"),
+        bridge.start(),
+        bridge.client.associations("alice", "alpha"),
+    ):
+        with pytest.raises(NotAllowed, match="no live session"):
+            await call
+    key_id, public_key = await bridge.client.new_key()
+    grant = await bridge._login.grant("alice", public_key)
+    with pytest.raises(NotAllowed):
+        await bridge.client.open_session("bob", key_id, grant)
+    await bridge.log_in("alice")
+    assert await bridge.client.session("alice") > time.time() + 43000
+    with pytest.raises(NotAllowed):
+        await bridge.client.session("bob")
+    await bridge.client.close_session("alice")
+    with pytest.raises(NotAllowed):
+        await bridge.start()
+
+
+async def test_a_server_over_the_wire(bridge: Bridge) -> None:
+    """Started, followed, seen, listed, stopped; its socket is told while it is ready."""
+    await bridge.log_in("alice")
+    view = await bridge.start()
+    assert (view.user, view.cluster, view.placement, view.error) == ("alice", "alpha", "login", None)
+    seen, after = [], 0
+    while view.phase is not Phase.READY:
+        view, events, after = await bridge.client.events(view.id, after, 5)
+        seen += events
+    assert seen[0].phase is Phase.CONNECTING and len(seen) == after
+    assert Path(view.socket).is_socket() and view.node == "c1" and view.job_id == "42"
+    assert await bridge.client.server(view.id) == view
+    assert await bridge.client.servers("alice") == [view] and await bridge.client.servers("bob") == []
+    ended = await bridge.client.stop(view.id)
+    assert ended.phase is Phase.ENDED and ended.socket == "" and await bridge.client.servers("alice") == []
+    assert await bridge.client.stop(view.id) == ended == await bridge.client.server(view.id)
+
+
+async def test_events_wait_and_do_not_lie(bridge: Bridge) -> None:
+    """Without news the answer comes in the time asked for; who counts beyond the end starts again."""
+    await bridge.log_in("alice")
+    view = await bridge.until(await bridge.start(name="never-runs"), Phase.QUEUED)
+    _, events, after = await bridge.client.events(view.id, 0, 0)
+    began = time.monotonic()
+    _, none, same = await bridge.client.events(view.id, after, 0.2)
+    assert (none, same) == ([], after) and 0.15 < time.monotonic() - began < 2
+    _, again, count = await bridge.client.events(view.id, after + 7, 5)
+    assert (again, count) == (events, after)
+    waiting = asyncio.create_task(bridge.client.events(view.id, after, 5))
+    await asyncio.sleep(0.05)
+    await bridge.client.stop(view.id)
+    _, news, _ = await asyncio.wait_for(waiting, 1)
+    assert news[0].phase is Phase.STOPPING
+    for query in ("after=-1", "after=x", "wait_s=nan", "wait_s=-1", "after=1.5"):
+        status, answer = await bridge.raw("GET", f"/v1/servers/{view.id}/events?{query}")
+        assert (status, answer["error"]) == (422, "InvalidRequest"), query
+
+
+async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
+    """A refused option names its field, a failed start has its log; also from the store, after a restart."""
+    await bridge.log_in("alice")
+    with pytest.raises(InvalidRequest) as caught:
+        await bridge.start(cpus="999", placement="compute", nonsense="1")
+    assert (
+        set(caught.value.fields) == {"cpus", "nonsense"} and "Allowed: 1 to 4" in caught.value.fields["cpus"]
+    )
+    view = await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    for _ in range(2):
+        assert isinstance(view.error, StartFailed)
+        assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
+        bridge.service.lives.clear()
+        view = await bridge.client.server(view.id)
+    view, events, after = await bridge.client.events(view.id, 3, 5)
+    assert (view.phase, events, after) == (Phase.ENDED, [], 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"canary",
+        b"[]",
+        b"{}",
+        b'{"user": "alice"}',
+        b"\xff",
+        b"[" * 9999,
+        b'{"user": 1, "server_name": "", "options": {}, "environ": {"T": "canary"}, "base_url": "/"}',
+        b'{"user": "alice", "server_name": "", "options": [], "environ": {"T": "canary"}, "base_url": "/"}',
+        b'{"user": "alice", "server_name": "", "options": {}, "environ": {"T": ["canary"]}, "base_url": "/"}',
+        b'{"user": "alice", "server_name": "", "options": {}, "environ": {}, "base_url": "/", "canary": 1}',
+        b"canary" * 200_000,
+    ],
+)
+async def test_other_bodies_are_refused(bridge: Bridge, body: bytes) -> None:
+    """Exactly the keys, each of its kind; nothing of the body comes back, and nothing starts."""
+    await bridge.log_in("alice")
+    status, answer = await bridge.raw("POST", "/v1/servers", body)
+    assert (status, answer["error"]) == (422, "InvalidRequest") and "canary" not in json.dumps(answer)
+    status, answer = await bridge.raw("PUT", "/v1/sessions/alice", body)
+    assert (status, answer["error"]) == (422, "InvalidRequest") and "canary" not in json.dumps(answer)
+    assert bridge.service.lives == {}
+
+
+@pytest.mark.parametrize(
+    "server_id", ["x", "..", "../../etc/passwd", "a b", "' OR 1=1 --", "0" * 5000, "%00", "-rf", "é"]
+)
+async def test_unknown_ids_are_refused(bridge: Bridge, slurm: FakeSlurm, server_id: str) -> None:
+    """Whatever they look like, and nothing runs anywhere."""
+    for call in (
+        bridge.client.server(server_id),
+        bridge.client.stop(server_id),
+        bridge.client.events(server_id, 0, 0),
+    ):
+        with pytest.raises(InvalidRequest):
+            await call
+    assert slurm.asked == []
+
+
+async def test_foreign_methods_and_paths(bridge: Bridge) -> None:
+    """Answered in our own shape."""
+    for method, path, expected in (
+        ("PATCH", "/v1/servers", 405),
+        ("GET", "/v2/health", 404),
+        ("POST", "/", 404),
+    ):
+        status, answer = await bridge.raw(method, path)
+        assert (status, answer["error"]) == (expected, "InvalidRequest")
+
+
+async def test_two_starts_at_once_make_one_server(bridge: Bridge) -> None:
+    """A double click, and the hub's retry: one job, and the newest environment."""
+    await bridge.log_in("alice")
+    views = await asyncio.gather(*(bridge.start(name="slow", environ={"T": str(n)}) for n in range(3)))
+    assert len({view.id for view in views}) == 1 and len(bridge.service.lives) == 1
+    place = bridge.service.places[views[0].id]
+    assert isinstance(place, SlowToSubmit)
+    place.gate.set()
+    await bridge.until(views[0], Phase.READY)
+    assert place.calls.count("submit") == 1
+    assert place.node.handovers[0]["environ"]["T"] == "2"
+
+
+async def test_two_names_are_two_servers(bridge: Bridge) -> None:
+    """Also of two people with servers of one name."""
+    await bridge.log_in("alice")
+    await bridge.log_in("bob")
+    views = await asyncio.gather(bridge.start(), bridge.start(name="other"), bridge.start(user="bob"))
+    assert len({view.id for view in views}) == 3
+    assert len(await bridge.client.servers("alice")) == 2
+
+
+@pytest.mark.parametrize("name", ["never-runs", ""])
+async def test_a_start_with_other_options_replaces(bridge: Bridge, name: str) -> None:
+    """The server that waits or runs is stopped first; one that runs is replaced in any case."""
+    await bridge.log_in("alice")
+    first = await bridge.until(await bridge.start(name=name), Phase.QUEUED, Phase.READY)
+    if name:
+        same = await bridge.start(name=name)
+        assert same.id == first.id
+    second = await bridge.start(name=name, cluster="beta" if name else "alpha")
+    assert second.id != first.id
+    assert (await bridge.client.server(first.id)).phase is Phase.ENDED
+    assert "cancel" in bridge.service.places[first.id].calls
+    assert [view.id for view in await bridge.client.servers("alice")] == [second.id]
+
+
+async def test_a_start_while_it_is_being_stopped_waits(bridge: Bridge) -> None:
+    """The dying server is not adopted: a new one is made once it is gone."""
+    await bridge.log_in("alice")
+    first = await bridge.start(name="slow")
+    stop = asyncio.create_task(bridge.client.stop(first.id))
+    await bridge.until(first, Phase.STOPPING)
+    start = asyncio.create_task(bridge.start(name="slow"))
+    await asyncio.sleep(0.05)
+    assert not start.done()
+    place = bridge.service.places[first.id]
+    assert isinstance(place, SlowToSubmit)
+    place.gate.set()
+    assert (await stop).phase is Phase.ENDED
+    second = await start
+    assert second.id != first.id
+    place = bridge.service.places[second.id]
+    assert isinstance(place, SlowToSubmit)
+    place.gate.set()
+
+
+async def test_a_start_whose_predecessor_cannot_be_stopped(bridge: Bridge) -> None:
+    """No second server of that name: the error says why, and the first one stays visible."""
+    await bridge.log_in("alice")
+    first = await bridge.until(await bridge.start(name="stubborn"), Phase.READY)
+    with pytest.raises(SchedulerUnavailable):
+        await bridge.start(name="stubborn")
+    assert await bridge.client.servers("alice") == [first]
+    assert (await bridge.start(name="stubborn")).id != first.id
+
+
+async def test_twenty_people_at_once(bridge: Bridge) -> None:
+    """Each gets one server of their own."""
+    people = [f"user{number}" for number in range(20)]
+    await asyncio.gather(*(bridge.log_in(user) for user in people))
+    views = await asyncio.gather(*(bridge.start(user=user) for user in people))
+    views = await asyncio.gather(*(bridge.until(view, Phase.READY) for view in views))
+    assert [view.user for view in views] == people and len({view.socket for view in views}) == 20
+    ended = await asyncio.gather(*(bridge.client.stop(view.id) for view in views))
+    assert {view.phase for view in ended} == {Phase.ENDED}
+
+
+async def test_associations(bridge: Bridge, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for once a minute, for each user and cluster apart; who has none is told so, each time anew."""
+    for user in ("alice", "bob"):
+        await bridge.log_in(user)
+    for _ in range(3):
+        rows = await bridge.client.associations("alice", "alpha")
+        assert [row.account for row in rows] == ["physics", "chemistry"] and rows[0].is_default
+    assert slurm.count("sacctmgr") == 1
+    bobs = await bridge.client.associations("bob", "alpha")
+    assert bobs != rows
+    await bridge.client.associations("alice", "beta")
+    assert [asked[:2] for asked in slurm.asked] == [("alice", "alpha"), ("bob", "alpha"), ("alice", "beta")]
+    monkeypatch.setattr(service_module, "_ASSOCIATIONS_KEPT_S", 0.0)
+    await bridge.client.associations("alice", "alpha")
+    assert slurm.count("sacctmgr") == 4
+    with pytest.raises(InvalidRequest, match="no cluster 'gamma'"):
+        await bridge.client.associations("alice", "gamma")
+    await bridge.client.close_session("alice")
+    with pytest.raises(NotAllowed):  # what is kept is for live sessions alone
+        await bridge.client.associations("alice", "alpha")
+
+
+async def test_nobody_starts_what_they_may_not_charge(bridge: Bridge, slurm: FakeSlurm) -> None:
+    """Another's account is refused with its field; no association at all is told as such."""
+    for user in ("alice", "bob"):
+        await bridge.log_in(user)
+    await bridge.client.associations("alice", "alpha")
+    with pytest.raises(InvalidRequest) as caught:
+        await bridge.start("bob", placement="compute", account="chemistry")
+    assert set(caught.value.fields) == {"account"}
+    slurm.answers["sacctmgr"] = lambda command: slurm._sacctmgr(
+        type(command)(argv=tuple("carol" if word == "bob" else word for word in command.argv))
+    )
+    bridge.service._associations.clear()
+    for _ in range(2):
+        with pytest.raises(AccountProblem, match="no association"):
+            await bridge.start("bob", placement="compute")
+    assert slurm.count("sacctmgr") == 4 and bridge.service.lives == {}
+
+
+async def test_a_restart_takes_up_what_ran(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, slurm: FakeSlurm
+) -> None:
+    """The servers wait for their user's next login; one whose cluster is gone is given up alone."""
+    async with a_bridge(settings, clusters, store, login) as first:
+        await first.log_in("alice")
+        kept = await first.until(await first.start(), Phase.READY)
+        lost = await first.until(await first.start(name="other", cluster="beta"), Phase.READY)
+        node = first.service.places[kept.id].node
+    assert node.alive and not Path(kept.socket).exists()
+    del clusters["beta"]
+    async with a_bridge(settings, clusters, store, login) as second:
+        (seen,) = await second.client.servers("alice")
+        assert seen.id == kept.id and not seen.error
+        gone = await second.client.server(lost.id)
+        assert (
+            gone.phase is Phase.ENDED and isinstance(gone.error, HpchubError) and "beta" in gone.error.message
+        )
+        second.service.places[kept.id].node = node
+        await second.log_in("alice")
+        async with asyncio.timeout(5):
+            while not Path(kept.socket).exists():  # noqa: ASYNC110  a file has no event
+                await asyncio.sleep(0.01)
+        assert set(node.handovers[1]) == {"hub_socket"}
+        assert (await second.client.stop(kept.id)).phase is Phase.ENDED
+
+
+async def test_no_secret_is_kept_or_logged(
+    bridge: Bridge, settings: BridgeSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither token, grant nor password is in a log at any level, in the store's file, or in a repr."""
+    caplog.set_level(logging.DEBUG)
+    grant = await bridge.log_in("alice")
+    ready = await bridge.until(await bridge.start(), Phase.READY)
+    queued = await bridge.until(await bridge.start(name="never-runs"), Phase.QUEUED)
+    await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    with pytest.raises(InvalidRequest):
+        await bridge.start(cpus="-1", placement="compute")
+    lives = [vars(bridge.service.lives[view.id]) for view in (ready,)]
+    records = [bridge.service.lives[view.id].record for view in (ready, queued)]
+    shown = "".join(
+        map(repr, (lives, records, bridge.service, vars(bridge.service), vars(bridge.service.sessions)))
+    )
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("bridge.db*")).decode("latin-1")
+    assert "canary" not in repr(await bridge.client.servers("alice"))
+    for secret in (TOKEN, PASSWORD, grant.reveal()):
+        assert secret not in caplog.text and secret not in stored and secret not in shown

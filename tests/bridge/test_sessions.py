@@ -1,0 +1,182 @@
+"""Sessions with a real signer: who gets one, for how long, and what it mints."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hpchub.bridge.sessions import KEY_LIFETIME_S, Sessions
+from hpchub.core.certificate import Profile
+from hpchub.core.secret import Secret
+from hpchub.errors import HostUnreachable, InvalidRequest, NotAllowed
+from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.server import running
+from hpchub.signer.settings import SignerSettings
+
+from .conftest import Login
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+class Counting(SignerClient):
+    """The real signer's client, counting what is minted."""
+
+    minted = 0
+    change: Callable[[Certificate], Certificate] = staticmethod(lambda made: made)
+
+    async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
+        self.minted += 1
+        return self.change(await super().certificate(grant, public_key, profile))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def counting(signer: SignerClient) -> Counting:
+    return Counting(signer.socket_path)
+
+
+@pytest.fixture
+def sessions(counting: Counting, clock: Clock) -> Sessions:
+    return Sessions(counting, now=clock)
+
+
+async def test_a_session(sessions: Sessions, login: Login) -> None:
+    """It lasts until the grant's ceiling, and mints for its own user and key."""
+    expires_at = await login.open(sessions, "alice")
+    assert abs(expires_at - time.time() - 43200) < 5 and sessions.expires_at("alice") == expires_at
+    for profile in Profile:
+        credential = await sessions.credential("alice", profile)
+        assert credential.certificate.principals == ["alice"]
+        assert credential.certificate.key == credential.key.convert_to_public()
+        assert 0 < credential.valid_before - time.time() <= 600
+
+
+async def test_a_key_that_is_not_claimed_in_time(sessions: Sessions, clock: Clock, login: Login) -> None:
+    """Five minutes, no longer."""
+    for age, accepted in ((KEY_LIFETIME_S - 5, True), (KEY_LIFETIME_S, False)):
+        key_id, public_key = sessions.new_key()
+        grant = await login.grant("alice", public_key)
+        clock.ahead += age
+        if accepted:
+            await sessions.open("alice", key_id, grant)
+        else:
+            with pytest.raises(InvalidRequest, match="too long"):
+                await sessions.open("alice", key_id, grant)
+
+
+async def test_a_flood_keeps_the_newest_keys(sessions: Sessions, login: Login) -> None:
+    """1,000 unclaimed keys at most: the oldest go, and the newest works."""
+    ids = [sessions.new_key()[0] for _ in range(1001)]
+    assert len(sessions._unclaimed) == 1000 and ids[0] not in sessions._unclaimed
+    await login.open(sessions, "alice")
+
+
+async def test_whose_grant_it_is(sessions: Sessions, login: Login) -> None:
+    """Another's grant, a grant for another key, a used or invented key id: refused, and no session."""
+    key_id, public_key = sessions.new_key()
+    with pytest.raises(NotAllowed, match="not bob's"):
+        await sessions.open("bob", key_id, await login.grant("alice", public_key))
+    with pytest.raises(InvalidRequest):  # the key is used up by the attempt
+        await sessions.open("alice", key_id, await login.grant("alice", public_key))
+    key_id, _ = sessions.new_key()
+    with pytest.raises(NotAllowed, match="another key"):
+        await sessions.open("alice", key_id, await login.grant("alice", public_key))
+    key_id, _ = sessions.new_key()
+    with pytest.raises(NotAllowed):
+        await sessions.open("alice", key_id, Secret("nonsense"))
+    with pytest.raises(InvalidRequest):
+        await sessions.open("alice", "0" * 32, Secret("nonsense"))
+    for user in ("alice", "bob"):
+        with pytest.raises(NotAllowed, match="no live session"):
+            sessions.expires_at(user)
+
+
+async def test_a_stranger_cannot_end_a_session(sessions: Sessions, login: Login) -> None:
+    """A refused attempt under alice's name leaves alice's session as it was."""
+    expires_at = await login.open(sessions, "alice")
+    key_id, public_key = sessions.new_key()
+    with pytest.raises(NotAllowed):
+        await sessions.open("alice", key_id, await login.grant("bob", public_key))
+    assert sessions.expires_at("alice") == expires_at
+
+
+async def test_certificates_are_kept_and_made_anew(
+    sessions: Sessions, counting: Counting, clock: Clock, login: Login
+) -> None:
+    """One of each profile at a time, however many ask; a new one in the last minute of the old."""
+    await login.open(sessions, "alice")
+    await asyncio.gather(*(sessions.credential("alice", profile) for profile in Profile for _ in range(10)))
+    assert counting.minted == 2
+    before = (await sessions.credential("alice", Profile.TUNNEL)).valid_before
+    clock.ahead = before - time.time() - 65
+    await sessions.credential("alice", Profile.TUNNEL)
+    assert counting.minted == 2
+    clock.ahead += 10
+    await asyncio.gather(*(sessions.credential("alice", Profile.TUNNEL) for _ in range(10)))
+    assert counting.minted > 2
+
+
+async def test_the_ceiling(sessions: Sessions, counting: Counting, clock: Clock, login: Login) -> None:
+    """At the grant's end there is no session any more, and nobody is asked."""
+    expires_at = await login.open(sessions, "alice")
+    clock.ahead = expires_at - time.time() + 1
+    with pytest.raises(NotAllowed, match="Log in again"):
+        await sessions.credential("alice", Profile.CONTROL)
+    with pytest.raises(NotAllowed):
+        sessions.expires_at("alice")
+    assert counting.minted == 1 and not sessions._sessions
+
+
+async def test_close(sessions: Sessions, login: Login) -> None:
+    """After logout nothing is minted; to log out twice is harmless; others stay."""
+    await login.open(sessions, "alice")
+    await login.open(sessions, "bob")
+    sessions.close("alice")
+    sessions.close("alice")
+    with pytest.raises(NotAllowed):
+        await sessions.credential("alice", Profile.CONTROL)
+    await sessions.credential("bob", Profile.CONTROL)
+
+
+async def test_no_signer(signer_settings: SignerSettings) -> None:
+    """HostUnreachable, at the login and later; the session stays for when the signer is back."""
+    sessions = Sessions(SignerClient(signer_settings.socket))
+    async with running(signer_settings):
+        await Login(SignerClient(signer_settings.socket)).open(sessions, "alice")
+    with pytest.raises(HostUnreachable):
+        await sessions.credential("alice", Profile.TUNNEL)
+    async with running(signer_settings):
+        await sessions.credential("alice", Profile.TUNNEL)
+
+
+async def test_a_lying_signer(sessions: Sessions, counting: Counting, login: Login) -> None:
+    """A certificate for another principal is refused, whoever signed it."""
+    key_id, public_key = sessions.new_key()
+    other = await counting.certificate(await login.grant("bob", public_key), public_key, Profile.CONTROL)
+    counting.change = lambda made: replace(made, certificate=other.certificate)
+    with pytest.raises(NotAllowed, match="not alice's"):
+        await sessions.open("alice", key_id, await login.grant("alice", public_key))
+
+
+async def test_nothing_secret_shows(sessions: Sessions, login: Login) -> None:
+    """The repr of a session and of a credential show neither grant nor key."""
+    key_id, public_key = sessions.new_key()
+    grant = await login.grant("alice", public_key)
+    await sessions.open("alice", key_id, grant)
+    session = sessions._sessions["alice"]
+    shown = repr(session) + repr(sessions) + repr(await sessions.credential("alice", Profile.CONTROL))
+    assert grant.reveal() not in shown and "PRIVATE" not in shown and "SSHKey" not in shown

@@ -1,0 +1,90 @@
+"""What outlives the bridge: the table, its migrations, and what is never in it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from hpchub.bridge.store import ServerRecord, Store, metadata, servers
+from hpchub.core.server import Phase
+from hpchub.errors import ConfigError, StartFailed, to_wire
+
+
+def record(**values: object) -> ServerRecord:
+    usual = {
+        "id": "f" * 32,
+        "user": "alice",
+        "server_name": "",
+        "cluster": "alpha",
+        "options": {"placement": "login", "resources": None},
+        "base_url": "/user/alice/",
+        "created_at": 1700000000.25,
+    }
+    return ServerRecord(**(usual | values))  # type: ignore[arg-type]
+
+
+def test_the_migrations_make_what_the_code_expects(tmp_path: Path) -> None:
+    """From an empty database, twice, and nothing is left to migrate."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    for _ in range(2):
+        store = Store(url)
+        store.upgrade()
+        store.close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_columns_and_record_are_the_same() -> None:
+    """A field without a column would be forgotten by a restart."""
+    assert {column.name for column in servers.columns} == {field.name for field in fields(ServerRecord)}
+
+
+def test_rows_round_trip(store: Store) -> None:
+    """Every field comes back as it went, errors with quotes, newlines and other scripts included."""
+    error = StartFailed("it 'died'\n", "\x00Ünïcode \U0001f4a5", log_tail="a\nb", log_path="\udcff")
+    full = record(
+        phase=Phase.QUEUED, login_node="login1", folder="/home/a b/'x", host_public_key="ssh-ed25519 A",
+        job_id="42", node="c1", native_state="PENDING", handed_over=True, error=to_wire(error),
+    )  # fmt: skip
+    store.add(full)
+    assert store.find(full.id) == full
+    full.phase, full.error = Phase.ENDED, None
+    store.save(full)
+    assert store.find(full.id) == full
+
+
+def test_find_and_unfinished(store: Store) -> None:
+    """Ended servers are found by id alone, the others in the order of their start."""
+    phases = list(Phase)
+    for number, phase in enumerate(phases):
+        store.add(record(id=f"{number}", phase=phase, created_at=float(-number)))
+    unfinished = [found.id for found in store.unfinished()]
+    assert unfinished == [str(n) for n in reversed(range(len(phases))) if phases[n] is not Phase.ENDED]
+    ended = store.find(str(phases.index(Phase.ENDED)))
+    assert ended is not None and ended.phase is Phase.ENDED
+    assert store.find("no such") is None and store.find("' OR 1=1 --") is None
+
+
+@pytest.mark.parametrize("url", ["sqlite:////no/such/folder/x.db", "nosuchdatabase://hub:canary@db/hub"])
+def test_a_database_that_cannot_be_used(url: str) -> None:
+    """ConfigError says which, and hides its password."""
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        Store(url).upgrade()
+    assert "canary" not in str(caught.value) and url.partition(":")[0] in str(caught.value)
+
+
+def test_a_newer_schema_is_refused(store: Store, tmp_path: Path) -> None:
+    """A bridge that was set back a version says so, and touches nothing."""
+    engine = create_engine(f"sqlite:///{tmp_path}/bridge.db")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match="9999"):
+        store.upgrade()
