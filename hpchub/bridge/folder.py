@@ -18,6 +18,7 @@ from hpchub.errors import AccountProblem, HostUnreachable, NotListening, Unexpec
 
 SERVERS_FOLDER = ".hpchub/servers"
 SCRIPT_NAME = "notebook.sh"
+LAUNCHER_NAME = "launcher.py"
 LOG_NAME = "server.log"
 TCP_KEY_NAME = "tcp_key"
 TCP_PORT_NAME = "tcp_port"
@@ -30,12 +31,12 @@ _TAR_ENDS = ("tar: Exiting with failure status", "tar: Error is not recoverable"
 _MOST_CODE_DIGITS = 3
 _TCP = re.compile(r"([0-9]{1,5})\n([0-9a-f]{64})\n?", re.ASCII)
 
-# Folders of servers that failed are kept for their logs, and swept after a month.
+# Of a server that failed the log is kept, and swept after a month; whatever holds more may still run.
 _PREPARE = f"""
 umask 077
 cd -- "$HOME" || exit 91
 mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
-find . -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
+find . -mindepth 1 -maxdepth 1 -mtime +30 ! -exec test -e {{}}/{LAUNCHER_NAME} \\; -exec rm -rf {{}} +
 mkdir -- "$1" && tar -xmf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
 cd -- "$1" && pwd -P
 """
@@ -167,6 +168,12 @@ def parse_tcp(result: CommandResult) -> tuple[int, Secret]:
     if result.exit_code or found is None:
         raise NotListening("The server has not opened its port yet.")
     return int(found[1]), Secret(found[2])
+
+
+def keep_log_command(folder: str) -> Command:
+    """Removes all but the log of a server that failed: its keys with the rest."""
+    argv = ("find", folder, "-mindepth", "1", "!", "-name", LOG_NAME, "-delete")
+    return Command(argv=argv, timeout_s=60)
 
 
 def remove_command(folder: str) -> Command:

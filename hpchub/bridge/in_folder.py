@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from hpchub.bridge.folder import (
+    LAUNCHER_NAME,
     LOG_NAME,
     SCRIPT_NAME,
     Outcome,
     add_command,
+    keep_log_command,
     outcome_command,
     parse_add,
     parse_outcome,
@@ -68,7 +70,7 @@ class InFolder:
         """
         user = self.record.user
         self.record.login_node = await self.pool.node_of(user, self.cluster.name)
-        files = {"launcher.py": launcher_source()}
+        files = {LAUNCHER_NAME: launcher_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)
         if result.noise:
@@ -112,9 +114,10 @@ class InFolder:
             log_path=f"{self.record.folder}/{LOG_NAME} on {self.cluster.title}",
         )
 
-    async def clean_up(self) -> None:
-        """Remove the folder."""
-        await self.run(remove_command(self.record.folder))
+    async def clean_up(self, *, keep_log: bool) -> None:
+        """Remove the folder, or all of it but the log."""
+        command = keep_log_command if keep_log else remove_command
+        await self.run(command(self.record.folder))
 
 
 def _first_line(text: str) -> str:

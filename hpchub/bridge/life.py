@@ -165,6 +165,11 @@ class ServerLife:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
                     raise
+            except Exception:
+                if not self._was_ready:
+                    raise
+                # Somebody works on it: a fault of ours is no reason to end it.
+                log.exception("server.keep_crashed id=%s", self.record.id)
             async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
                 verdict = await self._verdict(nobody_listens)
             if verdict is not None:
@@ -269,9 +274,9 @@ class ServerLife:
         self.record.native_state = verdict.native_state
         if verdict.error is not None:
             self.record.error = to_wire(verdict.error)
-        elif self.record.folder:
-            with suppress(HpchubError):  # a folder that stays behind is swept by a later start
-                await self._place.clean_up()
+        if self.record.folder:
+            with suppress(HpchubError):  # what stays behind costs a little room, and holds no token
+                await self._place.clean_up(keep_log=verdict.error is not None)
         self.progress.tell(Phase.ENDED, str(verdict.error or "Ended"))
         try:
             await self._save()

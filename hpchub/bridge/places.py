@@ -43,5 +43,5 @@ class Place(Protocol):
     async def cancel(self) -> None:
         """End the server, and return once it is gone."""
 
-    async def clean_up(self) -> None:
-        """Remove the folder of a server that ended well."""
+    async def clean_up(self, *, keep_log: bool) -> None:
+        """Remove the folder, or all of it but the log."""

@@ -148,8 +148,8 @@ class WellBehaved:
         self.record.native_state = "CANCELLED"
         self.node.die()
 
-    async def clean_up(self) -> None:
-        self.calls.append("clean_up")
+    async def clean_up(self, *, keep_log: bool) -> None:
+        self.calls.append("keep_log" if keep_log else "clean_up")
 
 
 class SlowToSubmit(WellBehaved):

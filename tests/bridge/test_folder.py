@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hpchub.bridge.folder import (
     add_command,
     end_command,
+    keep_log_command,
     outcome_command,
     parse_add,
     parse_end,
@@ -173,18 +174,29 @@ def test_a_full_home_later(account: Account) -> None:
 
 
 def test_old_folders_are_swept(account: Account) -> None:
-    """What is older than a month goes, nothing younger, and nothing that a link points to."""
+    """A log older than a month goes; nothing younger, no server that may still run, and nothing that a
+    link points to.
+    """
     young, old = account.prepare("a" * 32), account.prepare("b" * 32, log=b"x")
+    running = account.prepare("c" * 32, **{"launcher.py": b""})
     precious = account.home / "precious"
     precious.mkdir()
     (precious / "thesis").touch()
     link = old.parent / "link"
     link.symlink_to(precious)
-    for path, days in ((young, 25), (old, 40), (precious, 400)):
+    for path, days in ((young, 25), (old, 40), (running, 40), (precious, 400)):
         os.utime(path, (0, time.time() - days * 86400))
     os.utime(link, (0, 0), follow_symlinks=False)
     account.prepare()
     assert young.exists() and not old.exists() and (precious / "thesis").exists()
+    assert running.exists()
+
+
+def test_of_a_failed_server_only_the_log_stays(account: Account) -> None:
+    """Its keys go at once."""
+    folder = account.prepare(**{"server.log": b"why", "host_key": b"key", "launcher.py": b""})
+    assert account.run(keep_log_command(str(folder))).exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["server.log"]
 
 
 def test_an_id_cannot_be_an_option_or_shell_text(account: Account) -> None:

@@ -145,7 +145,7 @@ async def test_a_death_in_the_queue_is_told(world: World) -> None:
     life.begin()
     await end(life)
     assert life.record.error is not None and "cancelled" in life.record.error["message"]
-    assert place.calls == ["submit", "cancel"]
+    assert place.calls == ["submit", "cancel", "keep_log"]
     assert life._environ is None
 
 
@@ -175,7 +175,7 @@ async def test_a_server_that_never_comes_up_is_given_up(
     life.begin()
     await end(life)
     assert life.record.error is not None and "did not answer" in life.record.error["message"]
-    assert place.calls[-1] == "cancel"
+    assert place.calls[-2:] == ["cancel", "keep_log"]
 
 
 async def test_a_lost_connection_comes_back(world: World) -> None:
@@ -227,7 +227,7 @@ async def test_a_crash_is_reported_and_the_job_cancelled(
     life.begin()
     await end(life)
     assert life.record.error is not None and "ZeroDivisionError" in life.record.error["message"]
-    assert "canary" not in str(life.record.error) and place.calls == ["submit", "cancel"]
+    assert "canary" not in str(life.record.error) and place.calls == ["submit", "cancel", "keep_log"]
     assert life.record.id in caplog.text and TOKEN not in caplog.text
 
 
@@ -397,7 +397,7 @@ async def test_a_life_left_before_its_handover_is_let_go(world: World) -> None:
     again, place = world.life(NeverRuns, world.stored(life), None)
     again.begin()
     await end(again)
-    assert place.calls == ["cancel"]
+    assert place.calls == ["cancel", "keep_log"]
     assert again.record.error is not None and "restarted" in again.record.error["message"]
 
 
