@@ -54,28 +54,59 @@ def new_passwords() -> dict[str, str]:
     return {person.name: "-".join(secrets.choice(_WORDS) for _ in range(4)) for person in PEOPLE}
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A person's account on the cluster."""
+
+    person: Person
+    uid: int
+
+    @property
+    def home(self) -> str:
+        """Where the cluster's hosts see it."""
+        return f"/home/{self.person.name}"
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """Its line in passwd, group and shadow."""
+        name, uid = self.person.name, self.uid
+        # sshd refuses `!`, a locked account, even with a certificate; `*` only means no password.
+        mark = "!" if self.person.locked else "*"
+        return {
+            "passwd": f"{name}:x:{uid}:{uid}:{name}:{self.home}:/bin/bash",
+            "group": f"{name}:x:{uid}:",
+            "shadow": f"{name}:{mark}:19000:0:99999:7:::",
+        }
+
+
+def accounts() -> list[Account]:
+    """Everybody's who has one on the cluster."""
+    people = (person for person in PEOPLE if person.on_cluster)
+    return [Account(person, uid) for uid, person in enumerate(people, start=_FIRST_UID)]
+
+
 def lay_out_accounts(layout: Layout) -> None:
     """Write the cluster's passwd, group and shadow, and the homes.
 
     The machine's system accounts stay as they are, its people are not on the cluster.
     """
-    passwd, group, shadow = _system_lines("passwd", 2), _system_lines("group", 2), []
-    system = {line.split(":")[0] for line in passwd}
-    shadow += [f"{name}:*:19000:0:99999:7:::" for name in sorted(system)]
-    for uid, person in enumerate((p for p in PEOPLE if p.on_cluster), start=_FIRST_UID):
-        passwd.append(f"{person.name}:x:{uid}:{uid}:{person.name}:/home/{person.name}:/bin/bash")
-        group.append(f"{person.name}:x:{uid}:")
-        # sshd refuses `!`, a locked account, even with a certificate; `*` only means no password.
-        shadow.append(f"{person.name}:{'!' if person.locked else '*'}:19000:0:99999:7:::")
-        _make_home(layout.home / person.name, person, uid)
-    for name, lines, mode in (("passwd", passwd, 0o644), ("group", group, 0o644), ("shadow", shadow, 0o600)):
+    files = {"passwd": _system_lines("passwd", 2), "group": _system_lines("group", 2)}
+    system = {line.split(":")[0] for line in files["passwd"]}
+    files["shadow"] = [f"{name}:*:19000:0:99999:7:::" for name in sorted(system)]
+    for account in accounts():
+        for name, line in account.lines.items():
+            files[name].append(line)
+        make_home(layout.home / account.person.name, account)
+    for name, lines in files.items():
         path = layout.etc / name
         path.touch(mode=0o600)
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        path.chmod(mode)
+        path.chmod(0o600 if name == "shadow" else 0o644)
 
 
-def _make_home(home: Path, person: Person, uid: int) -> None:
+def make_home(home: Path, account: Account) -> None:
+    """Make a person's home, with the trouble that the person has."""
+    person = account.person
     home.mkdir(mode=0o700)
     for name in (".profile", ".bashrc", ".bash_logout"):
         skeleton = Path("/etc/skel") / name
@@ -87,7 +118,7 @@ def _make_home(home: Path, person: Person, uid: int) -> None:
         home.chmod(0o755)
         return
     for path in (home, *home.iterdir()):
-        os.chown(path, uid, uid)
+        os.chown(path, account.uid, account.uid)
 
 
 def _system_lines(name: str, id_field: int) -> list[str]:

@@ -13,10 +13,12 @@ from typing import NoReturn
 
 from hpchub.core.cluster import Attach
 from hpchub.demo.environments import ready_environments
-from hpchub.demo.info import find_host
+from hpchub.demo.hosts import require_namespaces
+from hpchub.demo.info import find_host, running_words
 from hpchub.demo.layout import Layout
+from hpchub.demo.loopback import HELP
 from hpchub.demo.packages import FOR_TESTS, NEEDED, install_packages, missing_packages
-from hpchub.demo.supervisor import Plan, refuse_second, stop
+from hpchub.demo.supervisor import Plan, is_held, stop
 from hpchub.demo.supervisor import run as supervise
 from hpchub.errors import SiteError
 
@@ -40,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--attach", choices=[way.value for way in Attach], default="srun")
             verb.add_argument("--port", type=int, help="the hub's port on 127.0.0.1 (default: 8000, or any)")
             verb.add_argument("--cluster-only", action="store_true", help="Slurm and sshd, but no hub")
+            verb.add_argument("--loopback", action="store_true", help=HELP)
         if name == "install":
             verb.add_argument("--for-tests", action="store_true", help="the browser for the tests too")
         if name == "exec":
@@ -59,7 +62,7 @@ def _add_dir(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one verb; the exit code. `exec` does not return."""
     layout = Layout(args.dir.absolute())
-    _become_root()
+    _become_root(args)
     if args.action == "exec":
         _exec(args)
     if args.action == "up":
@@ -68,16 +71,32 @@ def run(args: argparse.Namespace) -> int:
         return _down(layout)
     if args.action == "install":
         return _install(for_tests=args.for_tests)
-    plan = Plan(layout=layout, attach=Attach(args.attach), port=args.port, cluster_only=args.cluster_only)
+    plan = Plan(
+        layout=layout,
+        attach=Attach(args.attach),
+        port=args.port,
+        cluster_only=args.cluster_only,
+        loopback=args.loopback,
+    )
     begun = time.monotonic()
-    supervise(plan, lambda line: _say(f"{time.monotonic() - begun:5.1f} s  {line}"))
+
+    def say(line: str) -> None:
+        # The closing block, which begins with an empty line, is there to be copied from.
+        _say(line if line.startswith("\n") else f"{time.monotonic() - begun:5.1f} s  {line}")
+
+    supervise(plan, say)
     return 0
 
 
 def _install(*, for_tests: bool) -> int:
     if missing := missing_packages(NEEDED + (FOR_TESTS if for_tests else ())):
         install_packages(missing, _say)
-    ready_environments(_say)
+    try:
+        require_namespaces()
+    except SiteError:
+        _say("Namespaces are not allowed here: the first start with --loopback builds the environments.")
+    else:
+        ready_environments(_say)
     return 0
 
 
@@ -104,7 +123,10 @@ def _exec(args: argparse.Namespace) -> NoReturn:
 
 def _up(layout: Layout, args: argparse.Namespace) -> int:
     """Start `run` apart from this terminal and pass its lines on until it is ready."""
-    refuse_second(layout)
+    if is_held(layout):
+        for line in running_words(layout):
+            _say(line)
+        return 0
     layout.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     argv = [
         sys.executable,
@@ -119,6 +141,7 @@ def _up(layout: Layout, args: argparse.Namespace) -> int:
     ]
     argv += ["--port", str(args.port)] if args.port is not None else []
     argv += ["--cluster-only"] if args.cluster_only else []
+    argv += ["--loopback"] if args.loopback else []
     log = layout.dir / "demo.log"
     with log.open("wb") as output:
         child = subprocess.Popen(
@@ -152,18 +175,23 @@ def _follow(child: subprocess.Popen[bytes], layout: Layout, log: Path) -> bool:
 
 
 def _down(layout: Layout) -> int:
-    if not layout.dir.exists():
-        _say(f"No demo in {layout.dir}.")
-        return 0
-    stop(layout)
-    _say(f"Stopped; the logs stay in {layout.logs}.")
+    stopped = stop(layout)
+    _say(f"Stopped; the logs stay in {layout.logs}." if stopped else f"No demo is running in {layout.dir}.")
     return 0
 
 
-def _become_root() -> None:
-    """Namespaces and accounts of several people need root: run again through sudo where we are not."""
+def _become_root(args: argparse.Namespace) -> None:
+    """Namespaces and accounts of several people need root: run again through sudo where we are not.
+
+    Not for what would change this machine itself: that is asked for as root, or not at all.
+    """
     if os.geteuid() == 0:
         return
+    if getattr(args, "loopback", False):
+        raise SiteError(
+            "--loopback adds accounts and settings to this machine: it needs root.",
+            "Run it as root, in a container that is thrown away.",
+        )
     if shutil.which("sudo") is None:
         raise SiteError(
             "The demo needs root: it makes namespaces, mounts and accounts of its own.",

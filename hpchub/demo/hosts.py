@@ -1,4 +1,4 @@
-"""Hosts: namespaces with a shell as PID 1, entered by `nsenter`."""
+"""Hosts: namespaces with a shell as PID 1, entered by `nsenter`; or the machine we are on, as it is."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from pathlib import Path
 
 from hpchub.demo.layout import SCRIPTS, Layout
 from hpchub.demo.processes import CLEAN_PATH, Processes, child_of
+from hpchub.demo.site import CLUSTER_HOSTS, HUB
 from hpchub.errors import SiteError
-
-LOGIN_HOSTS = ("login1", "login2")
-COMPUTE_HOSTS = ("c1", "c2")
-CONTROLLER = "ctl"
-CLUSTER_HOSTS = (CONTROLLER, *LOGIN_HOSTS, *COMPUTE_HOSTS)
-HUB = "hub"
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host, by the process that holds its namespaces. The hub has only a network of its own."""
+    """One host, by the process that holds its namespaces. The hub has only a network of its own.
+
+    Without such a process the host is where we are: a container of its own, or a name for this machine.
+    """
 
     name: str
-    pid: int
+    pid: int | None
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it has namespaces of its own, whose end is the end of all that runs there."""
+        return self.pid is not None
 
     def enter(self, argv: Sequence[str], user: str = "") -> list[str]:
         """The argv that runs a command on this host, as root or as one of its users.
@@ -33,8 +36,10 @@ class Host:
         The command has a clean environment and dies with its `nsenter`.
         """
         if self.name == HUB:
-            return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *argv]
-        into = ["nsenter", "-t", str(self.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
+            return [*(("nsenter", f"--net=/proc/{self.pid}/ns/net", "--") if self.is_apart else ()), *argv]
+        into: list[str] = []
+        if self.is_apart:
+            into = ["nsenter", "-t", str(self.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
         drop = ["setpriv", "--pdeathsig", "KILL"]
         if not user:
             clean = ["env", "-i", f"PATH={CLEAN_PATH}", "HOME=/root", "LANG=C.UTF-8"]
@@ -53,14 +58,16 @@ def require_namespaces() -> None:
     if done.returncode != 0:
         raise SiteError(
             f"This machine does not allow namespaces: {done.stderr.strip()}.",
-            "In a container, give it the capability SYS_ADMIN (`--privileged` has it).",
+            "In a container, give it the capability SYS_ADMIN (`--privileged` has it); or, where the whole "
+            "container is for throwing away, use --loopback: `hpchub demo up --help` says what that does.",
         )
 
 
 def boot_hosts(layout: Layout, processes: Processes, environments: Path) -> dict[str, Host]:
     """Make the private mount namespace and every host in it; nothing runs on them yet."""
     layout.scripts.mkdir()
-    shutil.copy(SCRIPTS / "host.sh", layout.scripts)
+    for script in ("host.sh", "folders.sh"):
+        shutil.copy(SCRIPTS / script, layout.scripts)
     base = processes.start(
         "base",
         [

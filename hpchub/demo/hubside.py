@@ -19,15 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from hpchub.core.cluster import Attach
 from hpchub.core.cluster_file import load_clusters
 from hpchub.demo.accounts import ADMIN, new_passwords
-from hpchub.demo.hosts import HUB, LOGIN_HOSTS, Host
-from hpchub.demo.layout import CHECKOUT, ETC, Layout
-from hpchub.demo.network import EDGE, fabric_addresses
+from hpchub.demo.hosts import Host
+from hpchub.demo.layout import CHECKOUT, Layout
 from hpchub.demo.processes import Processes, write_private
+from hpchub.demo.site import HUB, LOGIN_HOSTS, Site, render
 from hpchub.errors import SiteError
 
 _PREFERRED_PORT = 8000
@@ -45,6 +43,7 @@ class HubSide:
     passwords: dict[str, str] = field(repr=False)
     admin_api_token: str = field(repr=False)
     proxy_token: str = field(repr=False)
+    address: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
@@ -80,8 +79,10 @@ class HubSide:
             "PYTHONUNBUFFERED": "1",
         }
 
-        def start(name: str, *argv: str, **more: str) -> None:
-            processes.start(name, argv, environ | more, umask=0o077, lasting=True, cwd=self.layout.hub)
+        def start(name: str, *argv: str, stale: Path | None = None, **more: str) -> None:
+            processes.start(
+                name, argv, environ | more, umask=0o077, lasting=True, cwd=self.layout.hub, stale=stale
+            )
 
         start("signer", *_HPCHUB, "signer", "--config", str(self.signer_config), "serve")
         _wait_for_socket(processes, "signer", self.sockets / "signer.sock")
@@ -92,12 +93,14 @@ class HubSide:
         say("bridge: holds the SSH connections, in the hub's own network")
         start(
             "proxy",
-            *(find_proxy(), "--ip", "127.0.0.1", "--port", str(self.port)),
+            *(find_proxy(), "--ip", self.address, "--port", str(self.port)),
             *("--api-socket", str(self.sockets / "proxy.sock"), "--log-level", "warn"),
             *(
                 "--error-target",
                 f"http+unix://{str(self.sockets / 'hub.sock').replace('/', '%2F')}/hub/error",
             ),
+            # It leaves its socket behind when it ends, and the next one would listen nowhere.
+            stale=self.sockets / "proxy.sock",
             CONFIGPROXY_AUTH_TOKEN=self.proxy_token,
         )
         config = str(self.layout.hub / "jupyterhub_config.py")
@@ -115,8 +118,13 @@ def find_proxy() -> str:
     return found
 
 
-def lay_out_hub(layout: Layout, port: int | None, attach: Attach) -> HubSide:
-    """Write the hub side's settings and keys. The cluster file comes later: it needs host keys."""
+def lay_out_hub(
+    layout: Layout, port: int | None, attach: Attach, site: Site, address: str = "127.0.0.1"
+) -> HubSide:
+    """Write the hub side's settings and keys. The cluster file comes later: it needs host keys.
+
+    `address` is where the proxy listens: a container's own, which Docker publishes on 127.0.0.1 only.
+    """
     sockets = Path(tempfile.mkdtemp(prefix="hpchub-", dir="/tmp"))
     layout.sockets.symlink_to(sockets)
     side = HubSide(
@@ -126,6 +134,7 @@ def lay_out_hub(layout: Layout, port: int | None, attach: Attach) -> HubSide:
         passwords=new_passwords(),
         admin_api_token=secrets.token_hex(32),
         proxy_token=secrets.token_hex(32),
+        address=address,
     )
     write_private(layout.hub / "admin_api_token", side.admin_api_token)
     write_private(layout.hub / "proxy_token", side.proxy_token)
@@ -136,34 +145,26 @@ def lay_out_hub(layout: Layout, port: int | None, attach: Attach) -> HubSide:
         "clusters": layout.clusters,
         "port": side.port,
         "admin": ADMIN,
-        "source_addresses": _source_addresses(attach),
+        "source_addresses": _source_addresses(attach, site),
     }
     for name in ("signer.toml", "bridge.toml", "jupyterhub_config.py"):
-        write_private(layout.hub / name, _render(f"hub/{name}.j2", values))
+        write_private(layout.hub / name, render(f"hub/{name}.j2", values))
     return side
 
 
-def lay_out_cluster_file(layout: Layout, attach: Attach, known_hosts: str) -> None:
+def lay_out_cluster_file(layout: Layout, attach: Attach, known_hosts: str, site: Site) -> None:
     """Describe the cluster in `clusters.d`, and check the description as every component will."""
     layout.clusters.mkdir(mode=0o755)
     (layout.clusters / "demo.known_hosts").write_text(known_hosts, encoding="ascii")
-    nodes = [{"name": name, "address": EDGE[name], "port": 22} for name in LOGIN_HOSTS]
-    text = _render("demo.toml.j2", {"login_nodes": nodes, "attach": attach.value})
+    nodes = [{"name": name, "address": site.edge[name], "port": 22} for name in LOGIN_HOSTS]
+    text = render("demo.toml.j2", {"login_nodes": nodes, "attach": attach.value})
     (layout.clusters / "demo.toml").write_text(text, encoding="utf-8")
     load_clusters(layout.clusters)
 
 
-def _render(name: str, values: Mapping[str, object]) -> str:
-    environment = Environment(  # noqa: S701  settings files, not HTML
-        loader=FileSystemLoader(ETC), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template(name).render(values)
-
-
-def _source_addresses(attach: Attach) -> list[str]:
+def _source_addresses(attach: Attach, site: Site) -> list[str]:
     """Where sshd sees certificates come from: the hub; with attach `ssh`, login nodes go on to the job."""
-    fabric = fabric_addresses()
-    return [EDGE[HUB], *(fabric[name] for name in LOGIN_HOSTS if attach is Attach.SSH)]
+    return [site.edge[HUB], *(site.fabric[name] for name in LOGIN_HOSTS if attach is Attach.SSH)]
 
 
 def _free_port(wanted: int | None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import urllib.request
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from hpchub.errors import SiteError
 
 @dataclass(slots=True, kw_only=True)
 class Info:
-    """`hosts` are the processes that hold each host's namespaces."""
+    """`hosts` are the processes that hold each host's namespaces; with `loopback` there are none."""
 
     url: str = ""
     users: dict[str, str] = field(default_factory=dict, repr=False)
@@ -24,6 +26,7 @@ class Info:
     clusters: dict[str, dict[str, list[str]]]
     logs: str
     attach: str
+    loopback: bool = False
     clusters_folder: str
     ca_key: str = ""
     sockets: str = ""
@@ -39,7 +42,7 @@ class Info:
 def closing_words(info: Info, layout: Layout) -> list[str]:
     """What to do with a demo that is ready."""
     where = f" --dir {layout.dir}" if layout.dir != Path(".demo").absolute() else ""
-    look = f"    hpchub demo exec{where} login1 --user alice -- squeue"
+    look = f"    {_own_command()} demo exec{where} login1 --user alice -- squeue"
     if not info.url:
         return ["", "The cluster is ready (no hub). To look around:", look, ""]
     width = max(map(len, info.users))
@@ -63,6 +66,42 @@ def closing_words(info: Info, layout: Layout) -> list[str]:
     ]
 
 
+def _own_command() -> str:
+    """`hpchub` as a person can type it where they are: it is seldom in the PATH."""
+    command = Path(sys.executable).with_name("hpchub")
+    here = Path.cwd()
+    return str(command.relative_to(here) if command.is_relative_to(here) else command)
+
+
+def running_words(layout: Layout) -> list[str]:
+    """Where the demo of this folder is. SiteError where it is not ready, or has lost a part."""
+    try:
+        info = load_info(layout)
+    except SiteError:
+        raise SiteError(
+            f"A demo is starting or stopping in {layout.dir}.",
+            "Wait for it, or stop it with `hpchub demo down`.",
+        ) from None
+    gone = [known.name for known in (*info.hosts, info.supervisor) if not known.is_alive]
+    if info.url and not _answers(info.url):
+        gone.append("JupyterHub")
+    if gone:
+        raise SiteError(
+            f"The demo in {layout.dir} has lost {', '.join(gone)}.",
+            "Start again: `hpchub demo down`, then `hpchub demo up`.",
+        )
+    what = info.url or "a cluster without a hub"
+    return [f"Running already in {layout.dir}: {what} (attach {info.attach}; more in {layout.info})"]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}hub/api/", timeout=5) as answer:  # noqa: S310  our own, from info.json
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 def load_info(layout: Layout) -> Info:
     """A running demo's. SiteError where none runs."""
     if not layout.info.exists():
@@ -75,12 +114,13 @@ def load_info(layout: Layout) -> Info:
 
 def find_host(layout: Layout, name: str) -> Host:
     """A host of the running demo. SiteError where there is no such host, or it has gone."""
-    hosts = {known.name: known for known in load_info(layout).hosts}
+    info = load_info(layout)
+    hosts = {known.name: known for known in info.hosts}
     if name not in hosts:
         raise SiteError(f"There is no host {name!r}.", f"Choose {', '.join(hosts)}.")
     if not hosts[name].is_alive:
         raise SiteError(f"Host {name} has gone.", "Start again: `hpchub demo down`, then `hpchub demo up`.")
-    return Host(name, hosts[name].pid)
+    return Host(name, None if info.loopback else hosts[name].pid)
 
 
 def recorded(name: str, pid: int) -> Recorded:

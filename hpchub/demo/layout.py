@@ -46,6 +46,11 @@ class Layout:
         return self.dir / "lock"
 
     @property
+    def added(self) -> Path:
+        """What `--loopback` added to this machine."""
+        return self.dir / "added.json"
+
+    @property
     def logs(self) -> Path:
         """One log for each process. They stay after the demo."""
         return self.dir / "logs"

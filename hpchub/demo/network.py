@@ -9,24 +9,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 
-from hpchub.demo.hosts import CLUSTER_HOSTS, CONTROLLER, HUB, Host
-from hpchub.demo.layout import ETC
+from hpchub.demo.hosts import Host
+from hpchub.demo.site import CLUSTER_HOSTS, CONTROLLER, HUB, Site
 from hpchub.errors import SiteError
 
-EDGE = {HUB: "10.78.0.1", "login1": "10.78.0.11", "login2": "10.78.0.12"}
 
-
-def fabric_addresses() -> dict[str, str]:
-    """Address by host, as the cluster's own /etc/hosts has it."""
-    rows = [line.split() for line in (ETC / "hosts").read_text(encoding="utf-8").splitlines()]
-    return {name: address for address, name in rows if name in CLUSTER_HOSTS}
-
-
-def connect(hosts: Mapping[str, Host]) -> None:
+def connect(hosts: Mapping[str, Host], site: Site) -> None:
     """Join the hosts. The fabric's bridge is on the controller, the edge's in the hub's namespace."""
-    fabric = fabric_addresses()
-    _star(hosts, CONTROLLER, "fabric", fabric)
-    _star(hosts, HUB, "edge", EDGE)
+    _star(hosts, CONTROLLER, "fabric", site.fabric)
+    _star(hosts, HUB, "edge", site.edge)
     for name in (*CLUSTER_HOSTS, HUB):
         _ip(hosts[name], ["link set lo up"])
 

@@ -94,11 +94,15 @@ class Processes:
         lasting: bool = False,
         follows: bool = False,
         stdin: IO[bytes] | None = None,
+        stale: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start one in the background, its output appended to its log.
 
-        A `lasting` one is started again when it ends, as a service manager would.
+        A `lasting` one is started again when it ends, as a service manager would. `stale` is a file
+        that an earlier run of it may have left in its own way.
         """
+        if stale is not None:
+            stale.unlink(missing_ok=True)
         path = self.logs / f"{name}.log"
         with path.open("ab") as log:
             child = subprocess.Popen(
@@ -113,7 +117,9 @@ class Processes:
             )
         self.children[name] = child
         if lasting:
-            self._again[name] = partial(self.start, name, argv, environ, umask=umask, cwd=cwd, lasting=True)
+            self._again[name] = partial(
+                self.start, name, argv, environ, umask=umask, cwd=cwd, lasting=True, stale=stale
+            )
         self.remember(name, child.pid, follows=follows)
         return child
 

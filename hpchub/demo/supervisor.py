@@ -11,21 +11,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
 from hpchub.core.cluster import Attach
 from hpchub.demo.accounts import lay_out_accounts
 from hpchub.demo.environments import ready_environments
-from hpchub.demo.hosts import COMPUTE_HOSTS, LOGIN_HOSTS, Host, boot_hosts, require_namespaces
+from hpchub.demo.hosts import Host, boot_hosts, require_namespaces
 from hpchub.demo.hubside import HubSide, lay_out_cluster_file, lay_out_hub
 from hpchub.demo.info import Info, closing_words, recorded
 from hpchub.demo.layout import Layout
+from hpchub.demo.loopback import (
+    NOT_SHOWN,
+    add_to_machine,
+    building_in,
+    machine,
+    remove_from_machine,
+    require_loopback,
+)
 from hpchub.demo.network import connect
 from hpchub.demo.packages import require_packages
 from hpchub.demo.processes import Processes, Recorded, load_recorded
+from hpchub.demo.site import COMPUTE_HOSTS, LOGIN_HOSTS, Site
 from hpchub.demo.slurm import lay_out_database, lay_out_slurm, start_slurm
-from hpchub.demo.sshd import hosts_with_sshd, lay_out_sshd, make_key, start_sshd
+from hpchub.demo.sshd import hosts_with_sshd, lay_out_sshd, make_key, start_sshd, trust
 from hpchub.errors import SiteError
 
 _STOP_TIMEOUT_S = 20
@@ -39,6 +49,7 @@ class Plan:
     attach: Attach = Attach.SRUN
     port: int | None = None
     cluster_only: bool = False
+    loopback: bool = False
 
 
 class Stop(Exception):
@@ -81,6 +92,7 @@ def clean_up(layout: Layout, processes: Processes | None = None) -> None:
         time.sleep(0.01)
     if processes:
         processes.reap()
+    remove_from_machine(layout)
     _remove_sockets(layout)
     for path in layout.run_files:
         if path.is_dir():
@@ -101,31 +113,43 @@ def _remove_sockets(layout: Layout) -> None:
 
 def _boot(plan: Plan, processes: Processes, say: Callable[[str], None]) -> None:
     layout = plan.layout
+    site = machine() if plan.loopback else Site()
     require_packages()
-    require_namespaces()
+    if plan.loopback:
+        require_loopback(plan.attach)
+    else:
+        require_namespaces()
     _prepare(layout)
-    environments = ready_environments(say)
+    in_place = partial(building_in, layout=layout) if plan.loopback else None
+    environments = ready_environments(say, in_place)
     names = hosts_with_sshd(plan.attach)
-    side = None if plan.cluster_only else lay_out_hub(layout, plan.port, plan.attach)
+    side = None if plan.cluster_only else lay_out_hub(layout, plan.port, plan.attach, site)
     if side:
         side.begin_keys(processes)
-    lay_out_accounts(layout)
-    lay_out_slurm(layout)
-    lay_out_cluster_file(layout, plan.attach, lay_out_sshd(layout, names))
-    lay_out_database(layout)
-    hosts = boot_hosts(layout, processes, environments)
-    connect(hosts)
-    say(f"hosts {', '.join(hosts)}: namespaces of their own, two networks, no way from one to the other")
-    start_slurm(hosts, processes, say)
+    lay_out_slurm(layout, site)
+    lay_out_cluster_file(layout, plan.attach, lay_out_sshd(layout, names, site), site)
+    if plan.loopback:
+        hosts = add_to_machine(layout, environments)
+        say(f"{', '.join(hosts)}: all of them this machine. So this demo does not show what others do:")
+        for line in NOT_SHOWN:
+            say(f"  - {line}")
+    else:
+        lay_out_accounts(layout)
+        lay_out_database(layout)
+        hosts = boot_hosts(layout, processes, environments)
+        connect(hosts, site)
+        say(f"hosts {', '.join(hosts)}: namespaces of their own, two networks, no way from one to the other")
+    start_slurm(site, hosts, processes, say)
+    etc = layout.etc if plan.loopback else Path("/etc")
     ca_line = side.finish_keys(processes) if side else make_key(layout.hub / "test_ca", "demo tests")
-    start_sshd(hosts, processes, names, ca_line)
+    trust(hosts[names[0]], etc, ca_line)
+    start_sshd(site, hosts, processes, names, etc)
     say(f"sshd on {', '.join(names)}, trusting one certificate authority")
     if side:
         side.start(hosts, processes, say)
     info = _info(plan, hosts, side)
     info.write(layout)
-    for line in closing_words(info, layout):
-        say(line)
+    say("\n".join(closing_words(info, layout)))
     layout.ready.write_text(str(os.getpid()), encoding="ascii")
 
 
@@ -137,10 +161,11 @@ def _info(plan: Plan, hosts: Mapping[str, Host], side: HubSide | None) -> Info:
         clusters={"demo": {"login_hosts": list(LOGIN_HOSTS), "compute_hosts": list(COMPUTE_HOSTS)}},
         logs=str(plan.layout.logs),
         attach=plan.attach.value,
+        loopback=plan.loopback,
         clusters_folder=str(plan.layout.clusters),
         ca_key="" if side else str(plan.layout.hub / "test_ca"),
         sockets=str(side.sockets) if side else "",
-        hosts=[recorded(host.name, host.pid) for host in hosts.values()],
+        hosts=[recorded(host.name, host.pid or os.getpid()) for host in hosts.values()],
         supervisor=recorded("supervisor", os.getpid()),
     )
 
@@ -161,15 +186,25 @@ def _watch(processes: Processes, say: Callable[[str], None]) -> NoReturn:
             say(line)
 
 
-def refuse_second(layout: Layout) -> None:
-    """SiteError where a demo runs, or boots, in this folder."""
-    if layout.lock.exists():
-        with layout.lock.open() as lock:
-            _hold(lock, layout)
+def is_held(layout: Layout) -> bool:
+    """Whether a demo runs, or boots, in this folder."""
+    if not layout.lock.exists():
+        return False
+    with layout.lock.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
-def stop(layout: Layout) -> None:
-    """End the demo in a folder, whether it is ready, still booting, or was left by a killed supervisor."""
+def stop(layout: Layout) -> bool:
+    """End the demo in a folder, whether it is ready, still booting, or was left by a killed supervisor.
+
+    False where there was none.
+    """
+    if not any(path.exists() for path in (layout.lock, layout.processes, layout.added)):
+        return False
     if layout.lock.exists():
         if said := layout.lock.read_text(encoding="utf-8"):
             supervisor = Recorded(**json.loads(said))
@@ -180,6 +215,7 @@ def stop(layout: Layout) -> None:
             supervisor.kill(signal.SIGKILL)
         layout.lock.unlink(missing_ok=True)
     clean_up(layout)
+    return True
 
 
 @contextmanager

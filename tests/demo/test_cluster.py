@@ -241,9 +241,26 @@ def test_killed_supervisor_takes_the_hosts_along(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.log", "logs"]
 
 
-def test_second_start_in_one_folder_is_refused(cluster: Demo) -> None:
-    """A folder holds one demo: the second is told so, and the first goes on."""
+def test_up_again_says_where_it_is(cluster: Demo) -> None:
+    """A folder holds one demo: `up` once more says where that is, `run` is refused, and it goes on."""
     again = run_hpchub("demo", "up", "--cluster-only", "--dir", str(cluster.directory))
-    assert again.returncode == 1
-    assert "is running in" in again.stderr
+    assert (again.returncode, again.stderr) == (0, "")
+    assert f"Running already in {cluster.directory}" in again.stdout
+    second = run_hpchub("demo", "run", "--cluster-only", "--dir", str(cluster.directory))
+    assert second.returncode == 1
+    assert "is running in" in second.stderr
     assert cluster.exec("login1", ["true"]).returncode == 0
+
+
+def test_a_wrong_host_is_told_the_right_ones(cluster: Demo) -> None:
+    """`exec` on a host that is not there names those that are."""
+    done = cluster.exec("c3", ["true"])
+    assert done.returncode == 1
+    assert "Choose ctl, login1, login2, c1, c2, hub." in done.stderr
+
+
+def test_down_where_nothing_runs_says_so(tmp_path: Path) -> None:
+    """`down` twice, or in a folder that never had a demo, is no failure."""
+    require.root()
+    down = run_hpchub("demo", "down", "--dir", str(tmp_path))
+    assert (down.returncode, down.stdout) == (0, f"No demo is running in {tmp_path}.\n")

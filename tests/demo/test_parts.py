@@ -14,10 +14,11 @@ import pytest
 from hpchub.core.cluster import Attach
 from hpchub.core.cluster_file import load_clusters
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.demo import hubside, packages
+from hpchub.demo import environments, hubside, packages
 from hpchub.demo.accounts import PEOPLE, new_passwords
 from hpchub.demo.layout import ETC, Layout
 from hpchub.demo.processes import Recorded, load_recorded, start_time, write_private
+from hpchub.demo.site import Site, loopback_site
 from hpchub.errors import SiteError
 
 
@@ -41,11 +42,11 @@ def test_accounting_knows_every_person_but_those_meant_to_be_unknown() -> None:
 def test_cluster_file_is_valid_for_each_attach(tmp_path: Path, attach: Attach) -> None:
     """The template gives a cluster file that the hub accepts, with partitions as slurm.conf has them."""
     layout = Layout(tmp_path)
-    hubside.lay_out_cluster_file(layout, attach, "")
+    hubside.lay_out_cluster_file(layout, attach, "", Site())
     cluster = load_clusters(layout.clusters)["demo"]
     assert cluster.compute is not None
     assert cluster.compute.attach is attach
-    slurm = (ETC / "slurm.conf").read_text()
+    slurm = Site().render("slurm.conf.j2")
     assert {f"PartitionName={name}" for name in cluster.partitions} == {
         line.split()[0]
         for line in slurm.splitlines()
@@ -57,7 +58,7 @@ def test_cluster_file_limits_are_those_of_slurm() -> None:
     """No partition of the cluster file promises more time than slurm.conf gives."""
     _, heading, rest = (ETC / "demo.toml.j2").read_text().partition("[partitions.cpu]")
     offered = tomllib.loads(heading + rest)
-    slurm = (ETC / "slurm.conf").read_text()
+    slurm = Site().render("slurm.conf.j2")
     for name, partition in offered["partitions"].items():
         line = next(line for line in slurm.splitlines() if line.startswith(f"PartitionName={name} "))
         assert f"MaxTime={partition['max_time']}" in line
@@ -101,3 +102,20 @@ def test_a_taken_port_is_refused_by_name() -> None:
         taken.listen()
         with pytest.raises(SiteError, match="is taken"):
             hubside._free_port(taken.getsockname()[1])
+
+
+def test_environments_that_nobody_uses_are_removed(tmp_path: Path) -> None:
+    """A new build leaves itself and what some demo has mounted; older ones go."""
+    for name in ("environments-old", "environments-new", "mariadb"):
+        (tmp_path / name).mkdir()
+    environments._remove_older(tmp_path, tmp_path / "environments-new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["environments-new", "mariadb"]
+
+
+def test_settings_of_one_machine_keep_to_loopback(tmp_path: Path) -> None:
+    """With `--loopback` Slurm listens on the machine's own name only, and each node has a port."""
+    text = loopback_site(tmp_path).render("slurm.conf.j2")
+    assert "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny" in text
+    ports = [word for word in text.split() if word.startswith("Port=")]
+    assert len(set(ports)) == len(ports) == 2
+    assert "InAddrAny" not in Site().render("slurm.conf.j2")

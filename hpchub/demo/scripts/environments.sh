@@ -1,23 +1,9 @@
-# Builds the cluster's environments where its hosts see them, /opt/hpc, in a private mount namespace:
-# a virtual environment's scripts hold the path at which they were made.
-# Arguments: an empty folder to build in, pinned requirements of lab, and of data.
+# Builds the cluster's environments in /opt/hpc, which is there and empty: a virtual environment's
+# scripts hold the path at which they were made. Arguments: pinned requirements of lab, and of data.
 set -eu
 umask 022
-folder=$1 lab_requirements=$2 data_requirements=$3
+lab_requirements=$1 data_requirements=$2
 python=/usr/bin/python3.11
-
-own=$(mktemp -d)
-mount -t tmpfs -o mode=755 tmpfs "$own"
-for entry in /opt/*; do
-    [ -d "$entry" ] || continue
-    mkdir "$own/${entry#/opt/}"
-    mount --rbind "$entry" "$own/${entry#/opt/}"
-done
-mkdir -p "$own/hpc"
-mount --bind "$folder" "$own/hpc"
-mount --rbind "$own" /opt
-umount -l "$own"
-rmdir "$own"
 
 pip() {
     prefix=$1 requirements=$2

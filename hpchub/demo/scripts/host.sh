@@ -5,12 +5,7 @@ for folder in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs "$fol
 for folder in /run /var/spool; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts /dev/pts
 mount --bind /dev/pts/ptmx /dev/ptmx
-mount -t tmpfs -o mode=700 tmpfs /var/lib/munge
-chown munge: /var/lib/munge
-install -d -o munge -g munge -m 755 /run/munge
-install -d -o mysql -g mysql -m 755 /run/mysqld
-install -d -o slurm -g slurm -m 755 /run/slurmdbd /var/spool/slurmctld
-install -d -m 755 /run/sshd /var/spool/slurmd
+sh /etc/hpchub/folders.sh /run /var/spool
 
 # A host joins two networks at most and carries nothing from one to the other.
 echo 0 >/proc/sys/net/ipv4/ip_forward
