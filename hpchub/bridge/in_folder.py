@@ -111,7 +111,7 @@ class InFolder:
             what,
             "The end of its log says more." if tail else "",
             log_tail=tail,
-            log_path=f"{self.record.folder}/{LOG_NAME} on {self.cluster.title}",
+            log_path=f"{self.record.folder}/{LOG_NAME}",
         )
 
     async def clean_up(self, *, keep_log: bool) -> None:

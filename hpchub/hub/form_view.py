@@ -38,7 +38,7 @@ def view_of(
         "default_account": _default_account(clusters, known),
         "values": shown,
         "refused": dict(refused),
-        "unknown": [why for name, why in refused.items() if name not in OPTION_NAMES],
+        "unknown": [f"{name[:40]!r}: {why}" for name, why in refused.items() if name not in OPTION_NAMES],
         "limits": _limits(clusters),
         "largest": _largest(clusters),
         "at_first": _limits_of(_partition(clusters, shown)),

@@ -98,7 +98,7 @@
       return;
     }
     const on = ` on ${partition}`;
-    limit("time", seconds, "00:01:00", most.time, `00:01:00 to ${most.time}${on}`);
+    limit("time", seconds, "00:01:00", most.time, `up to ${most.time}${on}`);
     limit("cpus", Number, 1, most.cpus, `1 to ${most.cpus}${on}`);
     limit("memory", bytes, most.least_memory, most.memory, `${most.least_memory} to ${most.memory}${on}`);
     const gpus = field("gpus");
@@ -110,7 +110,7 @@
   }
 
   form.querySelectorAll("[data-without-script]").forEach((element) => element.remove());
-  form.addEventListener("input", function (event) {
+  function changed(event) {
     typed.add(event.target.name);
     form.querySelectorAll(`[name=${event.target.name}]`).forEach(function (input) {
       input.classList.remove("is-invalid");
@@ -121,7 +121,10 @@
       error.remove();
     }
     update();
-  });
+  }
+  // A list that is set by a program, such as an assistive one, may say "change" alone.
+  form.addEventListener("input", changed);
+  form.addEventListener("change", changed);
   update();
   const refused = form.querySelector(".is-invalid");
   if (refused) {

@@ -1,6 +1,6 @@
 # docker-compose.slurm.yml without an engine: builds "the image" in this mount namespace, starts each
 # service's command in namespaces of its own, joins them as compose would, and tries the hub.
-# Argument: a folder for logs. Environment: PYTHON. /opt/hpc is there already.
+# Argument: a folder for logs. Environment: PYTHON and CHECKOUT, where it is. /opt/hpc is there already.
 set -eu
 own=$1
 here=$(dirname "$0")
@@ -33,7 +33,11 @@ container() {
             mount -t overlay -o lowerdir=/etc,upperdir=/run/layer/up,workdir=/run/layer/work overlay /etc
             mkdir /var/lib/hpchub-demo 2>/dev/null || true
             mount -t tmpfs -o mode=755 tmpfs /var/lib/hpchub-demo
+            mkdir /run/checkout
+            mount --bind "$CHECKOUT" /run/checkout
             mount -t tmpfs -o mode=1777 tmpfs /tmp
+            mkdir -p "$CHECKOUT"  # it may lie under /tmp
+            mount --bind /run/checkout "$CHECKOUT"
             ip link set lo up
             until [ -e /run/joined ]; do sleep 0.05; done
             exec "$PYTHON" -m hpchub.demo.container "$1"

@@ -143,6 +143,7 @@ def test_containers_start_as_hosts(tmp_path: Path) -> None:
         env={
             **os.environ,
             "PYTHON": sys.executable,
+            "CHECKOUT": str(_ROOT),
             "PYTHONPATH": os.pathsep.join((str(_ROOT), str(_ROOT / "tests"))),
         },
         capture_output=True, text=True, timeout=240, check=False,

@@ -165,7 +165,9 @@ def test_form_names_each_refused_field(hub: RunningHub) -> None:
     assert answer.status_code == 422
     for name in ("cpus", "memory", "account", "environment"):
         assert f'id="hpchub-{name}-error"' in answer.text
-        assert f"{name}: " in re.search(r"spawn-error-msg[^>]*>(.*?)</p>", answer.text, re.S).group(1)
+        assert f"<strong>{name}</strong>: " in re.search(
+            r"spawn-error-msg[^>]*>(.*?)</p>", answer.text, re.S
+        ).group(1)
     assert "Allowed: 1 to 4." in answer.text
     assert 'value="1e9"' in answer.text
     assert "$(id) (not offered)" in answer.text

@@ -38,7 +38,7 @@ def test_compute_node(demo: Demo, server_of: ServerOf) -> None:
     assert jobs_of(demo, "alice") == {}
     assert processes_of(demo, job["NodeList"], "alice") == []
     assert not _has_folder(demo, folder)
-    runtime = f"/tmp/hpchub-{folder.rpartition('/')[2]}"
+    runtime = f"/tmp/hpchub-{folder.rpartition('/')[2][:16]}"
     assert demo.exec(job["NodeList"], ["test", "-e", runtime]).returncode == 1
 
 
@@ -56,7 +56,7 @@ def test_login_node(demo: Demo, server_of: ServerOf) -> None:
     left = [line for line in processes_of(demo, node, "bob") if not line.startswith("sshd")]
     assert left == []
     assert not _has_folder(demo, folder)
-    assert demo.exec(node, ["test", "-e", f"/tmp/hpchub-{folder.rpartition('/')[2]}"]).returncode == 1
+    assert demo.exec(node, ["test", "-e", f"/tmp/hpchub-{folder.rpartition('/')[2][:16]}"]).returncode == 1
 
 
 def test_several_at_once(demo: Demo, server_of: ServerOf) -> None:

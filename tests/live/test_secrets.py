@@ -147,7 +147,7 @@ def test_root_finds_no_secret(demo: Demo, running: Running, host: str) -> None:
         assert needle.startswith("token of "), (kind, where, needle)
         if kind == "file":
             server = running.job if needle.startswith(f"token of {running.job.name}") else running.here
-            runtime = f"/tmp/hpchub-{server.server_id}"
+            runtime = f"/tmp/hpchub-{server.server_id[:16]}"
             assert host == running.nodes[server.name]
             assert where.startswith(f"{runtime}/jupyter/jpserver-"), (where, needle)
             assert demo.exec(host, ["stat", "-c%a %U", runtime]).stdout.split() == ["700", "alice"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import builtins
 import contextlib
 import http.server
+import importlib
 import json
 import os
 import shutil
@@ -19,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from hpchub.demo.environments import ready_environments
+from hpchub.remote import launcher
 from hpchub.remote.handover import handover_line, launcher_source, notebook_argv, notebook_environ
 from hpchub.remote.launcher import (
     EXIT_ENVIRONMENT,
@@ -72,7 +76,7 @@ class Run:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def wait_for(self, path: Path, seconds: float = 10) -> None:
+    def wait_for(self, path: Path, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while not path.exists():
             assert time.monotonic() < deadline, f"{path} never came"
@@ -250,7 +254,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 @pytest.mark.slow
 def test_a_real_notebook_server(run: Run) -> None:
     """jupyterhub-singleuser starts on its socket after early imports, asks the hub, and stops cleanly."""
-    run.start(python=sys.executable)
+    run.start(python=str(ready_environments(print) / "lab" / "bin" / "python3"))
     run.wait_for(run.runtime / HANDOVER)
     _Hub.seen = []
     with socketserver.ThreadingUnixStreamServer(str(run.runtime / "hub-1.sock"), _Hub) as hub:
@@ -289,3 +293,27 @@ def test_a_real_notebook_server(run: Run) -> None:
         code, out = run.ended()
         hub.shutdown()
     assert code == 0 and TOKEN not in out and not run.runtime.exists()
+
+
+@pytest.mark.parametrize("first", ["call", "attribute"])
+def test_a_slow_module_is_loaded_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """What is put off is there at its first use, once, and whole; a missing module is let be."""
+    (tmp_path / "slow_grammar.py").write_text(
+        "import builtins\nbuiltins.loads = getattr(builtins, 'loads', 0) + 1\nNAME = 'grammar'\n"
+        "def is_valid(text):\n    return text == 'good'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(builtins, "loads", 0, raising=False)
+    launcher._postpone("slow_grammar", "is_valid")
+    launcher._postpone("no_such_module", "is_valid")
+    assert "no_such_module" not in sys.modules
+    put_off = importlib.import_module("slow_grammar")
+    assert builtins.loads == 0
+    if first == "call":
+        assert put_off.is_valid("good") and not put_off.is_valid("bad")
+    assert put_off.NAME == "grammar" and put_off.is_valid("good")
+    assert builtins.loads == 1
+    assert importlib.import_module("slow_grammar").is_valid("good")
+    del sys.modules["slow_grammar"]
