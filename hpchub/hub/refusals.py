@@ -32,7 +32,7 @@ def refusal_text(error: HpchubError) -> str:
     """What happened and what to do, in one paragraph. Refused fields are named in the message."""
     parts = [error.message, error.hint]
     if isinstance(error, StartFailed) and error.log_path:
-        parts.append(f"The whole log is in {error.log_path}.")
+        parts.append(f"The whole log is in {error.log_path}")
     return " ".join(part for part in parts if part)
 
 

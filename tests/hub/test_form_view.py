@@ -71,7 +71,7 @@ def test_refusals_are_escaped_and_complete() -> None:
         StartFailed("It died.", "Look.", log_tail="<script>", log_path="/home/a/server.log")
     )
     assert (refusal.status_code, refusal.reason) == (409, "start_failed")
-    assert refusal.jupyterhub_message == "It died. Look. The whole log is in /home/a/server.log."
+    assert refusal.jupyterhub_message == "It died. Look. The whole log is in /home/a/server.log"
     assert "&lt;script&gt;" in refusal.jupyterhub_html_message
     assert "<script>" not in refusal.jupyterhub_html_message
     refused = spawn_exception(InvalidRequest("cpus: no", fields={"cpus": "<no>"}))
