@@ -15,6 +15,7 @@ from hpchub.bridge.settings import BridgeSettings, load_settings
 from hpchub.bridge.store import Store
 from hpchub.core.cluster_file import load_clusters
 from hpchub.local_api.server import listening
+from hpchub.memory import forbid_dumps
 from hpchub.private_files import make_private_folder
 
 
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Servers run on without us."""
+    forbid_dumps()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.secret import Secret
-from hpchub.errors import AccountProblem, HostUnreachable, NotListening, UnexpectedOutput
+from hpchub.errors import AccountProblem, HostUnreachable, NotAllowed, NotListening, UnexpectedOutput
 
 SERVERS_FOLDER = ".hpchub/servers"
 SCRIPT_NAME = "notebook.sh"
@@ -23,6 +23,7 @@ LOG_NAME = "server.log"
 TCP_KEY_NAME = "tcp_key"
 TCP_PORT_NAME = "tcp_port"
 LOG_TAIL_LINES = 20
+LOG_TAIL_BYTES = 8192
 
 # tar says `Wrote only 512 of 10240 bytes` where part of a file still had room.
 _FULL = ("no space left", "quota exceeded", "wrote only")
@@ -77,9 +78,17 @@ done
 
 _OUTCOME = f"""
 cd -- "$1" || exit 91
-if [ -e exit_code ]; then cat exit_code; else echo running; fi
-tail -n {LOG_TAIL_LINES} {LOG_NAME} 2>/dev/null || :
+if [ -e exit_code ]; then cat exit_code
+elif [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$1" ]; then echo gone
+else echo running; fi
+tail -n {LOG_TAIL_LINES} {LOG_NAME} 2>/dev/null | tail -c {LOG_TAIL_BYTES} || :
 """
+
+_FOREIGN = 95
+_OWNER = f"""
+[ -d "$1" ] || exit 96
+[ "$(/usr/bin/stat -c %u -- "$1")" = "$(/usr/bin/id -u)" ] || exit {_FOREIGN}
+""".strip()
 
 _ADD = """
 umask 077
@@ -89,10 +98,14 @@ cd -- "$1" && tar -xmf -
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a server's folder tells: the exit code (None while it runs) and the log's last lines."""
+    """What a server's folder tells: the exit code (None while it runs) and the log's last lines.
+
+    `gone`: a login node's process was ended together with what should have written its exit code.
+    """
 
     exit_code: int | None
     log_tail: str
+    gone: bool = False
 
 
 def prepare_command(server_id: str, files: Mapping[str, bytes]) -> Command:
@@ -154,7 +167,33 @@ def parse_outcome(result: CommandResult) -> Outcome:
     """The exit code and the log's last lines; an unreadable folder has neither."""
     first, _, tail = result.stdout.partition("\n")
     code = int(first) if first.isascii() and first.isdigit() and len(first) <= _MOST_CODE_DIGITS else None
-    return Outcome(code, tail.rstrip("\n"))
+    shown = tail.encode("utf-8", "surrogateescape").decode("utf-8", "replace").rstrip("\n")
+    return Outcome(code, shown, gone=first == "gone")
+
+
+def owner_argv(runtime_dir: str) -> tuple[str, ...]:
+    """What says, run on a server's node, whether its runtime folder is the account's own.
+
+    The folder's name is no secret, so anybody on the node could have made it first. A folder that is
+    ours in a directory like /tmp can be replaced by nobody else.
+    """
+    return ("/bin/sh", "-c", _OWNER, "hpchub", runtime_dir)
+
+
+def parse_owner(result: CommandResult, host: str) -> None:
+    """Return where the folder is the account's own.
+
+    Raises:
+        NotAllowed: It is somebody else's; nothing may be sent there.
+        HostUnreachable: The node could not be asked.
+    """
+    if result.exit_code == _FOREIGN:
+        raise NotAllowed(
+            f"Somebody else has made this server's folder on {host}.",
+            "Nothing was sent there. Start again, and tell the site's staff.",
+        )
+    if result.exit_code:
+        raise HostUnreachable(f"The server's folder on {host} could not be looked at: {result.stderr[-200:]}")
 
 
 def tcp_command(folder: str) -> Command:

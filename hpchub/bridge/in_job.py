@@ -8,7 +8,7 @@ import time
 
 import asyncssh
 
-from hpchub.bridge.folder import TCP_KEY_NAME, parse_tcp, tcp_command
+from hpchub.bridge.folder import TCP_KEY_NAME, owner_argv, parse_owner, parse_tcp, tcp_command
 from hpchub.bridge.in_folder import InFolder
 from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
@@ -16,6 +16,7 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.bridge.watcher import Watcher
 from hpchub.core.choices import ServerOptions
 from hpchub.core.cluster import Attach, Cluster, ComputePlacement
+from hpchub.core.command import Command
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.server import Phase
 from hpchub.errors import ConfigError, HpchubError, SchedulerUnavailable, StartFailed
@@ -122,7 +123,13 @@ class InJob(InFolder):
                 port, key = parse_tcp(await self.run(tcp_command(self.record.folder)))
                 return await attach_tcp(self.pool, user, cluster, node, port, key)
 
-    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
+    async def check_owner(self) -> None:
+        """Asked by a step of the job, on its node. With attach `tcp` both sides prove themselves."""
+        if self._compute.attach is not Attach.TCP:
+            argv = self._scheduler.attach_argv(self._job_id, self.record.node, owner_argv(self.runtime_dir))
+            parse_owner(await self.run(Command(argv=argv)), self.record.node)
+
+    async def verdict(self) -> Verdict | None:
         """The scheduler's word; only a definite final state is an end."""
         status = await self._ask()
         if not status.state.is_final:

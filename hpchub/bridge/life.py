@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 300
 _LAUNCHER_WAIT_S = 60
 _LEAVE_LIMIT_S = 30
+# While a launcher is not up yet, how soon and how often to ask whether it ever will be.
+_FIRST_ASK_S = 0.3
+_LONGEST_ASK_S = 5
 _STEP_S = 0.05
 _ANSWER_LIMIT_S = 10
 _LONGEST_STEP_S = 1
@@ -63,7 +66,8 @@ class ServerLife:
         self._submitted = asyncio.Event()
         if record.folder:
             self._submitted.set()
-        if record.phase is Phase.STOPPING:  # whoever was stopping it is gone, and it is not
+        if record.phase in {Phase.READY, Phase.STOPPING}:
+            # Its tunnel went with whoever held it, and so did a stop: neither is so until it is again.
             record.phase = Phase.CONNECTING
         self._stopping = asyncio.Lock()
         self._main: asyncio.Task[None] | None = None
@@ -154,13 +158,10 @@ class ServerLife:
         began = time.monotonic()
         pause = _STEP_S
         while True:
-            nobody_listens = False
             try:
                 async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
-            except NotListening:
-                nobody_listens = True
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
@@ -171,7 +172,7 @@ class ServerLife:
                 # Somebody works on it: a fault of ours is no reason to end it.
                 log.exception("server.keep_crashed id=%s", self.record.id)
             async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
-                verdict = await self._verdict(nobody_listens)
+                verdict = await self._verdict()
             if verdict is not None:
                 return verdict
             if not self._was_ready and time.monotonic() - began > _START_LIMIT_S:
@@ -203,18 +204,29 @@ class ServerLife:
 
     async def _until_handed_over(self, attachment: Attachment) -> Heartbeat:
         """Hand over as soon as the launcher listens; a server that has started listens already."""
-        deadline = time.monotonic() + (0 if self.record.handed_over else _LAUNCHER_WAIT_S)
+        began = time.monotonic()
+        deadline = began + (0 if self.record.handed_over else _LAUNCHER_WAIT_S)
+        ask_at, ask_pause, pause = began + _FIRST_ASK_S, _FIRST_ASK_S, _STEP_S
+        hub_name = ""
         while True:
             try:
-                hub_name = await attachment.serve_hub(self._hub_socket)
+                if not hub_name:
+                    hub_name = await attachment.serve_hub(self._hub_socket)
+                    await self._place.check_owner()
                 self._handing_over = True
                 heartbeat = await attachment.handover(self._line(hub_name))
                 break
             except NotListening:
                 self._handing_over = False
-                if time.monotonic() > deadline or await self._verdict(nobody_listens=False):
+                if time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(_STEP_S)
+            if time.monotonic() > ask_at:
+                if await self._verdict():
+                    raise NotListening("The server ended before it listened.")
+                ask_pause = min(2 * ask_pause, _LONGEST_ASK_S)
+                ask_at = time.monotonic() + ask_pause
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, _LONGEST_STEP_S)
         if not self.record.handed_over:
             self.record.handed_over = True
             self._environ = None
@@ -260,9 +272,9 @@ class ServerLife:
             for end in ends:
                 end.cancel()
 
-    async def _verdict(self, nobody_listens: bool) -> Verdict | None:
+    async def _verdict(self) -> Verdict | None:
         try:
-            return await self._place.verdict(nobody_listens=nobody_listens and self.record.handed_over)
+            return await self._place.verdict()
         except HpchubError as error:
             log.warning("server.verdict_failed id=%s error=%s", self.record.id, error)
             return None

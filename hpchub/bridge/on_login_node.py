@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from hpchub.bridge.folder import end_command, parse_end, start_on_login_node_command
+from hpchub.bridge.folder import (
+    end_command,
+    owner_argv,
+    parse_end,
+    parse_owner,
+    start_on_login_node_command,
+)
 from hpchub.bridge.in_folder import InFolder
 from hpchub.bridge.places import Verdict
+from hpchub.core.command import Command
 from hpchub.ssh.attach import Attachment, attach_login
 
 
@@ -37,10 +44,15 @@ class OnLoginNode(InFolder):
             runtime_dir=self.runtime_dir,
         )
 
-    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
-        """Gone, where the folder holds an exit code, or the node was reached and nobody listened."""
+    async def check_owner(self) -> None:
+        """Asked on the node itself."""
+        result = await self.run(Command(argv=owner_argv(self.runtime_dir)))
+        parse_owner(result, self.record.login_node)
+
+    async def verdict(self) -> Verdict | None:
+        """Gone, where the folder holds an exit code, or its process is no more."""
         outcome = await self.outcome()
-        if outcome.exit_code is None and not nobody_listens:
+        if outcome.exit_code is None and not outcome.gone:
             return None
         if outcome.exit_code == 0 and self.record.handed_over:
             return Verdict(None)

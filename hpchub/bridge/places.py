@@ -33,12 +33,11 @@ class Place(Protocol):
     async def attach(self) -> Attachment:
         """A way to the sockets of the server."""
 
-    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
-        """Whether the server is gone for certain; None where it lives or nobody can tell.
+    async def check_owner(self) -> None:
+        """Return where the server's sockets are the account's own; NotAllowed where they are not."""
 
-        Args:
-            nobody_listens: Its node was reached, and its socket was dead there.
-        """
+    async def verdict(self) -> Verdict | None:
+        """Whether the server is gone for certain; None where it lives or nobody can tell."""
 
     async def cancel(self) -> None:
         """End the server, and return once it is gone."""

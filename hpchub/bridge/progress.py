@@ -22,6 +22,10 @@ _PERCENT = {
     Phase.ENDED: 100,
 }
 
+# A reason comes from a command in the user's own shell, which may print whatever it likes, for ever.
+_MOST_EVENTS = 1000
+_LONGEST_MESSAGE = 500
+
 
 class Progress:
     """A server's phase, its events so far, and a way to wait for the next."""
@@ -41,7 +45,10 @@ class Progress:
             self._held_back = (phase, message)
             return
         self._record.phase = phase
+        message = _printable(message)
         if self.events and (self.events[-1].phase, self.events[-1].message) == (phase, message):
+            return
+        if phase is Phase.QUEUED and len(self.events) >= _MOST_EVENTS:
             return
         self.events.append(Event(at=time.time(), phase=phase, message=message, percent=_PERCENT[phase]))
         log.info(
@@ -71,3 +78,7 @@ class Progress:
             except TimeoutError:
                 return []
         return self.events[count:]
+
+
+def _printable(message: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in message[:_LONGEST_MESSAGE])

@@ -24,7 +24,7 @@ from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import AccountProblem, ConfigError, InvalidRequest, from_wire, to_wire
+from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire, to_wire
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.pool import Pool
@@ -50,6 +50,7 @@ class Service:
         self._pool = Pool(clusters, self.sessions)
         self._watcher = Watcher(self._pool, self._schedulers)
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
+        self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
 
     async def __aenter__(self) -> Service:
@@ -66,12 +67,14 @@ class Service:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
         await self._watcher.close()
         await self._pool.__aexit__(None, None, None)
 
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:
         """Begin a session, and take up the user's servers that waited for one; its end, Unix seconds."""
+        self._refuse_when_closing()
         expires_at = await self.sessions.open(user, key_id, grant)
         for record in self.servers_of(user):
             self.lives[record.id].begin()
@@ -116,6 +119,7 @@ class Service:
             NotAllowed: The user has no session.
             AccountProblem: The user may charge nothing on that cluster.
         """
+        self._refuse_when_closing()
         self.sessions.expires_at(user)
         chosen = choose(self._clusters, options)
         if chosen.placement is Placement.COMPUTE:
@@ -174,6 +178,10 @@ class Service:
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
         )
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise HostUnreachable("The hub's bridge is ending.", "Try again in a minute.")
 
     async def _give_up(self, record: ServerRecord) -> None:
         """End what nobody can reach any more: the others must be taken up all the same."""

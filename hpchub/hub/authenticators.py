@@ -47,9 +47,10 @@ class HpchubAuthenticator(Authenticator):
         try:
             key_id, public_key = await bridge.new_key()
             granted = await signer.grant(
-                username, Secret(data.get("password", "")), public_key, handler.request.remote_ip
+                username, Secret(data.get("password", "")), public_key, _source(handler)
             )
             await bridge.open_session(granted.username, key_id, granted.grant)
+            handler.hpchub_session = granted.username
         except UserError:
             return None
         except HpchubError as error:
@@ -61,9 +62,23 @@ class HpchubAuthenticator(Authenticator):
             ) from error
         return str(granted.username)
 
+    async def get_authenticated_user(self, handler: BaseHandler, data: Mapping[str, str]) -> Any:
+        """What `authenticate` found, if JupyterHub's own settings let that person in.
+
+        Where they do not, the session that the right password had opened is closed again.
+        """
+        authenticated = None
+        try:
+            authenticated = await super().get_authenticated_user(handler, data)
+        finally:
+            opened = getattr(handler, "hpchub_session", "")
+            if authenticated is None and opened:
+                await self.end_session(opened)
+        return authenticated
+
     def normalize_username(self, username: str) -> str:
-        """The name as it is, or as `username_map` has it: account names know capitals."""
-        return str(self.username_map.get(username, username))
+        """The name as it is: account names know capitals, and whoever logs in acts as that account."""
+        return username
 
     def validate_username(self, username: str) -> bool:
         """Whether JupyterHub may know a user of that name. The signer checks the same."""
@@ -102,3 +117,13 @@ class HpchubLogoutHandler(LogoutHandler):
         user = self.current_user
         if user is not None and isinstance(self.authenticator, HpchubAuthenticator):
             await self.authenticator.end_session(user.name)
+
+
+def _source(handler: BaseHandler) -> str:
+    """The browser's address for the audit log, as the proxy saw it.
+
+    The proxy appends to X-Forwarded-For, so its last entry is the proxy's own word; tornado would
+    rather believe X-Real-Ip, which anybody may send.
+    """
+    forwarded = handler.request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    return forwarded or str(handler.request.remote_ip)

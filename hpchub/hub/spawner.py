@@ -250,7 +250,7 @@ class HpchubSpawner(Spawner):
             try:
                 return await ask()
             except RemoteError as error:
-                if time.monotonic() >= deadline:
+                if not error.retryable or time.monotonic() >= deadline:
                     raise
                 self.log.warning("server.delayed server=%s error=%s", self._log_name, error.message)
             await asyncio.sleep(_PAUSE_S)

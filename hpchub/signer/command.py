@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import getpass
 import logging
-import resource
 import sys
 from pathlib import Path
 
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest
+from hpchub.memory import forbid_dumps
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import serve
 from hpchub.signer.settings import SignerSettings, load_settings
-
-_PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.action == "set-password":
         _set_password(settings, args.user)
     else:
-        _forbid_core_dumps()
+        forbid_dumps()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         asyncio.run(serve(settings))
     return 0
@@ -67,10 +64,3 @@ def _read_password(user: str) -> Secret:
     if first != Secret(getpass.getpass("The same again: ")):
         raise InvalidRequest("Nothing was changed: the two passwords differ.")
     return first
-
-
-def _forbid_core_dumps() -> None:
-    """Neither a core file nor a process of the same account may show the CA key."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed")

@@ -196,9 +196,15 @@ async def attach_ssh(
     pool: Pool, user: str, cluster: str, node: str, port: int, runtime_dir: str
 ) -> SshAttachment:
     """To a job, by the node's own sshd, through the user's tunnel connection."""
-    connection = await pool.hop(user, cluster, node, port)
-    limit = pool.limits.channels_per_connection
-    return SshAttachment(connection, runtime_dir, limit, lambda: _close(connection))
+    connection, release = await pool.hop(user, cluster, node, port)
+
+    async def close() -> None:
+        try:
+            await _close(connection)
+        finally:
+            release()
+
+    return SshAttachment(connection, runtime_dir, pool.limits.channels_per_connection, close)
 
 
 async def attach_srun(

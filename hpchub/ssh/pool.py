@@ -27,7 +27,7 @@ from hpchub.ssh import connect, runner
 from hpchub.ssh.credentials import CredentialSource
 from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.limits import Limits
-from hpchub.ssh.line import Line
+from hpchub.ssh.line import Line, channels_of
 
 _log = logging.getLogger(__name__)
 
@@ -149,8 +149,10 @@ class Pool:
 
     async def hop(
         self, user: str, cluster: str, node: str, port: int, *, through: str = ""
-    ) -> asyncssh.SSHClientConnection:
+    ) -> tuple[asyncssh.SSHClientConnection, Callable[[], None]]:
         """A connection of its own to a compute node's sshd, through the user's tunnel connection.
+
+        With it comes what to call once it is closed: until then the tunnel connection is in use.
 
         Raises:
             As `run`; the node's key must be in the cluster's known_hosts file.
@@ -158,11 +160,22 @@ class Pool:
         outer = await self.tunnel(user, cluster, through)
         target = LoginNode(name=node, address=node, port=port)
         host_keys = connect.known_host_keys(self._clusters[cluster].known_hosts, target)
-        credential = await self._credentials.credential(user, Profile.TUNNEL)
-        connect.check_valid(credential, user, time.time())
-        return await connect.log_in(
-            user, target, host_keys, credential.key, credential.certificate, self._limits, tunnel=outer
-        )
+        channels = channels_of(outer, self._limits.channels_per_connection)
+
+        def release() -> None:
+            channels.leases -= 1
+
+        channels.leases += 1
+        try:
+            credential = await self._credentials.credential(user, Profile.TUNNEL)
+            connect.check_valid(credential, user, time.time())
+            inner = await connect.log_in(
+                user, target, host_keys, credential.key, credential.certificate, self._limits, tunnel=outer
+            )
+        except BaseException:
+            release()
+            raise
+        return inner, release
 
     @property
     def limits(self) -> Limits:

@@ -13,7 +13,7 @@ from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, NotListening, SchedulerUnavailable, StartFailed
+from hpchub.errors import HostUnreachable, NotAllowed, NotListening, SchedulerUnavailable, StartFailed
 from hpchub.ssh.attach import Attachment, Heartbeat
 from hpchub.ssh.forward import private_listener
 
@@ -119,6 +119,7 @@ class WellBehaved:
         self.node = Node()
         self.calls: list[str] = []
         self.error: StartFailed | None = None
+        self.foreign = False
 
     @property
     def runtime_dir(self) -> str:
@@ -139,7 +140,11 @@ class WellBehaved:
             raise HostUnreachable("c1 cannot be reached.")
         return LocalAttachment(self.node)
 
-    async def verdict(self, *, nobody_listens: bool) -> Verdict | None:
+    async def check_owner(self) -> None:
+        if self.foreign:
+            raise NotAllowed("Somebody else has made this server's folder.")
+
+    async def verdict(self) -> Verdict | None:
         self.calls.append("verdict")
         return None if self.node.alive else Verdict(self.error, "COMPLETED")
 

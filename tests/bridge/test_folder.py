@@ -21,9 +21,11 @@ from hpchub.bridge.folder import (
     end_command,
     keep_log_command,
     outcome_command,
+    owner_argv,
     parse_add,
     parse_end,
     parse_outcome,
+    parse_owner,
     parse_prepare,
     parse_tcp,
     prepare_command,
@@ -32,7 +34,7 @@ from hpchub.bridge.folder import (
     tcp_command,
 )
 from hpchub.core.command import Command, CommandResult
-from hpchub.errors import AccountProblem, HostUnreachable, HpchubError, NotListening
+from hpchub.errors import AccountProblem, HostUnreachable, HpchubError, NotAllowed, NotListening
 from support import require
 
 UID = 48219
@@ -55,7 +57,9 @@ class Account:
         done = subprocess.run(argv, input=command.stdin, capture_output=True, cwd="/", timeout=40)
         assert done.returncode != 200, done.stderr
         return CommandResult(
-            exit_code=done.returncode, stdout=done.stdout.decode(), stderr=done.stderr.decode()
+            exit_code=done.returncode,
+            stdout=done.stdout.decode("utf-8", "surrogateescape"),
+            stderr=done.stderr.decode("utf-8", "surrogateescape"),
         )
 
     def prepare(self, server_id: str = ID, **files: bytes) -> Path:
@@ -318,3 +322,33 @@ def test_any_answer_is_read_or_refused(result: CommandResult) -> None:
             parse()
         except HpchubError as error:
             assert error.message
+
+
+def test_a_folder_that_somebody_else_made_is_refused(account: Account) -> None:
+    """Before anything is sent to a server's sockets, their folder is known to be the account's own."""
+    shared = account.home.parent
+    own, foreign, link = account.home / "own", shared / "foreign", shared / "link"
+    assert account.run(Command(argv=("mkdir", str(own)))).exit_code == 0
+    foreign.mkdir()
+    foreign.chmod(0o777)
+    link.symlink_to(own)  # whoever made the link can turn it elsewhere
+    parse_owner(account.run(Command(argv=owner_argv(str(own)))), "c1")
+    for path in (foreign, link):
+        with pytest.raises(NotAllowed, match="Somebody else"):
+            parse_owner(account.run(Command(argv=owner_argv(str(path)))), "c1")
+    with pytest.raises(HostUnreachable):
+        parse_owner(account.run(Command(argv=owner_argv(str(account.home / "none")))), "c1")
+
+
+def test_a_process_that_was_killed_with_its_shell_is_gone(account: Account) -> None:
+    """Without an exit code, the process itself says whether the server lives."""
+    folder = account.prepare(pid=b"4194304", **{"server.log": b"x"})  # above the kernel's largest pid
+    assert parse_outcome(account.run(outcome_command(str(folder)))).gone
+
+
+def test_a_log_is_shown_in_bounds(account: Account) -> None:
+    """One endless line, or bytes that are no text, still make a page."""
+    folder = account.prepare(**{"server.log": b"a" * 3_000_000 + b"\xff\n"})
+    tail = parse_outcome(account.run(outcome_command(str(folder)))).log_tail
+    assert len(tail) <= 8192
+    tail.encode("utf-8")

@@ -436,3 +436,32 @@ async def test_a_store_that_fails_does_not_keep_a_stop_waiting(
     with pytest.raises(OSError, match="no space"):
         await life.stop()
     assert life.ended.is_set() and "cancel" in place.calls
+
+
+async def test_nothing_is_sent_to_a_folder_of_somebody_else(world: World) -> None:
+    """Whoever made the server's folder first gets neither its token nor the browser's traffic."""
+    life, place = world.life(WellBehaved)
+    place.foreign = True
+    life.begin()
+    await end(life)
+    assert life.record.error is not None and life.record.error["error"] == "NotAllowed"
+    assert not life.record.handed_over and not place.node.handovers
+
+
+async def test_what_a_person_is_told_is_bounded(world: World) -> None:
+    """A reason that never ends, or holds control characters, fills neither memory nor a terminal."""
+    life, _ = world.life(WellBehaved)
+    for number in range(3000):
+        life.progress.tell(Phase.QUEUED, f"{number}\x1b[2J\n" + "x" * 10_000)
+    assert len(life.progress.events) <= 1000
+    assert all(len(event.message) <= 500 and event.message.isprintable() for event in life.progress.events)
+
+
+async def test_ready_is_not_said_of_a_tunnel_that_is_gone(world: World) -> None:
+    """What a former bridge left as ready is ready again only once it is."""
+    life, _ = world.life(WellBehaved)
+    life.begin()
+    await until(lambda: life.record.phase is Phase.READY)
+    await life.leave()
+    again, _ = world.life(WellBehaved, world.stored(life), None)
+    assert again.record.phase is not Phase.READY

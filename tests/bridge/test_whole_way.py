@@ -183,6 +183,7 @@ async def test_a_life_on_a_real_login_node(site: Site, caplog: pytest.LogCapture
     async with site.bridge() as service:
         (again,) = service.servers_of(USER)
         assert again.id == record.id
+        await until(service, again, Phase.READY, Phase.ENDED)
         assert await ask(service, again) == str(len(TOKEN))
         await service.stop(again.id)
         assert again.phase is Phase.ENDED and again.error is None
