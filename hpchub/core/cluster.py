@@ -86,7 +86,7 @@ class Environment:
 class LoginPlacement:
     """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets."""
 
-    runtime_dir: str = "/tmp"  # noqa: S108  each server makes a 0700 folder of an unguessable name in it
+    runtime_dir: str = "/tmp"  # noqa: S108  each server makes a 0700 folder in it, and the bridge checks its owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
