@@ -237,6 +237,11 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
 
 def _home_problem(stderr: str, user: str, host: str) -> AccountProblem:
     lowered = stderr.lower()
+    if "not found" in lowered:
+        return AccountProblem(
+            f"Ordinary programs are missing from {user}'s PATH on {host}: {_last_line(stderr)}.",
+            "Look at what ~/.bashrc and ~/.profile do with PATH there.",
+        )
     if any(words in lowered for words in _FULL):
         return AccountProblem(
             f"{user}'s home folder is full on {host}: {_last_line(stderr)}.",

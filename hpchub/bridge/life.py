@@ -278,6 +278,11 @@ class ServerLife:
         except HpchubError as error:
             log.warning("server.verdict_failed id=%s error=%s", self.record.id, error)
             return None
+        except Exception:
+            if not self._was_ready:
+                raise
+            log.exception("server.verdict_crashed id=%s", self.record.id)
+            return None
 
     async def _finish(self, verdict: Verdict) -> None:
         if self.ended.is_set():

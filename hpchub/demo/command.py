@@ -36,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("exec", "run a command on a host of the demo"),
         ("install", "install what the demo needs, and stop there"),
     ):
-        verb = verbs.add_parser(name, help=purpose, description=purpose)
+        # What stands after HOST belongs to the command, its -h too.
+        verb = verbs.add_parser(name, help=purpose, description=purpose, add_help=name != "exec")
         _add_dir(verb)
         if name in {"run", "up"}:
             verb.add_argument("--attach", choices=[way.value for way in Attach], default="srun")

@@ -114,6 +114,7 @@ def rejection(result: CommandResult) -> SubmitRejected | None:
 
 
 def _unavailable(tool: str, words: str, unreached: bool) -> SchedulerUnavailable:
+    words = words.rstrip(".") + "."
     if tool == "sbatch" and not unreached:
         return SchedulerUnavailable(
             f"Slurm did not answer sbatch: {words}",

@@ -134,6 +134,7 @@ class SshAttachment(Attachment):
         try:
             listener = await self._connection.create_unix_server(accept, f"{self._runtime_dir}/{name}")
         except asyncssh.ChannelListenError as error:
+            await self._check_open(error)
             raise NotListening(
                 "The server's folder on the node is not there yet, or sshd there forwards no sockets.",
                 _SSHD_NEEDS,
@@ -150,12 +151,19 @@ class SshAttachment(Attachment):
             with opening(self._connection):
                 reader, writer = await self._connection.open_unix_connection(path, encoding=None)
         except asyncssh.ChannelOpenError as error:
+            await self._check_open(error)
             raise open_failure(error) from error
         except (OSError, asyncssh.Error) as error:
             raise _lost(error) from error
         heartbeat = await say_handover(reader, writer, line)
         self._heartbeats.append(heartbeat)
         return heartbeat
+
+    async def _check_open(self, error: Exception) -> None:
+        """A closed connection answers every request with no, which says nothing about the server."""
+        await asyncio.sleep(0)  # asyncssh notes the end of a connection one turn of the loop later
+        if self._connection.is_closed():
+            raise _lost(error) from error
 
     async def forward_notebook(self, local_path: Path) -> None:
         """See `Attachment`."""

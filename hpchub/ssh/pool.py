@@ -113,7 +113,7 @@ class Pool:
                     line.connection, user, line.node, command, self._limits.output_bytes
                 )
             except asyncssh.ChannelOpenError as error:
-                if not line.shrink():
+                if line.is_open and not line.shrink():
                     raise _no_session(line, error) from error
             finally:
                 await line.release()
@@ -131,7 +131,7 @@ class Pool:
             try:
                 streams = await runner.open_streams(line.connection, user, line.node, argv, timeout_s)
             except asyncssh.ChannelOpenError as error:
-                has_others = line.shrink()
+                has_others = not line.is_open or line.shrink()
                 await line.release()
                 if not has_others:
                     raise _no_session(line, error) from error

@@ -164,10 +164,16 @@ async def _converse(
     process: asyncssh.SSHClientProcess[bytes], command: Command, output_bytes: int
 ) -> tuple[bytes, bytes]:
     """Write the input while reading both outputs, so that neither side waits for the other."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(process, command.stdin))
-        out = group.create_task(_read(process.stdout, output_bytes))
-        err = group.create_task(_read(process.stderr, output_bytes))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_feed(process, command.stdin))
+            out = group.create_task(_read(process.stdout, output_bytes))
+            err = group.create_task(_read(process.stderr, output_bytes))
+    except ExceptionGroup as failures:
+        first = failures.exceptions[0]  # a lost connection fails all three alike
+        if isinstance(first, OSError | asyncssh.Error):
+            raise first from None
+        raise
     if out.result() is None or err.result() is None:
         raise UnexpectedOutput(command.name, f"more than {output_bytes} bytes")
     await process.wait_closed()

@@ -212,6 +212,23 @@ async def test_not_listening_yet(way: str, job: Job, pool_for: PoolFor, tmp_path
         await attachment.close()
 
 
+async def test_a_closed_connection_says_nothing_about_the_server(
+    job: Job, pool_for: PoolFor, tmp_path: Path
+) -> None:
+    """What fails because the way is lost is never taken for a server that does not listen."""
+    job.runtime += "-not"
+    async with pool_for(job.node.port) as pool:
+        attachment = await job.attach("login", pool)
+        (await pool.tunnel(USER, "alpha")).abort()
+        with pytest.raises(HostUnreachable) as caught:
+            await attachment.serve_hub(tmp_path / "hub.sock")
+        assert not isinstance(caught.value, NotListening)
+        with pytest.raises(HostUnreachable) as caught:
+            await attachment.handover(b"{}\n")
+        assert not isinstance(caught.value, NotListening)
+        await attachment.close()
+
+
 async def test_refused_handover(job: Job, pool_for: PoolFor) -> None:
     """The launcher's refusal comes back in its own words."""
     async with pool_for(job.node.port) as pool:
@@ -298,10 +315,11 @@ async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) 
         await attachment.close()
 
 
-async def test_idle_sweep_spares_attachments(job: Job, pool_for: PoolFor) -> None:
-    """A tunnel connection that a server lives on is not idle."""
+@pytest.mark.parametrize("way", ["login", "srun", "ssh"])
+async def test_idle_sweep_spares_attachments(way: str, job: Job, pool_for: PoolFor) -> None:
+    """A connection that a server lives on is not idle, nor is the one that it goes through."""
     async with pool_for(job.node.port, limits=replace(QUICK, idle_s=0.2)) as pool:
-        attachment = await job.attach("login", pool)
+        attachment = await job.attach(way, pool)
         waiting = asyncio.create_task(attachment.wait_closed())
         await asyncio.sleep(0.6)
         assert not waiting.done()

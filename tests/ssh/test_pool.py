@@ -264,6 +264,31 @@ async def test_frozen_peer_is_detected(
         stop_sshd(node)
 
 
+async def test_connection_lost_amid_a_command_is_said(
+    ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
+) -> None:
+    """A command whose connection dies raises our own error, which may be tried again; the pool goes on."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    node = start_sshd(ca, host_key, "/bin/bash")
+    try:
+        async with pool_for(node.port) as pool:
+            await pool.run(USER, "alpha", Command(argv=("true",)))
+            running = asyncio.create_task(pool.run(USER, "alpha", Command(argv=("sleep", "60"))))
+            await asyncio.sleep(0.3)
+            for pid in _children(node.process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            with pytest.raises(HostUnreachable) as caught:
+                async with asyncio.timeout(30):
+                    await running
+            assert caught.value.retryable
+            again = await pool.run(USER, "alpha", Command(argv=("echo", "back")))
+            assert again.stdout == "back\n"
+    finally:
+        stop_sshd(node)
+
+
 def _children(pid: int) -> list[str]:
     found: list[str] = []
     for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
