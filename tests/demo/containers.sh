@@ -29,15 +29,15 @@ container() {
         sh -euc '
             hostname "$1"
             for folder in /run /var/spool /var/log; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
-            mkdir /run/layer /run/layer/up /run/layer/work
-            mount -t overlay -o lowerdir=/etc,upperdir=/run/layer/up,workdir=/run/layer/work overlay /etc
-            mkdir /var/lib/hpchub-demo 2>/dev/null || true
-            mount -t tmpfs -o mode=755 tmpfs /var/lib/hpchub-demo
             mkdir /run/checkout
             mount --bind "$CHECKOUT" /run/checkout
             mount -t tmpfs -o mode=1777 tmpfs /tmp
             mkdir -p "$CHECKOUT"  # it may lie under /tmp
             mount --bind /run/checkout "$CHECKOUT"
+            mkdir /run/layer /run/layer/up /run/layer/work
+            mount -t overlay -o lowerdir=/etc,upperdir=/run/layer/up,workdir=/run/layer/work overlay /etc
+            mkdir /var/lib/hpchub-demo 2>/dev/null || true
+            mount -t tmpfs -o mode=755 tmpfs /var/lib/hpchub-demo
             ip link set lo up
             until [ -e /run/joined ]; do sleep 0.05; done
             exec "$PYTHON" -m hpchub.demo.container "$1"

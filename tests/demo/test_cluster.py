@@ -264,3 +264,23 @@ def test_down_where_nothing_runs_says_so(tmp_path: Path) -> None:
     require.root()
     down = run_hpchub("demo", "down", "--dir", str(tmp_path))
     assert (down.returncode, down.stdout) == (0, f"No demo is running in {tmp_path}.\n")
+
+
+@pytest.mark.parametrize("home", ["/home", "/root"])
+def test_the_checkout_may_lie_in_a_home(home: str) -> None:
+    """A demo's state may be under /home or /root, as people's checkouts are: the hosts see neither."""
+    require.cluster()
+    script = (
+        f"mount -t tmpfs tmpfs {home}; mkdir -m 700 {home}/visitor; "
+        f'demo() {{ "$PYTHON" -m hpchub.cli demo "$@"; }}; '
+        f"demo up --cluster-only --dir {home}/visitor/state >&2 || exit 1; "
+        f"demo exec --dir {home}/visitor/state login1 -- ls -A {home}; "
+        f"demo down --dir {home}/visitor/state >&2"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "visitor" not in done.stdout.split()

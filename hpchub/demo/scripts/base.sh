@@ -25,6 +25,11 @@ mkdir -p "$own/opt/hpc"
 mount --bind "$environments" "$own/opt/hpc"
 mount --rbind "$own/opt" /opt
 
+mount --bind "$state/mysql" /var/lib/mysql
+mount -t tmpfs -o mode=755 tmpfs /var/log
+
+# The hub stands outside: its files are not on the cluster. From here on the state folder may be out of
+# sight already, because people keep their checkouts in /home or /root.
 mount --bind "$state/home" /home
 if [ -d /home/jana ]; then
     # Full to the last byte and the last inode.
@@ -33,11 +38,7 @@ if [ -d /home/jana ]; then
     while touch "/home/jana/file$number" 2>/dev/null; do number=$((number + 1)); done
     head -c 128k /dev/zero >/home/jana/file0 2>/dev/null || true
 fi
-mount --bind "$state/mysql" /var/lib/mysql
-mount -t tmpfs -o mode=755 tmpfs /var/log
 mount -t tmpfs -o mode=700 tmpfs /root
-
-# The hub stands outside: its files are not on the cluster.
-mount -t tmpfs -o mode=700 tmpfs "$state"
+if [ -d "$state" ]; then mount -t tmpfs -o mode=700 tmpfs "$state"; fi
 echo ready
 exec sleep infinity
