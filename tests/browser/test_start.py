@@ -69,7 +69,7 @@ def test_compute_node(demo: Demo, person_of: PersonOf) -> None:
 
     alice.stop_from_home()
     alice.picture("stopped")
-    until(lambda: jobs_of(demo, "alice") == {}, "the job is gone", 10)
+    until(lambda: jobs_of(demo, "alice") == {}, "the job is gone", 60)
     assert alice.console() == []
 
 

@@ -271,7 +271,9 @@ def test_the_checkout_may_lie_in_a_home(home: str) -> None:
     """A demo's state may be under /home or /root, as people's checkouts are: the hosts see neither."""
     require.cluster()
     script = (
-        f"mount -t tmpfs tmpfs {home}; mkdir -m 700 {home}/visitor; "
+        f"mount -t tmpfs tmpfs /mnt; mkdir /mnt/up /mnt/work; "
+        f"mount -t overlay -o lowerdir={home},upperdir=/mnt/up,workdir=/mnt/work overlay {home}; "
+        f"mkdir -m 700 {home}/visitor; "
         f'demo() {{ "$PYTHON" -m hpchub.cli demo "$@"; }}; '
         f"demo up --cluster-only --dir {home}/visitor/state >&2 || exit 1; "
         f"demo exec --dir {home}/visitor/state login1 -- ls -A {home}; "
