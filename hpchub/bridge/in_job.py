@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 
 import asyncssh
@@ -30,7 +29,7 @@ from hpchub.ssh.inner_sshd import (
     new_keys,
 )
 from hpchub.ssh.pool import Pool
-from hpchub.ssh.tcp_attach import attach_tcp
+from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 
 # scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
 _CANCEL_LIMIT_S = 90
@@ -73,7 +72,7 @@ class InJob(InFolder):
                 self.record.host_public_key = self._keys.host_public.export_public_key().decode()
                 return inner_files(self._keys, self.record.folder)
             case Attach.TCP:
-                return {TCP_KEY_NAME: secrets.token_hex(32).encode()}
+                return {TCP_KEY_NAME: new_tcp_key().reveal().encode()}
             case Attach.SSH:
                 return {}
 

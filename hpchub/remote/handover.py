@@ -49,7 +49,7 @@ def notebook_environ(environ: Mapping[str, str], *, runtime_dir: str) -> dict[st
     return result
 
 
-def notebook_argv(*, runtime_dir: str, extra: Sequence[str] = ()) -> list[str]:
+def notebook_argv(*, runtime_dir: str) -> list[str]:
     """The argv of the single-user server, listening on `runtime_dir`/notebook.sock only.
 
     The port is said because Jupyter refuses a socket beside any port but 8888, and a person's own
@@ -63,7 +63,6 @@ def notebook_argv(*, runtime_dir: str, extra: Sequence[str] = ()) -> list[str]:
         # Kernels talk over sockets in the runtime folder too: a TCP port could be reached by anybody
         # on the node.
         "--KernelManager.transport=ipc",
-        *extra,
     ]
 
 

@@ -43,7 +43,7 @@ def test_capitals_are_refused() -> None:
 
 def test_handover_round_trip() -> None:
     """What the bridge writes is one line, and what the launcher reads out of it."""
-    argv = notebook_argv(runtime_dir="/tmp/r", extra=["--debug"])
+    argv = notebook_argv(runtime_dir="/tmp/r")
     line = handover_line("hub-3f.sock", {"A": "ä\n"}, argv)
     assert line.count(b"\n") == 1
     assert read_handover(line, started=False) == ("hub-3f.sock", ({"A": "ä\n"}, argv))

@@ -273,7 +273,7 @@ def test_a_real_notebook_server(run: Run) -> None:
             },
             runtime_dir=str(run.runtime),
         )
-        argv = notebook_argv(runtime_dir=str(run.runtime), extra=["--allow-root"])
+        argv = [*notebook_argv(runtime_dir=str(run.runtime)), "--allow-root"]
         channel, answer = run.hand_over(handover_line("hub-1.sock", environ, argv))
         assert answer["ok"]
         run.wait_for(run.runtime / NOTEBOOK, 30)
