@@ -22,6 +22,22 @@ class Scheduler(Protocol):
     def parse_submit(self, result: CommandResult) -> JobId:
         """The new job's id. A refusal keeps the scheduler's own words."""
 
+    def lookup_command(self, job_name: str) -> Command:
+        """Asks for the ids of the person's own jobs of that name, in the queue or just ended.
+
+        For an id that was lost between the scheduler's answer and our store: the name must be of one
+        job alone. It prints ids and no name.
+        """
+
+    def parse_lookup(self, result: CommandResult) -> list[JobId]:
+        """The ids; empty where the scheduler knows no such job."""
+
+    def history_lookup_command(self, job_name: str) -> Command:
+        """The same, of the accounting: for a job that has ended and left the queue meanwhile."""
+
+    def parse_history_lookup(self, result: CommandResult) -> list[JobId]:
+        """The ids; empty where the accounting knows no such job, or there is no accounting."""
+
     def status_command(self, ids: Sequence[JobId]) -> Command:
         """Asks for the state of jobs, and for no text that a user wrote."""
 

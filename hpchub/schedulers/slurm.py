@@ -26,11 +26,15 @@ _SEPARATOR = "\x1f"
 _STATUS_FORMAT = _SEPARATOR.join(("%i", "%T", "%B", "%r"))
 _HISTORY_FIELDS = "JobID,State,NodeList,ExitCode"
 _ASSOCIATION_FIELDS = "DefaultAccount,Account,Partition"
+_NO_ACCOUNTING = "Slurm accounting storage is disabled"
+_LOOK_BACK = "7days"  # longer than any bridge is away
 
 _PARSABLE_ID = re.compile(r"([0-9]+)(?:;[^\s;]+)?", re.ASCII)
 # 42, an array's 42_7 and 42_[1-9%2], a heterogeneous job's 42+1.
 _JOB_ID = re.compile(r"[0-9]{1,10}(?:_[0-9]+|_\[[0-9,:%.-]+\]|\+[0-9]+)?", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*", re.ASCII)
+# A comma would ask for a list of names.
+_JOB_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,31 @@ class Slurm:
         if result.exit_code != 0 and isinstance(error, UnexpectedOutput):
             raise rejection(result) or error
         raise error
+
+    def lookup_command(self, job_name: str) -> Command:
+        """squeue, by name; `--me`, because anybody may give a job that name."""
+        where = (*self._clusters(), f"--name={_checked_name(job_name)}")
+        return Command(argv=("squeue", "--noheader", "--me", "--states=all", *where, "--format=%i"))
+
+    def parse_lookup(self, result: CommandResult) -> list[JobId]:
+        """The ids; empty where the queue has no such job."""
+        if result.exit_code != 0:
+            raise failure("squeue", result)
+        return _ids_alone("squeue", result.stdout)
+
+    def history_lookup_command(self, job_name: str) -> Command:
+        """sacct, by name. It shows one's own jobs unless told otherwise, and of today: hence a start."""
+        argv = ("sacct", "--allocations", "--noheader", "--parsable2", *self._clusters())
+        where = (f"--name={_checked_name(job_name)}", f"--starttime=now-{_LOOK_BACK}")
+        return Command(argv=(*argv, *where, "--format=JobID"))
+
+    def parse_history_lookup(self, result: CommandResult) -> list[JobId]:
+        """The ids; empty where the accounting has no such job, or the site keeps none."""
+        if result.exit_code != 0:
+            if _NO_ACCOUNTING in result.stderr:
+                return []
+            raise failure("sacct", result)
+        return _ids_alone("sacct", result.stdout)
 
     def status_command(self, ids: Sequence[JobId]) -> Command:
         """squeue, once for all the jobs. Without --states=all it would leave out ended ones."""
@@ -104,7 +133,7 @@ class Slurm:
     def parse_history(self, result: CommandResult) -> dict[JobId, JobStatus]:
         """Status by id, as the accounting has it. Where a site keeps no accounting it is empty."""
         if result.exit_code != 0:
-            if "Slurm accounting storage is disabled" in result.stderr:
+            if _NO_ACCOUNTING in result.stderr:
                 return {}
             raise failure("sacct", result)
         jobs = {}
@@ -204,6 +233,26 @@ def _joined(ids: Sequence[JobId]) -> str:
         if not _JOB_ID.fullmatch(job_id):
             raise InvalidRequest(f"{job_id[:40]!r} is no job id of Slurm's.")
     return ",".join(ids)
+
+
+def _checked_name(job_name: str) -> str:
+    if not _JOB_NAME.fullmatch(job_name):
+        raise InvalidRequest(f"{job_name[:40]!r} is no name of a job of ours.")
+    return job_name
+
+
+def _ids_alone(tool: str, text: str) -> list[JobId]:
+    """The lines that are an id alone, once each.
+
+    Raises:
+        UnexpectedOutput: There is text and no id: that would not prove that there is no job.
+    """
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and not line.startswith("CLUSTER: ")]
+    ids = [JobId(line) for line in lines if _JOB_ID.fullmatch(line)]
+    if lines and not ids:
+        raise UnexpectedOutput(tool, lines[0])
+    return list(dict.fromkeys(ids))
 
 
 def _rows(tool: str, text: str, width: int, separator: str = _SEPARATOR) -> list[list[str]]:

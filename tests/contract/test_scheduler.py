@@ -27,7 +27,10 @@ from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.slurm_directives import quote_directive, read_directives
 from support.demo import Demo
 
-PARSERS = ("parse_submit", "parse_status", "parse_history", "parse_cancel", "parse_associations")
+PARSERS = (
+    *("parse_submit", "parse_lookup", "parse_history_lookup", "parse_status", "parse_history"),
+    *("parse_cancel", "parse_associations"),
+)
 SCRIPT = "#!/bin/bash\nsleep 60\n"
 
 
@@ -54,6 +57,8 @@ CASES = {
         no_association=golden("sacctmgr_carol", SLURM),
         down={
             "parse_submit": golden("sbatch_controller_down", SLURM),
+            "parse_lookup": golden("squeue_lookup_controller_down", SLURM),
+            "parse_history_lookup": golden("sacct_lookup_database_down", SLURM),
             "parse_status": golden("squeue_controller_down", SLURM),
             "parse_history": golden("sacct_database_down", SLURM),
             "parse_cancel": golden("scancel_controller_down", SLURM),
@@ -232,6 +237,23 @@ def test_a_job_from_submit_to_history(demo: Demo) -> None:
         assert time.monotonic() < deadline
         remembered = slurm.parse_history(here.run(slurm.history_command([job_id])))
     assert remembered[job_id].native.startswith("CANCELLED by")
+
+
+@pytest.mark.live
+def test_a_job_is_found_by_its_name(demo: Demo) -> None:
+    """A lost id is found again, by its owner only; once the job has ended, the accounting knows it too."""
+    alice, bob = OnDemo(demo, "alice"), OnDemo(demo, "bob")
+    slurm = alice.scheduler
+    name = f"hpchub-{time.time_ns()}"
+    script = f"#!/bin/bash\n#SBATCH --output=/dev/null --job-name={name}\nsleep 60\n"
+    job_id = slurm.parse_submit(alice.run(slurm.submit_command(script)))
+    assert slurm.parse_lookup(alice.run(slurm.lookup_command(name))) == [job_id]
+    assert slurm.parse_lookup(bob.run(slurm.lookup_command(name))) == []
+    slurm.parse_cancel(alice.run(slurm.cancel_command([job_id])))
+    deadline = time.monotonic() + 30
+    while (found := slurm.parse_history_lookup(alice.run(slurm.history_lookup_command(name)))) != [job_id]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
 
 
 @pytest.mark.live

@@ -132,6 +132,25 @@ def capture_states(demo: Demo) -> None:
     demo.run(("scancel", "--user=alice"))
 
 
+def capture_lookups(demo: Demo) -> None:
+    """Ids by a job's name: of one that waits, one that has ended, and one that is somebody else's."""
+    name = "hpchub-lookup"
+    script = "#!/bin/bash\nsleep 600\n"
+    jobs = {
+        "ended": demo.submit("true", f"--job-name={name}", "--output=/dev/null"),
+        "waits": demo.submit("true", f"--job-name={name}", "--hold", "--output=/dev/null"),
+    }
+    argv = ("sbatch", "--parsable", f"--job-name={name}", "--hold", "--output=/dev/null")
+    jobs["bobs"] = SLURM.parse_submit(demo.run(argv, user="bob", stdin=script.encode()))
+    time.sleep(4)
+    demo.keep("squeue_lookup_found", SLURM.lookup_command(name), jobs=jobs)
+    demo.keep("squeue_lookup_nothing", SLURM.lookup_command("hpchub-nothing"))
+    demo.keep("sacct_lookup_found", SLURM.history_lookup_command(name), jobs=jobs)
+    demo.keep("sacct_lookup_nothing", SLURM.history_lookup_command("hpchub-nothing"))
+    demo.run(("scancel", "--user=alice"))
+    demo.run(("scancel", "--user=bob"), user="bob")
+
+
 def capture_vanished(demo: Demo) -> None:
     """What the commands say of jobs that are not there."""
     demo.keep("squeue_vanished", SLURM.status_command([VANISHED]))
@@ -158,11 +177,13 @@ def capture_outages(demo: Demo) -> None:
     demo.run(("scontrol", "shutdown", "slurmctld"), user="root", host="ctl")
     time.sleep(2)
     demo.keep("squeue_controller_down", SLURM.status_command([VANISHED]))
+    demo.keep("squeue_lookup_controller_down", SLURM.lookup_command("hpchub"))
     demo.keep("sbatch_controller_down", SLURM.submit_command(script))
     demo.keep("scancel_controller_down", SLURM.cancel_command([VANISHED]))
     demo.run(("sacctmgr", "shutdown"), user="root", host="ctl")
     time.sleep(2)
     demo.keep("sacct_database_down", SLURM.history_command([VANISHED]))
+    demo.keep("sacct_lookup_database_down", SLURM.history_lookup_command("hpchub"))
     demo.keep("sacctmgr_database_down", SLURM.associations_command("alice"))
 
 
@@ -174,6 +195,7 @@ def main() -> None:
     capture_submissions(demo)
     capture_associations(demo)
     capture_states(demo)
+    capture_lookups(demo)
     capture_vanished(demo)
     capture_outages(demo)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hpchub.core.command import CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.slugs import job_name
 from hpchub.errors import (
     AccountProblem,
     InvalidRequest,
@@ -21,6 +22,8 @@ from hpchub.schedulers.slurm_directives import quote_directive, read_directives
 SLURM = Slurm()
 PARSERS = (
     SLURM.parse_submit,
+    SLURM.parse_lookup,
+    SLURM.parse_history_lookup,
     SLURM.parse_status,
     SLURM.parse_history,
     SLURM.parse_cancel,
@@ -90,6 +93,24 @@ def test_job_ids_carry_nothing_else(text: str) -> None:
     assert text[0].isdigit()
     assert not set(text) & set(" \n,;$`'\"|&")
     assert f"--jobs={text}" in command.argv
+
+
+@given(st.text())
+def test_a_looked_up_name_carries_nothing_else(text: str) -> None:
+    """No text but one of our job names gets into a lookup."""
+    try:
+        command = SLURM.lookup_command(text)
+    except InvalidRequest:
+        return
+    assert text.isascii()
+    assert set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+    assert f"--name={text}" in command.argv
+
+
+@given(st.text(max_size=200))
+def test_every_job_of_ours_can_be_looked_up(server_name: str) -> None:
+    """Whatever JupyterHub calls a server, its job's name is one that a lookup takes."""
+    assert f"--name={job_name(server_name)}" in SLURM.lookup_command(job_name(server_name)).argv
 
 
 def test_no_ids_is_refused() -> None:
