@@ -36,6 +36,7 @@ def configure(
     """
     c.JupyterHub.authenticator_class = "hpchub"
     c.JupyterHub.spawner_class = "hpchub"
+    c.JupyterHub.proxy_class = "hpchub"
     c.HpchubAuthenticator.bridge_socket = str(bridge_socket)
     c.HpchubAuthenticator.signer_socket = str(signer_socket)
     c.HpchubSpawner.bridge_socket = str(bridge_socket)

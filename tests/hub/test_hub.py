@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 from hub.harness import PASSWORDS, RunningHub
 
 from hpchub.errors import HostUnreachable, StartFailed
@@ -344,3 +346,23 @@ def test_servers_outlive_the_hub(hub: RunningHub, number: signal.Signals) -> Non
     until(lambda: ready(api, "alice", "waits"), 20)
     assert api.get("user/alice/waits/api").json()["server"] == "waits"
     assert len(hub.bridge.alive("alice")) == 2
+
+
+@pytest.mark.slow
+def test_servers_outlive_a_proxy_of_the_hub_s_own(hub: RunningHub) -> None:
+    """Killed, it is started again with every route, though it left its socket behind."""
+    hub.login("alice")
+    api = hub.api()
+    api.post("hub/api/users/alice/server", json={"user_options": {"placement": "login"}})
+    until(lambda: ready(api, "alice", ""))
+    pid = int((hub.folder / "proxy.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: _route_is_back(api), 20)
+    assert int((hub.folder / "proxy.pid").read_text()) != pid
+
+
+def _route_is_back(api: HubSession) -> bool:
+    try:
+        return bool(api.get("user/alice/api", timeout=5).status_code == 200)
+    except requests.RequestException:
+        return False

@@ -54,6 +54,7 @@ def test_entry_points_name_what_exists(wheel: zipfile.ZipFile) -> None:
     assert set(points.sections()) == {
         "console_scripts",
         "jupyterhub.authenticators",
+        "jupyterhub.proxies",
         "jupyterhub.spawners",
     }
     for section in points.sections():
