@@ -14,6 +14,7 @@
          ├─ SchedulerUnavailable
          ├─ HostUnreachable
          │    └─ NotListening           the host is there, the server's socket is not, or no longer
+         ├─ ProcessAway                 one of the hub's own: bridge, signer, key agent
          ├─ HostKeyMismatch             never retried
          └─ CertificateExpired
 
@@ -165,6 +166,10 @@ class HostUnreachable(RemoteError):
 
 class NotListening(HostUnreachable):
     """Nothing listens on a server's socket yet, or any more. Cheap to try again."""
+
+
+class ProcessAway(RemoteError):
+    """The bridge, the signer or the key agent does not answer. They are restarted within seconds."""
 
 
 class HostKeyMismatch(RemoteError):

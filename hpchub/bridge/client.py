@@ -17,7 +17,7 @@ _TIMEOUT_S = 120
 
 
 class BridgeClient:
-    """One call each. Raises the bridge's own errors; HostUnreachable where nobody answers."""
+    """One call each. Raises the bridge's own errors; ProcessAway where nobody answers."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket

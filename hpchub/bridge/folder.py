@@ -33,11 +33,13 @@ _MOST_CODE_DIGITS = 3
 _TCP = re.compile(r"([0-9]{1,5})\n([0-9a-f]{64})\n?", re.ASCII)
 
 # Of a server that failed the log is kept, and swept after a month; whatever holds more may still run.
+# A folder of our own name is what a bridge left that died before it had submitted anything.
 _PREPARE = f"""
 umask 077
 cd -- "$HOME" || exit 91
 mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
 find . -mindepth 1 -maxdepth 1 -mtime +30 ! -exec test -e {{}}/{LAUNCHER_NAME} \\; -exec rm -rf {{}} +
+rm -rf -- "$1"
 mkdir -- "$1" && tar -xmf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
 cd -- "$1" && pwd -P
 """
@@ -47,6 +49,7 @@ cd -- "$1" && pwd -P
 # inner shell outlive the server; what it starts gets its own default back.
 _START_ON_LOGIN_NODE = f"""
 cd -- "$1" || exit 91
+[ ! -s pid ] || exit 0
 setsid -f /bin/sh -c '
   echo $$ >pid; trap : TERM
   /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
@@ -143,7 +146,7 @@ def parse_add(result: CommandResult, user: str, host: str) -> None:
 
 
 def start_on_login_node_command(folder: str) -> Command:
-    """Starts `notebook.sh` in a session of its own, and returns."""
+    """Starts `notebook.sh` in a session of its own, unless that was done before, and returns."""
     return Command(argv=_sh(_START_ON_LOGIN_NODE, folder))
 
 

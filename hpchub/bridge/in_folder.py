@@ -62,8 +62,8 @@ class InFolder:
         """The launcher's own folder on the node."""
         return self.cluster.server_runtime_dir(self.options.placement, self.record.id)
 
-    async def make_folder(self) -> str:
-        """Make the folder with everything that every server needs, and return its script.
+    async def prepare(self) -> None:
+        """Make the folder with all that the server needs.
 
         Raises:
             AccountProblem: The home is missing, full or not writable.
@@ -79,15 +79,17 @@ class InFolder:
                 f"Your login shell prints text when it starts ({_first_line(result.noise)!r}). "
                 "It is skipped here, but may disturb other programs, such as scp.",
             )
-        script = render_notebook_script(
+        await self.add_files({SCRIPT_NAME: self.script().encode(), **self.own_files()})
+
+    def script(self) -> str:
+        """What the job or the node runs."""
+        return render_notebook_script(
             self.cluster,
             self.options,
             server_id=self.record.id,
             server_name=self.record.server_name,
             folder=self.record.folder,
         )
-        await self.add_files({SCRIPT_NAME: script.encode(), **self.own_files()})
-        return script
 
     def own_files(self) -> dict[str, bytes]:
         """What this place needs in the folder besides."""

@@ -18,7 +18,8 @@ from hpchub.core.cluster import Attach, Cluster, ComputePlacement
 from hpchub.core.command import Command
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.server import Phase
-from hpchub.errors import ConfigError, HpchubError, SchedulerUnavailable, StartFailed
+from hpchub.core.slugs import job_name
+from hpchub.errors import ConfigError, HpchubError, RemoteError, SchedulerUnavailable, StartFailed
 from hpchub.schedulers.base import Scheduler
 from hpchub.ssh.attach import Attachment, attach_srun, attach_ssh
 from hpchub.ssh.inner_sshd import (
@@ -34,6 +35,8 @@ from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 # scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
 _CANCEL_LIMIT_S = 90
 _STEP_S = 0.25
+
+_LOOK_AGAIN_S = 3
 
 
 class InJob(InFolder):
@@ -76,12 +79,48 @@ class InJob(InFolder):
             case Attach.SSH:
                 return {}
 
-    async def submit(self) -> None:
-        """Make the folder and submit the job; its id is in the record when this returns."""
-        script = await self.make_folder()
-        result = await self.run(self._scheduler.submit_command(script))
-        self.record.job_id = self._scheduler.parse_submit(result)
+    async def submit(self, *, again: bool) -> None:
+        """Submit the job; its id is in the record when this returns.
+
+        None is submitted twice: a job whose id was lost, with the bridge that had submitted it or with
+        the connection on which sbatch was to answer, is found by its name.
+        """
+        self.record.job_id = (await self._find_lost_patiently() if again else "") or await self._submit()
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
+
+    async def _submit(self) -> str:
+        command = self._scheduler.submit_command(self.script())
+        try:
+            return self._scheduler.parse_submit(await self.run(command))
+        except RemoteError as error:
+            if isinstance(error, SchedulerUnavailable) and error.retryable:
+                raise  # the scheduler itself said that it took nothing
+            self.progress.tell(Phase.CONNECTING, f"{error} Looking whether the job was submitted.")
+            await asyncio.sleep(_LOOK_AGAIN_S)  # an sbatch that is still under way needs a moment
+            lost = await self._find_lost_patiently()
+            if not lost:
+                raise
+            return lost
+
+    async def _find_lost_patiently(self) -> str:
+        """As `_find_lost`, asked again for as long as the cluster or its scheduler is away."""
+        while True:
+            try:
+                return await self._find_lost()
+            except RemoteError as error:
+                if not error.retryable:
+                    raise
+                self.progress.tell(Phase.CONNECTING, f"{error} Still trying.")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def _find_lost(self) -> str:
+        """The id of the job that bears our name; empty where there is none."""
+        name = job_name(self.record.server_name, self.record.id)
+        ids = self._scheduler.parse_lookup(await self.run(self._scheduler.lookup_command(name)))
+        if not ids:
+            result = await self.run(self._scheduler.history_lookup_command(name))
+            ids = self._scheduler.parse_history_lookup(result)
+        return ids[0] if ids else ""
 
     async def until_running(self) -> None:
         """Follow the job until it runs.
@@ -139,6 +178,8 @@ class InJob(InFolder):
 
     async def cancel(self) -> None:
         """Cancel the job, if there is one, and wait until the scheduler says that it is over."""
+        if not self.record.job_id and self.record.folder:
+            self.record.job_id = await self._find_lost()
         if not self.record.job_id:
             return
         deadline = time.monotonic() + _CANCEL_LIMIT_S
@@ -161,8 +202,9 @@ class InJob(InFolder):
         """The keys of the job's sshd. A bridge that did not submit it gives it a new client key."""
         if self._keys is None:
             host = asyncssh.import_public_key(self.record.host_public_key)
-            self._keys = InnerKeys(host, new_keys().client)
-            await self.add_files({"authorized_keys": authorized_keys(self._keys.client)})
+            keys = InnerKeys(host, new_keys().client)
+            await self.add_files({"authorized_keys": authorized_keys(keys.client)})
+            self._keys = keys
         return self._keys
 
     async def _ask(self) -> JobStatus:

@@ -7,9 +7,10 @@ the server is gone. Only the place can say so.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import aiohttp
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord, Store
+from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
@@ -39,7 +41,7 @@ _LONGEST_PAUSE_S = 30
 
 
 class ServerLife:
-    """Drives one server. `environ` holds its token, and is dropped once handed over."""
+    """Drives one server. Its record's environment holds a token, and is dropped once handed over."""
 
     def __init__(
         self,
@@ -49,7 +51,6 @@ class ServerLife:
         *,
         local_socket: Path,
         hub_socket: Path,
-        environ: Mapping[str, str] | None,
         progress: Progress,
     ) -> None:
         self.record = record
@@ -60,11 +61,10 @@ class ServerLife:
         self._place = place
         self._store = store
         self._hub_socket = hub_socket
-        self._environ = environ
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
-        if record.folder:
+        if record.job_id or record.node:
             self._submitted.set()
         if record.phase in {Phase.READY, Phase.STOPPING}:
             # Its tunnel went with whoever held it, and so did a stop: neither is so until it is again.
@@ -104,12 +104,12 @@ class ServerLife:
             with suppress(asyncio.CancelledError):
                 await self._main
 
-    async def adopt(self, environ: Mapping[str, str], base_url: str) -> bool:
+    async def adopt(self, environ: Secret, base_url: str) -> bool:
         """Take the environment of a newer start of the same server; False where it is too late for that."""
         gone = self.record.phase in {Phase.STOPPING, Phase.ENDED}
-        if gone or self._environ is None or self._handing_over:
+        if gone or self.record.handed_over or self._handing_over:
             return False
-        self._environ = environ
+        self.record.environ = environ
         self.record.base_url = base_url
         await self._save()
         return True
@@ -139,12 +139,17 @@ class ServerLife:
             log.warning("server.cancel_failed id=%s error=%s", self.record.id, error)
 
     async def _live(self) -> Verdict:
-        if not self.record.handed_over and self._environ is None:
+        if not self.record.handed_over and self.record.environ is None:
             raise StartFailed(
-                "hpchub restarted before this server had started, and let it go.", "Start it again."
+                "hpchub restarted, with its key agent, before this server had started, and let it go.",
+                "Start it again.",
             )
         if not self._submitted.is_set():
-            await self._place.submit()
+            again = bool(self.record.folder)
+            if not again:
+                await self._place.prepare()
+                await self._save()
+            await self._place.submit(again=again)
             await self._save()
             self._submitted.set()
         if not self.record.handed_over:
@@ -229,17 +234,19 @@ class ServerLife:
             pause = min(1.2 * pause, _LONGEST_STEP_S)
         if not self.record.handed_over:
             self.record.handed_over = True
-            self._environ = None
+            self.record.environ = None
             self.progress.tell(Phase.STARTING, f"Starting Jupyter on {self.record.node}")
             await self._save()
         return heartbeat
 
     def _line(self, hub_name: str) -> bytes:
-        if self.record.handed_over or self._environ is None:
+        if self.record.handed_over or self.record.environ is None:
             return handover_line(hub_socket=hub_name)
         return handover_line(
             hub_socket=hub_name,
-            environ=notebook_environ(self._environ, runtime_dir=self._place.runtime_dir),
+            environ=notebook_environ(
+                json.loads(self.record.environ.reveal()), runtime_dir=self._place.runtime_dir
+            ),
             argv=notebook_argv(runtime_dir=self._place.runtime_dir),
         )
 
@@ -287,7 +294,7 @@ class ServerLife:
     async def _finish(self, verdict: Verdict) -> None:
         if self.ended.is_set():
             return
-        self._environ = None
+        self.record.environ = None
         self.record.native_state = verdict.native_state
         if verdict.error is not None:
             self.record.error = to_wire(verdict.error)

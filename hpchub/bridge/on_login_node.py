@@ -23,9 +23,8 @@ class OnLoginNode(InFolder):
         """The server's processes are on one node, and its sockets are local to it."""
         return self.record.login_node
 
-    async def submit(self) -> None:
-        """Make the folder and start the script; it runs on when this returns."""
-        await self.make_folder()
+    async def submit(self, *, again: bool) -> None:
+        """Start the script, unless it was started; it runs on when this returns."""
         result = await self.run(start_on_login_node_command(self.record.folder))
         if result.exit_code:
             raise await self.failure(f"The server could not be started on {self.record.login_node}.")

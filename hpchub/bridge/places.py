@@ -24,8 +24,11 @@ class Place(Protocol):
     def runtime_dir(self) -> str:
         """The launcher's own folder on the node."""
 
-    async def submit(self) -> None:
-        """Make the folder and hand the server to the scheduler or the node."""
+    async def prepare(self) -> None:
+        """Make the folder with all that the server needs."""
+
+    async def submit(self, *, again: bool) -> None:
+        """Hand the server to the scheduler or the node. One that may have been, `again`, is taken up."""
 
     async def until_running(self) -> None:
         """Return once the server's process can be reached; raise where it never will."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
@@ -24,9 +25,10 @@ from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire, to_wire
+from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
+from hpchub.ssh.key_agent import KeyAgent
 from hpchub.ssh.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -38,11 +40,13 @@ _EVENTS_KEPT_S = 600.0
 
 
 class Service:
-    """An async context manager: entering takes up the servers that a previous bridge left."""
+    """An async context manager: entering takes up the sessions and servers that a previous bridge left."""
 
-    def __init__(self, settings: BridgeSettings, clusters: Mapping[str, Cluster], store: Store) -> None:
+    def __init__(
+        self, settings: BridgeSettings, clusters: Mapping[str, Cluster], store: Store, agent: KeyAgent
+    ) -> None:
         self.settings = settings
-        self.sessions = Sessions(SignerClient(settings.signer_socket))
+        self.sessions = Sessions(SignerClient(settings.signer_socket), agent, store)
         self.lives: dict[str, ServerLife] = {}
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
@@ -61,9 +65,14 @@ class Service:
         await self._pool.__aenter__()
         for record in await asyncio.to_thread(self._store.unfinished):
             if record.cluster in self._clusters:
-                self.lives[record.id] = self._life(record, None)
-            else:
-                await self._give_up(record)
+                self.lives[record.id] = self._life(record)
+            else:  # it lives on, and is taken up by the first bridge that knows its cluster again
+                log.error(
+                    "server.cluster_gone id=%s user=%s cluster=%s", record.id, record.user, record.cluster
+                )
+        await self.sessions.restore()
+        for user in self.sessions.users():
+            self._take_up(user)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -76,8 +85,7 @@ class Service:
         """Begin a session, and take up the user's servers that waited for one; its end, Unix seconds."""
         self._refuse_when_closing()
         expires_at = await self.sessions.open(user, key_id, grant)
-        for record in self.servers_of(user):
-            self.lives[record.id].begin()
+        self._take_up(user)
         return expires_at
 
     async def associations(self, user: str, cluster_name: str) -> list[Association]:
@@ -130,7 +138,7 @@ class Service:
                 if record.server_name != server_name:
                     continue
                 same = record.options == chosen.as_dict()
-                if same and await self.lives[record.id].adopt(environ, base_url):
+                if same and await self.lives[record.id].adopt(_sealable(environ), base_url):
                     return record
                 await self.stop(record.id)
             self._forget_ended()
@@ -150,6 +158,11 @@ class Service:
         life = self.lives.get(server_id)
         if life is not None:
             await life.stop()
+        elif record.phase is not Phase.ENDED:
+            raise ConfigError(
+                f"The cluster {record.cluster} is not described any more, so its server cannot be stopped.",
+                "Have the site's staff put its cluster file back.",
+            )
         return record
 
     def servers_of(self, user: str) -> list[ServerRecord]:
@@ -179,18 +192,14 @@ class Service:
             created_at=record.created_at,
         )
 
+    def _take_up(self, user: str) -> None:
+        """Go on with the servers that waited for the user's session."""
+        for record in self.servers_of(user):
+            self.lives[record.id].begin()
+
     def _refuse_when_closing(self) -> None:
         if self._closing:
             raise HostUnreachable("The hub's bridge is ending.", "Try again in a minute.")
-
-    async def _give_up(self, record: ServerRecord) -> None:
-        """End what nobody can reach any more: the others must be taken up all the same."""
-        log.error("server.cluster_gone id=%s user=%s cluster=%s", record.id, record.user, record.cluster)
-        gone = ConfigError(
-            f"The cluster {record.cluster} is not described any more, so its server was given up."
-        )
-        record.phase, record.error = Phase.ENDED, to_wire(gone)
-        await asyncio.to_thread(self._store.save, record)
 
     def _forget_ended(self) -> None:
         """Ended servers stay in memory for their last events; the store remembers the rest."""
@@ -215,16 +224,17 @@ class Service:
             options=chosen.as_dict(),
             base_url=base_url,
             created_at=time.time(),
+            environ=_sealable(environ),
         )
         await asyncio.to_thread(self._store.add, record)
-        life = self.lives[record.id] = self._life(record, environ)
+        life = self.lives[record.id] = self._life(record)
         life.progress.tell(
             Phase.CONNECTING, f"Connecting to {self._clusters[chosen.cluster].title} as {user}"
         )
         life.begin()
         return record
 
-    def _life(self, record: ServerRecord, environ: Mapping[str, str] | None) -> ServerLife:
+    def _life(self, record: ServerRecord) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
         progress = Progress(record)
@@ -234,7 +244,6 @@ class Service:
             self._store,
             local_socket=self._sockets_dir() / f"{record.id}.sock",
             hub_socket=self.settings.hub_socket,
-            environ=environ,
             progress=progress,
         )
 
@@ -248,3 +257,7 @@ class Service:
 
     def _sockets_dir(self) -> Path:
         return self.settings.runtime_dir / "s"
+
+
+def _sealable(environ: Mapping[str, str]) -> Secret:
+    return Secret(json.dumps(dict(environ)))

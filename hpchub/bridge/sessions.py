@@ -1,11 +1,13 @@
-"""Who may act on the clusters right now: a key that never leaves this memory, and a signer's grant.
+"""Who may act on the clusters right now: a key in the agent's memory, and a signer's grant.
 
-A session begins with a login and ends at the grant's ceiling, at logout, or with this process.
+A session begins with a login and ends at the grant's ceiling or at logout. It outlives the bridge: the
+agent keeps its key, the store its grant.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -14,11 +16,13 @@ from dataclasses import dataclass, field
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
+from hpchub.ssh.key_agent import KeyAgent
 
 KEY_LIFETIME_S = 300
 _MOST_UNCLAIMED_KEYS = 1000
@@ -31,21 +35,43 @@ _LOG_IN_AGAIN = "Log in again: your session on the cluster has ended."
 
 @dataclass(slots=True)
 class _Session:
-    key: asyncssh.SSHKey = field(repr=False)
+    public_key: asyncssh.SSHKey = field(repr=False)
     grant: Secret
     expires_at: float = 0
     credentials: dict[Profile, Credential] = field(default_factory=dict, repr=False)
     minting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def record(self, user: str) -> SessionRecord:
+        """What the store keeps of it."""
+        return SessionRecord(
+            user=user, public_key=_text(self.public_key), grant=self.grant, expires_at=self.expires_at
+        )
+
 
 class Sessions:
     """Sessions by user. Implements the pool's `CredentialSource`."""
 
-    def __init__(self, signer: SignerClient, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, signer: SignerClient, agent: KeyAgent, store: Store, *, now: Callable[[], float] = time.time
+    ) -> None:
         self._signer = signer
+        self._agent = agent
+        self._store = store
         self._now = now
         self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
         self._sessions: dict[str, _Session] = {}
+
+    async def restore(self) -> None:
+        """Take up the sessions of the bridge before, as far as the agent still holds their keys."""
+        held = await self._agent.held()
+        for kept in await asyncio.to_thread(self._store.sessions):
+            public_key = asyncssh.import_public_key(kept.public_key)
+            if kept.expires_at > self._now() and public_key.public_data in held:
+                self._sessions[kept.user] = _Session(public_key, kept.grant, kept.expires_at)
+
+    def users(self) -> list[str]:
+        """Everybody who has a session."""
+        return list(self._sessions)
 
     def new_key(self) -> tuple[str, str]:
         """The id and the public key, in OpenSSH's form, of a new ed25519 key."""
@@ -58,7 +84,7 @@ class Sessions:
         key = asyncssh.generate_private_key("ssh-ed25519")
         key_id = secrets.token_hex(16)
         self._unclaimed[key_id] = (key, now)
-        return key_id, key.export_public_key().decode().strip()
+        return key_id, _text(key)
 
     async def open(self, user: str, key_id: str, grant: Secret) -> float:
         """Begin a session; its end in Unix seconds.
@@ -68,22 +94,29 @@ class Sessions:
         Raises:
             InvalidRequest: There is no such unclaimed key.
             NotAllowed: The grant is not for this key, or not for this user.
+            ProcessAway: The signer or the agent does not answer.
         """
         entry = self._unclaimed.pop(key_id, None)
         if entry is None or self._now() - entry[1] >= KEY_LIFETIME_S:
             raise InvalidRequest("The login took too long, or was used already.", "Log in again.")
-        session = _Session(key=entry[0], grant=grant)
+        session = _Session(entry[0].convert_to_public(), grant)
         session.credentials[Profile.CONTROL] = await self._mint(session, user, Profile.CONTROL)
+        await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
+        # The agent forgets the key before it at its ceiling: a handshake may be under way with it.
         self._sessions[user] = session
+        await asyncio.to_thread(self._store.save_session, session.record(user))
         return session.expires_at
 
     def expires_at(self, user: str) -> float:
         """When a user's session ends, in Unix seconds. NotAllowed where there is none."""
         return self._session(user).expires_at
 
-    def close(self, user: str) -> None:
+    async def close(self, user: str) -> None:
         """End a session. Connections it opened stay: running servers need them."""
-        self._sessions.pop(user, None)
+        session = self._sessions.pop(user, None)
+        if session is not None:
+            await asyncio.to_thread(self._store.drop_session, user)
+            await self._agent.remove(session.public_key)
 
     async def credential(self, user: str, profile: Profile) -> Credential:
         """The session's key with a certificate that is good for a while yet.
@@ -108,10 +141,13 @@ class Sessions:
         return session
 
     async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
-        public_key = session.key.export_public_key().decode().strip()
-        minted = await self._signer.certificate(session.grant, public_key, profile)
+        minted = await self._signer.certificate(session.grant, _text(session.public_key), profile)
         certificate = asyncssh.import_certificate(minted.certificate)
         if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
         session.expires_at = minted.expires_at
-        return Credential(key=session.key, certificate=certificate, valid_before=minted.valid_before)
+        return Credential(self._agent.pair(session.public_key), certificate, minted.valid_before)
+
+
+def _text(public_key: asyncssh.SSHKey) -> str:
+    return public_key.export_public_key().decode().strip()

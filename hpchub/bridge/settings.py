@@ -22,6 +22,7 @@ class BridgeSettings:
     runtime_dir: Path
     socket: Path
     signer_socket: Path
+    agent_socket: Path
     hub_socket: Path
     clusters: Path
     database: str = field(repr=False)  # may hold a password
@@ -43,6 +44,7 @@ def load_settings(path: Path) -> BridgeSettings:
             runtime_dir=runtime_dir,
             socket=folder / table.text("socket", str(runtime_dir / "bridge.sock")),
             signer_socket=folder / table.text("signer_socket"),
+            agent_socket=folder / table.text("agent_socket"),
             hub_socket=folder / table.text("hub_socket"),
             clusters=folder / table.text("clusters"),
             database=table.text("database"),

@@ -1,13 +1,12 @@
 """What must outlive the bridge: one row for each server, written at every step of its life.
 
-Rows never hold a secret: the server's environment and the session keys stay in memory.
-The methods block; the service calls them in a thread.
+What is secret in a row, a waiting server's environment and a session's grant, is sealed by a key that
+is in no file (`seal`). The methods block; the service calls them in a thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,18 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     create_engine,
+    delete,
     insert,
     select,
     update,
 )
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, RowMapping, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpchub.bridge.seal import Seal
+from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import ConfigError
 
@@ -54,12 +57,25 @@ servers = Table(
     Column("handed_over", Boolean, nullable=False),
     Column("error", JSON, nullable=True),
     Column("created_at", Float, nullable=False),
+    Column("environ", Text, nullable=True),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("user", String(64), primary_key=True),
+    Column("public_key", String(1024), nullable=False),
+    Column("grant", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 
 
 @dataclass(slots=True, kw_only=True)
 class ServerRecord:
-    """One server, as its row holds it. `created_at` is in Unix seconds."""
+    """One server, as its row holds it. `created_at` is in Unix seconds.
+
+    `environ` is the environment to hand over, as JSON; None once that is done.
+    """
 
     id: str
     user: str
@@ -77,13 +93,25 @@ class ServerRecord:
     native_state: str = ""
     handed_over: bool = False
     error: dict[str, Any] | None = None
+    environ: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """One person's session: the public half of its key, in OpenSSH's form, and its end in Unix seconds."""
+
+    user: str
+    public_key: str
+    grant: Secret = field(repr=False)
+    expires_at: float
 
 
 class Store:
-    """The servers table behind any database that SQLAlchemy speaks to."""
+    """Servers and sessions in any database that SQLAlchemy speaks to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seal: Seal) -> None:
         """ConfigError where the URL names a database whose driver is not installed."""
+        self._seal = seal
         try:
             self._engine = create_engine(url)
         except (SQLAlchemyError, ImportError) as error:
@@ -107,37 +135,61 @@ class Store:
     def add(self, record: ServerRecord) -> None:
         """Insert a new server."""
         with self._engine.begin() as connection:
-            connection.execute(insert(servers).values(**asdict(record)))
+            connection.execute(insert(servers).values(**self._row(record)))
 
     def save(self, record: ServerRecord) -> None:
         """Write a server's row as it stands now."""
         with self._engine.begin() as connection:
-            connection.execute(update(servers).where(servers.c.id == record.id).values(**asdict(record)))
+            connection.execute(update(servers).where(servers.c.id == record.id).values(**self._row(record)))
 
     def unfinished(self) -> list[ServerRecord]:
         """Every server that has not ended."""
         query = select(servers).where(servers.c.phase != Phase.ENDED).order_by(servers.c.created_at)
         with self._engine.connect() as connection:
-            return list(_records(connection.execute(query).mappings()))
+            return [self._record(row) for row in connection.execute(query).mappings()]
 
     def find(self, server_id: str) -> ServerRecord | None:
         """One server, ended or not."""
         with self._engine.connect() as connection:
-            rows = connection.execute(select(servers).where(servers.c.id == server_id)).mappings()
-            return next(iter(_records(rows)), None)
+            row = connection.execute(select(servers).where(servers.c.id == server_id)).mappings().first()
+            return None if row is None else self._record(row)
+
+    def save_session(self, session: SessionRecord) -> None:
+        """Write a person's session in the place of the one before."""
+        row = {name.name: getattr(session, name.name) for name in fields(session)}
+        with self._engine.begin() as connection:
+            connection.execute(delete(sessions).where(sessions.c.user == session.user))
+            connection.execute(insert(sessions).values(**row | {"grant": self._seal.close(session.grant)}))
+
+    def drop_session(self, user: str) -> None:
+        """Forget a person's session."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(sessions).where(sessions.c.user == user))
+
+    def sessions(self) -> list[SessionRecord]:
+        """Every session whose grant can be read."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(sessions)).mappings().all()
+        return [
+            SessionRecord(**{**row, "grant": grant})
+            for row in rows
+            if (grant := self._seal.open(row["grant"]))
+        ]
 
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
 
+    def _row(self, record: ServerRecord) -> dict[str, Any]:
+        row = {name.name: getattr(record, name.name) for name in fields(record)}
+        return row | {"environ": None if record.environ is None else self._seal.close(record.environ)}
+
+    def _record(self, row: RowMapping) -> ServerRecord:
+        sealed = row["environ"]
+        environ = None if sealed is None else self._seal.open(sealed)
+        return ServerRecord(**{**row, "phase": Phase(row["phase"]), "environ": environ})
+
 
 def _unusable(url: URL, error: Exception) -> ConfigError:
     reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
     return ConfigError(f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}.")
-
-
-def _records(rows: Iterable[Any]) -> Iterable[ServerRecord]:
-    names = [field.name for field in fields(ServerRecord)]
-    for row in rows:
-        values = {name: row[name] for name in names}
-        yield ServerRecord(**{**values, "phase": Phase(values["phase"])})

@@ -33,10 +33,11 @@ def is_scheduler_name(name: str) -> bool:
     return SCHEDULER_NAME.fullmatch(name) is not None
 
 
-def job_name(server_name: str) -> str:
-    """The name a server's job bears in the queue: `hpchub` or `hpchub-<server name>`.
+def job_name(server_name: str, server_id: str) -> str:
+    """The name a server's job bears in the queue: `hpchub-ID` or `hpchub-<server name>-ID`.
 
+    The start of its id makes the name its own, so that a job whose id was lost can be found again.
     JupyterHub holds server names to `[a-z0-9-]`; whatever else comes is replaced.
     """
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", server_name, flags=re.ASCII).strip("-")[:30]
-    return f"hpchub-{slug}" if slug else "hpchub"
+    return "-".join(filter(None, ("hpchub", slug, server_id[:12])))

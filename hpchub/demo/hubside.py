@@ -71,7 +71,7 @@ class HubSide:
         return next(line for line in processes.tail(_SETUP).splitlines() if line.startswith("ssh-"))
 
     def start(self, hosts: Mapping[str, Host], processes: Processes, say: Callable[[str], None]) -> None:
-        """Start the four, each waited for."""
+        """Start the five, each waited for."""
         environ = {
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             "HOME": str(self.layout.hub),
@@ -87,10 +87,13 @@ class HubSide:
         start("signer", *_HPCHUB, "signer", "--config", str(self.signer_config), "serve")
         _wait_for_socket(processes, "signer", self.sockets / "signer.sock")
         say("signer: checks passwords, signs certificates")
+        agent = self.sockets / "agent.sock"
+        start("agent", "ssh-agent", "-D", "-a", str(agent), stale=agent)
+        _wait(processes, "agent", agent.is_socket, 20)
         bridge = (*_HPCHUB, "bridge", "--config", str(self.layout.hub / "bridge.toml"))
         start("bridge", *hosts[HUB].enter(bridge))
         _wait_for_socket(processes, "bridge", self.sockets / "bridge.sock")
-        say("bridge: holds the SSH connections, in the hub's own network")
+        say("bridge: holds the SSH connections, in the hub's own network; ssh-agent: their keys")
         start(
             "proxy",
             *(find_proxy(), "--ip", self.address, "--port", str(self.port)),

@@ -21,7 +21,7 @@ from traitlets import Unicode, default
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.server import Event, Phase, ServerView
-from hpchub.errors import HpchubError, InvalidRequest, RemoteError, StartFailed, UserError
+from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError, StartFailed, UserError
 from hpchub.hub.form import Form
 from hpchub.hub.refusals import spawn_exception
 
@@ -32,8 +32,12 @@ _PAUSE_S = 1.0
 # A queue may hold a job for a day. The bridge notices at once when one dies, so nothing waits in vain.
 _START_TIMEOUT_S = 24 * 3600
 
+# The bridge has seen the server answer; until JupyterHub does, a tunnel may be lost and made again.
+_HTTP_TIMEOUT_S = 600
+
 # The bridge restarts within seconds. Beyond this a person who pressed stop should hear of it.
 _STOP_PATIENCE_S = 60
+_START_PATIENCE_S = 60
 
 _SETTLED = frozenset({Phase.READY, Phase.ENDED})
 
@@ -54,6 +58,11 @@ class HpchubSpawner(Spawner):
         self._may_live = True
         self._beginning: asyncio.Task[ServerView] | None = None
         self._begun = asyncio.Event()
+        self._usual_http_timeout: int = self.http_timeout
+
+    @default("http_timeout")
+    def _default_http_timeout(self) -> int:
+        return _HTTP_TIMEOUT_S
 
     @default("start_timeout")
     def _default_start_timeout(self) -> int:
@@ -102,6 +111,7 @@ class HpchubSpawner(Spawner):
         self._may_live = False
         self._beginning = None
         self._begun = asyncio.Event()
+        self.http_timeout = self._usual_http_timeout
 
     async def start(self) -> str:
         """The URL of the server's socket, once it answers.
@@ -168,10 +178,11 @@ class HpchubSpawner(Spawner):
         """
         try:
             known = await self._patiently(self._known_id)
-            view = await self._until_up() if known else None
+            view = await self._as_a_start_does() if known else None
         except InvalidRequest:
-            view = None  # there never was such a server, says the bridge; `poll` will say so
+            view = None  # there never was such a server, says the bridge
         if view is None or view.phase is not Phase.READY:
+            self.http_timeout = 1  # nobody will answer: JupyterHub then ends it on its own side
             return str(self.server.url)
         # A hub that died while starting has saved no address, and 6.1.1 does not fill in the scheme.
         self.server.proto = "http+unix"
@@ -204,15 +215,7 @@ class HpchubSpawner(Spawner):
     async def _begin(self) -> None:
         """Asks the bridge to start, and learns the server's id even if this start is cancelled."""
         self._may_live = True
-        self._beginning = asyncio.ensure_future(
-            self.bridge.start(
-                user=self.user.name,
-                server_name=self.name,
-                options=self.user_options,
-                environ=self.get_env(),
-                base_url=self.server.base_url,
-            )
-        )
+        self._beginning = asyncio.ensure_future(self._start_once_the_bridge_is_there())
         try:
             view = await asyncio.shield(self._beginning)
         except UserError:
@@ -220,6 +223,43 @@ class HpchubSpawner(Spawner):
             raise
         self.server_id = view.id
         self._begun.set()
+
+    async def _as_a_start_does(self) -> ServerView:
+        """Wait until the server is up, in the state in which a start waits.
+
+        JupyterHub 6.1.1 has no word for a start that a restart of the hub interrupted: while it checks
+        such a server, nobody can watch or stop it. Its flags for a start make both work.
+        """
+        self._spawn_pending, self._check_pending = True, False
+        waiting = asyncio.ensure_future(self._until_up())
+        self._spawn_future: asyncio.Future[ServerView] | None = waiting
+        self._begun.set()
+        await asyncio.wait([waiting])
+        self._spawn_future, self._spawn_pending = None, False
+        if waiting.cancelled():
+            # A stop goes on from here. JupyterHub's check would ask for an answer next, and then stop
+            # whatever the person has started meanwhile.
+            await asyncio.Event().wait()
+        self._check_pending = True
+        return waiting.result()
+
+    async def _start_once_the_bridge_is_there(self) -> ServerView:
+        """Ask again where the bridge restarts meanwhile: it knows the same start again."""
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while True:
+            try:
+                return await self.bridge.start(
+                    user=self.user.name,
+                    server_name=self.name,
+                    options=self.user_options,
+                    environ=self.get_env(),
+                    base_url=self.server.base_url,
+                )
+            except ProcessAway as error:
+                if time.monotonic() >= deadline:
+                    raise
+                self.log.warning("server.delayed server=%s error=%s", self._log_name, error.message)
+            await asyncio.sleep(_PAUSE_S)
 
     async def _until_up(self) -> ServerView:
         """The server once it is ready or has ended."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from hpchub.errors import HostUnreachable, UnexpectedOutput, from_wire
+from hpchub.errors import ProcessAway, UnexpectedOutput, from_wire
 
 # A server's events and error with its log: far below this.
 _MAX_ANSWER_BYTES = 1024**2
@@ -35,7 +35,7 @@ async def call(
         timeout_s: For the whole call.
 
     Raises:
-        HostUnreachable: Nobody answers, or not in time.
+        ProcessAway: Nobody answers, or not in time.
         UnexpectedOutput: What answers is none of ours.
         HpchubError: Whatever the other side raised.
     """
@@ -49,11 +49,11 @@ async def call(
             status = response.status
             raw = await _read(response)
     except TimeoutError as error:
-        raise HostUnreachable(
+        raise ProcessAway(
             f"The hub's {who} did not answer within {timeout_s:.0f} s.", "Try again in a minute."
         ) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise HostUnreachable(
+        raise ProcessAway(
             f"The hub's {who} does not answer on {socket}.",
             f"Tell the site's staff: is `hpchub {who}` running?",
         ) from error

@@ -66,7 +66,7 @@ def render_notebook_script(
                 options=options,
                 resources=options.resources,
                 environment=environment,
-                job_name=job_name(server_name),
+                job_name=job_name(server_name, server_id),
                 folder=folder,
                 runtime_root=cluster.runtime_dir(options.placement),
                 runtime_dir=cluster.server_runtime_dir(options.placement, server_id),

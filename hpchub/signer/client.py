@@ -44,7 +44,7 @@ class Certificate:
 class SignerClient:
     """The signer behind a unix socket. Holds no connection, so there is nothing to close.
 
-    Every call raises HostUnreachable where no signer answers in time, and whatever error of
+    Every call raises ProcessAway where no signer answers in time, and whatever error of
     `hpchub.errors` the signer answers with.
     """
 

@@ -62,7 +62,7 @@ async def log_in(
     user: str,
     node: LoginNode,
     host_keys: HostKeys,
-    key: asyncssh.SSHKey,
+    key: asyncssh.SSHKey | asyncssh.SSHKeyPair,
     certificate: asyncssh.SSHCertificate | None,
     limits: Limits,
     tunnel: object = (),
@@ -111,8 +111,14 @@ def check_valid(credential: Credential, user: str, now: float) -> None:
         raise CertificateExpired(f"The certificate of {user} has run out.", "Log in again.")
 
 
-def _offered(key: asyncssh.SSHKey, certificate: asyncssh.SSHCertificate | None) -> list[asyncssh.SSHKeyPair]:
+def _offered(
+    key: asyncssh.SSHKey | asyncssh.SSHKeyPair, certificate: asyncssh.SSHCertificate | None
+) -> list[asyncssh.SSHKeyPair]:
     """Only the certificate, if there is one: the bare key after it would be a second failed login."""
+    if isinstance(key, asyncssh.SSHKeyPair):
+        if certificate is not None:
+            key.set_certificate(certificate)
+        return [key]
     if certificate is None:
         return list(asyncssh.load_keypairs([key]))
     return list(asyncssh.load_keypairs([(key, certificate)]))[:1]

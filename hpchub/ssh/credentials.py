@@ -12,9 +12,9 @@ from hpchub.core.certificate import Profile
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A private key and its certificate. `valid_before` is in Unix seconds."""
+    """A key that can sign, and its certificate. `valid_before` is in Unix seconds."""
 
-    key: asyncssh.SSHKey = field(repr=False)
+    key: asyncssh.SSHKey | asyncssh.SSHKeyPair = field(repr=False)
     certificate: asyncssh.SSHCertificate = field(repr=False)
     valid_before: float
 

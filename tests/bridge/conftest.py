@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +13,7 @@ from tempfile import TemporaryDirectory
 import argon2
 import pytest
 
+from hpchub.bridge.seal import Seal
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.store import Store
 from hpchub.core.cluster import Cluster
@@ -21,6 +25,7 @@ from hpchub.signer.password_file import set_password
 from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from hpchub.ssh.key_agent import KeyAgent
 
 PASSWORD = "canary-password-51"
 PEOPLE = ("alice", "bob", *(f"user{number}" for number in range(20)))
@@ -70,9 +75,38 @@ def clusters(tmp_path: Path) -> dict[str, Cluster]:
     return load_clusters(tmp_path / "clusters.d")
 
 
+@contextmanager
+def an_agent(socket: Path) -> Iterator[KeyAgent]:
+    """A real ssh-agent, and no other one's keys."""
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        while not socket.is_socket():
+            assert process.poll() is None
+            time.sleep(0.005)
+        yield KeyAgent(socket)
+    finally:
+        process.kill()
+        process.wait()
+        socket.unlink(missing_ok=True)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/bridge.db")
+def agent() -> Iterator[KeyAgent]:
+    with (
+        TemporaryDirectory(prefix="hpchub-a-", dir="/tmp") as folder,
+        an_agent(Path(folder) / "agent.sock") as agent,
+    ):
+        yield agent
+
+
+@pytest.fixture
+async def seal(agent: KeyAgent) -> Seal:
+    return await Seal.of(agent)
+
+
+@pytest.fixture
+def store(tmp_path: Path, seal: Seal) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/bridge.db", seal)
     store.upgrade()
     yield store
     store.close()

@@ -125,9 +125,12 @@ class WellBehaved:
     def runtime_dir(self) -> str:
         return f"/tmp/hpchub-{self.record.id}"
 
-    async def submit(self) -> None:
-        self.calls.append("submit")
+    async def prepare(self) -> None:
+        self.calls.append("prepare")
         self.record.folder = f"/home/{self.record.user}/.hpchub/servers/{self.record.id}"
+
+    async def submit(self, *, again: bool) -> None:
+        self.calls.append("submit again" if again else "submit")
         self.record.job_id = "42"
         self.progress.tell(Phase.SUBMITTED, "Submitted as job 42")
 
@@ -164,15 +167,15 @@ class SlowToSubmit(WellBehaved):
         super().__init__(record, progress)
         self.gate = asyncio.Event()
 
-    async def submit(self) -> None:
+    async def submit(self, *, again: bool) -> None:
         await self.gate.wait()
-        await super().submit()
+        await super().submit(again=again)
 
 
 class CannotSubmit(SlowToSubmit):
     """The home is full, once its gate is open."""
 
-    async def submit(self) -> None:
+    async def submit(self, *, again: bool) -> None:
         await self.gate.wait()
         self.calls.append("submit")
         raise StartFailed("The home is full.")

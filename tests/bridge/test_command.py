@@ -14,17 +14,19 @@ from pathlib import Path
 import pytest
 
 from hpchub.bridge.client import BridgeClient
-from hpchub.errors import HostUnreachable
+from hpchub.errors import ProcessAway
+from hpchub.ssh.key_agent import KeyAgent
 
 from .conftest import write_clusters
 
 
 @pytest.fixture
-def config(tmp_path: Path, short_dir: Path) -> Path:
+def config(tmp_path: Path, short_dir: Path, agent: KeyAgent) -> Path:
     write_clusters(tmp_path / "clusters.d", "alpha")
     path = tmp_path / "bridge.toml"
     path.write_text(
-        f'runtime_dir = "{short_dir}/b"\nsigner_socket = "{short_dir}/signer.sock"\n'
+        f'runtime_dir = "{short_dir}/b"\n'
+        f'signer_socket = "{short_dir}/signer.sock"\nagent_socket = "{agent.socket}"\n'
         f'hub_socket = "{short_dir}/hub.sock"\nclusters = "clusters.d"\n'
         f'database = "sqlite:///{tmp_path}/bridge.db"\n'
     )
@@ -52,7 +54,7 @@ async def answering(config: Path, socket: Path) -> AsyncIterator[subprocess.Pope
                 try:
                     await BridgeClient(socket).health()
                     break
-                except HostUnreachable:
+                except ProcessAway:
                     assert process.poll() is None, process.communicate()[0]
                     await asyncio.sleep(0.02)
         yield process
@@ -80,7 +82,7 @@ async def test_it_runs_until_it_is_told_to_end(number: signal.Signals, config: P
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("hub_socket", "hub_sokcet", "bridge.toml:3: hub_sokcet: there is no key 'hub_sokcet'"),
+        ("hub_socket", "hub_sokcet", "bridge.toml:4: hub_sokcet: there is no key 'hub_sokcet'"),
         ('"clusters.d"', '"nowhere"', "nowhere holds no cluster file"),
         ("sqlite:///", "nonsense ", "database: is not an SQLAlchemy URL"),
         ("sqlite:///", "sqlite:////no/such/folder", "cannot be used: unable to open database file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from hpchub.bridge import life as life_module
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord, Store
+from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import SchedulerUnavailable
 
@@ -50,6 +52,7 @@ class World:
     ) -> tuple[ServerLife, WellBehaved]:
         if record is None:
             record = a_record()
+            record.environ = None if environ is None else Secret(json.dumps(environ))
             self.store.add(record)
         progress = Progress(record)
         place = kind(record, progress)
@@ -59,7 +62,6 @@ class World:
             self.store,
             local_socket=self.folder / f"{record.id}.sock",
             hub_socket=self.folder / "hub.sock",
-            environ=environ,
             progress=progress,
         )
         self.lives.append(life)
@@ -116,7 +118,7 @@ async def test_the_phases_of_a_good_life(world: World) -> None:
     assert Path(f"{life.local_socket}:80").resolve() == life.local_socket
     assert world.stored(life).phase is Phase.READY and world.stored(life).handed_over
     await life.stop()
-    assert place.calls == ["submit", "cancel", "clean_up"]
+    assert place.calls == ["prepare", "submit", "cancel", "clean_up"]
     assert [event.phase for event in life.progress.events] == [
         Phase.SUBMITTED, Phase.QUEUED, Phase.STARTING, Phase.STARTING, Phase.READY, Phase.STOPPING,
         Phase.ENDED,
@@ -135,7 +137,7 @@ async def test_the_environment_is_dropped_once_handed_over(world: World) -> None
     await ready(life)
     (first,) = place.node.handovers
     assert first["environ"]["JUPYTERHUB_API_TOKEN"] == TOKEN
-    assert TOKEN not in repr(vars(life)) and life._environ is None
+    assert TOKEN not in repr(vars(life)) and life.record.environ is None
     assert TOKEN not in repr(world.stored(life)) and TOKEN not in repr(life.progress.events)
 
 
@@ -145,8 +147,8 @@ async def test_a_death_in_the_queue_is_told(world: World) -> None:
     life.begin()
     await end(life)
     assert life.record.error is not None and "cancelled" in life.record.error["message"]
-    assert place.calls == ["submit", "cancel", "keep_log"]
-    assert life._environ is None
+    assert place.calls == ["prepare", "submit", "cancel", "keep_log"]
+    assert life.record.environ is None
 
 
 async def test_a_death_while_starting_carries_the_log(world: World) -> None:
@@ -216,7 +218,7 @@ async def test_an_end_by_itself_is_noticed(world: World) -> None:
     place.node.die()
     await end(life)
     assert life.record.error is None and life.record.native_state == "COMPLETED"
-    assert place.calls == ["submit", "verdict", "clean_up"]
+    assert place.calls == ["prepare", "submit", "verdict", "clean_up"]
 
 
 async def test_a_crash_is_reported_and_the_job_cancelled(
@@ -227,7 +229,12 @@ async def test_a_crash_is_reported_and_the_job_cancelled(
     life.begin()
     await end(life)
     assert life.record.error is not None and "ZeroDivisionError" in life.record.error["message"]
-    assert "canary" not in str(life.record.error) and place.calls == ["submit", "cancel", "keep_log"]
+    assert "canary" not in str(life.record.error) and place.calls == [
+        "prepare",
+        "submit",
+        "cancel",
+        "keep_log",
+    ]
     assert life.record.id in caplog.text and TOKEN not in caplog.text
 
 
@@ -242,7 +249,7 @@ async def test_stop_while_connecting(times: int, world: World) -> None:
     assert life.record.phase is Phase.STOPPING and not any(stop.done() for stop in stops)
     place.gate.set()
     await asyncio.wait_for(asyncio.gather(*stops), 5)
-    assert place.calls == ["submit", "cancel", "clean_up"]
+    assert place.calls == ["prepare", "submit", "cancel", "clean_up"]
     assert life.record.phase is Phase.ENDED and life.record.error is None
 
 
@@ -331,7 +338,7 @@ async def test_adopt_gives_the_newer_environment(world: World) -> None:
     life, place = world.life(SlowToSubmit)
     assert isinstance(place, SlowToSubmit)
     life.begin()
-    assert await life.adopt({"JUPYTERHUB_API_TOKEN": "newer"}, "/user/alice/x/")
+    assert await life.adopt(Secret('{"JUPYTERHUB_API_TOKEN": "newer"}'), "/user/alice/x/")
     place.gate.set()
     await ready(life)
     assert place.node.handovers[0]["environ"]["JUPYTERHUB_API_TOKEN"] == "newer"
@@ -343,15 +350,15 @@ async def test_nothing_is_adopted_too_late(world: World) -> None:
     life, _ = world.life(WellBehaved)
     life.begin()
     await ready(life)
-    assert not await life.adopt({"A": "b"}, "/")
+    assert not await life.adopt(Secret('{"A": "b"}'), "/")
     await life.stop()
-    assert not await life.adopt({"A": "b"}, "/")
+    assert not await life.adopt(Secret('{"A": "b"}'), "/")
     slow, place = world.life(SlowToSubmit)
     assert isinstance(place, SlowToSubmit)
     slow.begin()
     stop = asyncio.create_task(slow.stop())
     await asyncio.sleep(0.01)
-    assert not await slow.adopt({"A": "b"}, "/")
+    assert not await slow.adopt(Secret('{"A": "b"}'), "/")
     place.gate.set()
     await stop
 
@@ -364,7 +371,7 @@ async def test_a_life_left_is_taken_up_again(world: World) -> None:
     await life.leave()
     assert place.node.alive and "cancel" not in place.calls and not life.ended.is_set()
     assert place.node.open_attachments == [] and not life.local_socket.exists()
-    again, second = world.life(WellBehaved, world.stored(life), None)
+    again, second = world.life(WellBehaved, world.stored(life))
     second.node = place.node
     again.begin()
     await until(lambda: again.local_socket.exists())
@@ -381,28 +388,57 @@ async def test_a_life_left_while_stopping_is_not_stopping_for_ever(world: World)
     await life.leave()
     record = world.stored(life)
     record.phase = Phase.STOPPING
-    again, second = world.life(WellBehaved, record, None)
+    again, second = world.life(WellBehaved, record)
     second.node = place.node
     again.begin()
     await ready(again)
 
 
-async def test_a_life_left_before_its_handover_is_let_go(world: World) -> None:
-    """Its environment died with the bridge: the job is cancelled and the person told to start again."""
+async def test_a_life_left_before_its_handover_goes_on(world: World) -> None:
+    """The next bridge has its environment from the store: it is handed over, and submitted once."""
     life, _ = world.life(NeverRuns)
     life.begin()
     await until(lambda: life.record.phase is Phase.QUEUED)
     await life.leave()
-    assert world.stored(life).job_id == "42"
-    again, place = world.life(NeverRuns, world.stored(life), None)
+    record = world.stored(life)
+    assert record.job_id == "42"
+    again, place = world.life(WellBehaved, record)
+    again.begin()
+    await ready(again)
+    assert place.calls == [] and place.node.handovers[0]["environ"]["JUPYTERHUB_API_TOKEN"] == TOKEN
+    assert world.stored(again).environ is None
+
+
+async def test_a_life_whose_environment_is_lost_is_let_go(world: World) -> None:
+    """With the agent's memory gone nobody can open it: the job is cancelled, the person told."""
+    life, _ = world.life(NeverRuns)
+    life.begin()
+    await until(lambda: life.record.phase is Phase.QUEUED)
+    await life.leave()
+    record = world.stored(life)
+    record.environ = None
+    again, place = world.life(NeverRuns, record)
     again.begin()
     await end(again)
     assert place.calls == ["cancel", "keep_log"]
     assert again.record.error is not None and "restarted" in again.record.error["message"]
 
 
-async def test_a_life_left_before_it_submitted_is_let_go(world: World) -> None:
-    """A row with no folder: it ends at once, and neither a stop nor the bridge's end hangs on it."""
+async def test_a_life_killed_while_it_submitted_looks_for_its_job(world: World) -> None:
+    """Its folder is in the store before sbatch is asked: the next bridge does not just ask again."""
+    life, place = world.life(SlowToSubmit)
+    assert isinstance(place, SlowToSubmit)
+    life.begin()
+    await until(lambda: world.stored(life).folder)
+    again, second = world.life(WellBehaved, world.stored(life))
+    again.begin()
+    await ready(again)
+    assert second.calls == ["submit again"]
+    place.gate.set()
+
+
+async def test_neither_stop_nor_end_hangs_on_what_has_no_environment(world: World) -> None:
+    """A row with no folder: it ends at once."""
     life, place = world.life(WellBehaved, environ=None)
     life.begin()
     await asyncio.wait_for(asyncio.gather(life.stop(), life.leave()), 5)
@@ -463,5 +499,5 @@ async def test_ready_is_not_said_of_a_tunnel_that_is_gone(world: World) -> None:
     life.begin()
     await until(lambda: life.record.phase is Phase.READY)
     await life.leave()
-    again, _ = world.life(WellBehaved, world.stored(life), None)
+    again, _ = world.life(WellBehaved, world.stored(life))
     assert again.record.phase is not Phase.READY

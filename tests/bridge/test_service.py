@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
@@ -31,16 +31,16 @@ from hpchub.core.server import Phase, ServerView
 from hpchub.errors import (
     AccountProblem,
     ConfigError,
-    HpchubError,
     InvalidRequest,
     NotAllowed,
     SchedulerUnavailable,
     StartFailed,
 )
 from hpchub.local_api.server import listening
+from hpchub.ssh.key_agent import KeyAgent
 
-from .conftest import PASSWORD, Login
-from .places import CannotBeCancelledAtFirst, DiesWhileStarting, NeverRuns, SlowToSubmit, WellBehaved
+from .conftest import PASSWORD, Login, an_agent
+from .places import CannotBeCancelledAtFirst, DiesWhileStarting, NeverRuns, Node, SlowToSubmit, WellBehaved
 from .slurm import FakeSlurm
 
 TOKEN = "canary-token-33d"
@@ -56,7 +56,9 @@ PLACES = {
 
 
 class LocalService(Service):
-    """The real one, but for where servers run."""
+    """The real one, but for where servers run. `nodes` are those that a bridge before this one used."""
+
+    nodes: ClassVar[dict[str, Node]] = {}
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -66,6 +68,7 @@ class LocalService(Service):
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress
     ) -> Place:
         place = PLACES.get(record.server_name, WellBehaved)(record, progress)
+        place.node = self.nodes.get(record.id, place.node)
         self.places[record.id] = place
         return place
 
@@ -122,25 +125,30 @@ def settings(tmp_path: Path, short_dir: Path) -> BridgeSettings:
     run.mkdir(mode=0o700)
     return BridgeSettings(
         runtime_dir=run, socket=run / "bridge.sock", signer_socket=short_dir / "signer.sock",
-        hub_socket=short_dir / "hub.sock", clusters=tmp_path / "clusters.d",
-        database=f"sqlite:///{tmp_path}/bridge.db",
+        agent_socket=short_dir / "agent.sock", hub_socket=short_dir / "hub.sock",
+        clusters=tmp_path / "clusters.d", database=f"sqlite:///{tmp_path}/bridge.db",
     )  # fmt: skip
 
 
 @asynccontextmanager
 async def a_bridge(
-    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent
 ) -> AsyncIterator[Bridge]:
-    service = LocalService(settings, clusters, store)
+    service = LocalService(settings, clusters, store, agent)
     async with listening(make_bridge_app(service), settings.socket), service:
         yield Bridge(service, login, settings.socket)
 
 
 @pytest.fixture
 async def bridge(
-    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, slurm: FakeSlurm
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
+    slurm: FakeSlurm,
 ) -> AsyncIterator[Bridge]:
-    async with a_bridge(settings, clusters, store, login) as bridge:
+    async with a_bridge(settings, clusters, store, login, agent) as bridge:
         yield bridge
     left = [path.name for path in (settings.runtime_dir / "s").iterdir()]
     assert left == [] and not settings.socket.exists()
@@ -158,13 +166,18 @@ async def test_the_socket_is_private(bridge: Bridge) -> None:
 
 
 async def test_a_second_bridge_is_refused(
-    bridge: Bridge, settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login
+    bridge: Bridge,
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
 ) -> None:
     """Before it touches a socket of the first one's servers."""
     await bridge.log_in("alice")
     view = await bridge.until(await bridge.start(), Phase.READY)
     with pytest.raises(ConfigError, match="already"):
-        async with a_bridge(settings, clusters, store, login):
+        async with a_bridge(settings, clusters, store, login, agent):
             pass
     assert Path(view.socket).is_socket()
 
@@ -420,30 +433,67 @@ async def test_nobody_starts_what_they_may_not_charge(bridge: Bridge, slurm: Fak
 
 
 async def test_a_restart_takes_up_what_ran(
-    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, slurm: FakeSlurm
-) -> None:
-    """The servers wait for their user's next login; one whose cluster is gone is given up alone."""
-    async with a_bridge(settings, clusters, store, login) as first:
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent,
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Servers are taken up with nobody logging in: those that ran, and those that had only begun."""
+    async with a_bridge(settings, clusters, store, login, agent) as first:
         await first.log_in("alice")
         kept = await first.until(await first.start(), Phase.READY)
-        lost = await first.until(await first.start(name="other", cluster="beta"), Phase.READY)
         node = first.service.places[kept.id].node
+        queued = await first.until(await first.start(name="never-runs"), Phase.QUEUED)
     assert node.alive and not Path(kept.socket).exists()
-    del clusters["beta"]
-    async with a_bridge(settings, clusters, store, login) as second:
-        (seen,) = await second.client.servers("alice")
-        assert seen.id == kept.id and not seen.error
-        gone = await second.client.server(lost.id)
-        assert (
-            gone.phase is Phase.ENDED and isinstance(gone.error, HpchubError) and "beta" in gone.error.message
-        )
-        second.service.places[kept.id].node = node
-        await second.log_in("alice")
-        async with asyncio.timeout(5):
-            while not Path(kept.socket).exists():  # noqa: ASYNC110  a file has no event
-                await asyncio.sleep(0.01)
+    monkeypatch.setattr(LocalService, "nodes", {kept.id: node})
+    monkeypatch.setitem(PLACES, "never-runs", WellBehaved)
+    async with a_bridge(settings, clusters, store, login, agent) as second:
+        assert await second.client.session("alice") > time.time()
+        for view in (kept, queued):
+            await second.until(await second.client.server(view.id), Phase.READY)
         assert set(node.handovers[1]) == {"hub_socket"}
-        assert (await second.client.stop(kept.id)).phase is Phase.ENDED
+        (handover,) = second.service.places[queued.id].node.handovers
+        assert handover["environ"]["JUPYTERHUB_API_TOKEN"] == TOKEN
+        assert "submit" not in second.service.places[queued.id].calls
+        for view in (kept, queued):
+            assert (await second.client.stop(view.id)).phase is Phase.ENDED
+
+
+async def test_without_the_agent_s_memory_people_log_in_again(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent,
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """After a reboot of the hub's machine: running servers are taken up at the next login, none is ended."""
+    async with a_bridge(settings, clusters, store, login, agent) as first:
+        await first.log_in("alice")
+        kept = await first.until(await first.start(), Phase.READY)
+        node = first.service.places[kept.id].node
+    monkeypatch.setattr(LocalService, "nodes", {kept.id: node})
+    with an_agent(agent.socket.with_name("new.sock")) as new_agent:
+        async with a_bridge(settings, clusters, store, login, new_agent) as second:
+            with pytest.raises(NotAllowed):
+                await second.client.session("alice")
+            (seen,) = await second.client.servers("alice")
+            assert (seen.id, seen.error) == (kept.id, None) and node.alive
+            await second.log_in("alice")
+            await second.until(seen, Phase.READY)
+
+
+async def test_a_cluster_file_that_is_gone_ends_no_server(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent,
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is neither ended nor stopped, in clear words, and taken up once the file is back."""
+    async with a_bridge(settings, clusters, store, login, agent) as first:
+        await first.log_in("alice")
+        kept = await first.until(await first.start(cluster="beta"), Phase.READY)
+        node = first.service.places[kept.id].node
+    monkeypatch.setattr(LocalService, "nodes", {kept.id: node})
+    without = {name: cluster for name, cluster in clusters.items() if name != "beta"}
+    async with a_bridge(settings, without, store, login, agent) as second:
+        assert (await second.client.server(kept.id)).phase is not Phase.ENDED
+        with pytest.raises(ConfigError, match="beta"):
+            await second.client.stop(kept.id)
+    async with a_bridge(settings, clusters, store, login, agent) as third:
+        await third.until(await third.client.server(kept.id), Phase.READY)
 
 
 async def test_no_secret_is_kept_or_logged(

@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 
 from hpchub.bridge.sessions import KEY_LIFETIME_S, Sessions
+from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import HostUnreachable, InvalidRequest, NotAllowed
+from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway
 from hpchub.signer.client import Certificate, SignerClient
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
+from hpchub.ssh.key_agent import KeyAgent
 
 from .conftest import Login
 
@@ -50,8 +52,8 @@ def counting(signer: SignerClient) -> Counting:
 
 
 @pytest.fixture
-def sessions(counting: Counting, clock: Clock) -> Sessions:
-    return Sessions(counting, now=clock)
+def sessions(counting: Counting, clock: Clock, agent: KeyAgent, store: Store) -> Sessions:
+    return Sessions(counting, agent, store, now=clock)
 
 
 async def test_a_session(sessions: Sessions, login: Login) -> None:
@@ -61,7 +63,7 @@ async def test_a_session(sessions: Sessions, login: Login) -> None:
     for profile in Profile:
         credential = await sessions.credential("alice", profile)
         assert credential.certificate.principals == ["alice"]
-        assert credential.certificate.key == credential.key.convert_to_public()
+        assert credential.key.public_data == credential.certificate.key.public_data
         assert 0 < credential.valid_before - time.time() <= 600
 
 
@@ -145,19 +147,19 @@ async def test_close(sessions: Sessions, login: Login) -> None:
     """After logout nothing is minted; to log out twice is harmless; others stay."""
     await login.open(sessions, "alice")
     await login.open(sessions, "bob")
-    sessions.close("alice")
-    sessions.close("alice")
+    await sessions.close("alice")
+    await sessions.close("alice")
     with pytest.raises(NotAllowed):
         await sessions.credential("alice", Profile.CONTROL)
     await sessions.credential("bob", Profile.CONTROL)
 
 
-async def test_no_signer(signer_settings: SignerSettings) -> None:
-    """HostUnreachable, at the login and later; the session stays for when the signer is back."""
-    sessions = Sessions(SignerClient(signer_settings.socket))
+async def test_no_signer(signer_settings: SignerSettings, agent: KeyAgent, store: Store) -> None:
+    """ProcessAway, at the login and later; the session stays for when the signer is back."""
+    sessions = Sessions(SignerClient(signer_settings.socket), agent, store)
     async with running(signer_settings):
         await Login(SignerClient(signer_settings.socket)).open(sessions, "alice")
-    with pytest.raises(HostUnreachable):
+    with pytest.raises(ProcessAway):
         await sessions.credential("alice", Profile.TUNNEL)
     async with running(signer_settings):
         await sessions.credential("alice", Profile.TUNNEL)
@@ -179,4 +181,4 @@ async def test_nothing_secret_shows(sessions: Sessions, login: Login) -> None:
     await sessions.open("alice", key_id, grant)
     session = sessions._sessions["alice"]
     shown = repr(session) + repr(sessions) + repr(await sessions.credential("alice", Profile.CONTROL))
-    assert grant.reveal() not in shown and "PRIVATE" not in shown and "SSHKey" not in shown
+    assert grant.reveal() not in shown and "PRIVATE" not in shown

@@ -13,6 +13,7 @@ from hpchub.errors import ConfigError
 GOOD = """
 runtime_dir = "/run/hpchub"
 signer_socket = "/run/signer/signer.sock"
+agent_socket = "agent.sock"
 hub_socket = "hub.sock"
 clusters = "clusters.d"
 database = "sqlite:////var/lib/hpchub/bridge.db"
@@ -38,9 +39,9 @@ def test_good_settings(tmp_path: Path) -> None:
 
 
 def test_every_key_is_required_but_the_socket(tmp_path: Path) -> None:
-    """An empty file names all five, and nothing that follows from their absence."""
+    """An empty file names all six, and nothing that follows from their absence."""
     found = problems(tmp_path, "")
-    keys = ("runtime_dir", "signer_socket", "hub_socket", "clusters", "database")
+    keys = ("runtime_dir", "signer_socket", "agent_socket", "hub_socket", "clusters", "database")
     assert found == [f"{tmp_path}/bridge.toml: {key}: is missing" for key in keys]
 
 
@@ -49,10 +50,10 @@ def test_faults_are_found_together_with_their_lines(tmp_path: Path) -> None:
     text = GOOD.replace("hub_socket", "hub_sokcet").replace('"clusters.d"', "3")
     found = problems(tmp_path, text.replace("sqlite:////", "sqlite:nonsense "))
     assert len(found) == 4
-    assert any(":4: hub_sokcet" in line and "did you mean 'hub_socket'?" in line for line in found)
+    assert any(":5: hub_sokcet" in line and "did you mean 'hub_socket'?" in line for line in found)
     assert any(": hub_socket: is missing" in line for line in found)
-    assert any(":5: clusters: 3 is not a text" in line for line in found)
-    assert any(":6: database: is not an SQLAlchemy URL" in line for line in found)
+    assert any(":6: clusters: 3 is not a text" in line for line in found)
+    assert any(":7: database: is not an SQLAlchemy URL" in line for line in found)
 
 
 @pytest.mark.parametrize(

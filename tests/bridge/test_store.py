@@ -10,9 +10,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from hpchub.bridge.store import ServerRecord, Store, metadata, servers
+from hpchub.bridge.seal import Seal
+from hpchub.bridge.store import ServerRecord, SessionRecord, Store, metadata, servers, sessions
+from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import ConfigError, StartFailed, to_wire
+from hpchub.ssh.key_agent import KeyAgent
+
+from .conftest import an_agent
 
 
 def record(**values: object) -> ServerRecord:
@@ -28,11 +33,11 @@ def record(**values: object) -> ServerRecord:
     return ServerRecord(**(usual | values))  # type: ignore[arg-type]
 
 
-def test_the_migrations_make_what_the_code_expects(tmp_path: Path) -> None:
+def test_the_migrations_make_what_the_code_expects(tmp_path: Path, seal: Seal) -> None:
     """From an empty database, twice, and nothing is left to migrate."""
     url = f"sqlite:///{tmp_path}/new.db"
     for _ in range(2):
-        store = Store(url)
+        store = Store(url, seal)
         store.upgrade()
         store.close()
     engine = create_engine(url)
@@ -43,7 +48,8 @@ def test_the_migrations_make_what_the_code_expects(tmp_path: Path) -> None:
 
 def test_columns_and_record_are_the_same() -> None:
     """A field without a column would be forgotten by a restart."""
-    assert {column.name for column in servers.columns} == {field.name for field in fields(ServerRecord)}
+    for table, kind in ((servers, ServerRecord), (sessions, SessionRecord)):
+        assert {column.name for column in table.columns} == {field.name for field in fields(kind)}
 
 
 def test_rows_round_trip(store: Store) -> None:
@@ -52,6 +58,7 @@ def test_rows_round_trip(store: Store) -> None:
     full = record(
         phase=Phase.QUEUED, login_node="login1", folder="/home/a b/'x", host_public_key="ssh-ed25519 A",
         job_id="42", node="c1", native_state="PENDING", handed_over=True, error=to_wire(error),
+        environ=Secret('{"A": "canary"}'),
     )  # fmt: skip
     store.add(full)
     assert store.find(full.id) == full
@@ -73,10 +80,10 @@ def test_find_and_unfinished(store: Store) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:////no/such/folder/x.db", "nosuchdatabase://hub:canary@db/hub"])
-def test_a_database_that_cannot_be_used(url: str) -> None:
+def test_a_database_that_cannot_be_used(url: str, seal: Seal) -> None:
     """ConfigError says which, and hides its password."""
     with pytest.raises(ConfigError, match="cannot be used") as caught:
-        Store(url).upgrade()
+        Store(url, seal).upgrade()
     assert "canary" not in str(caught.value) and url.partition(":")[0] in str(caught.value)
 
 
@@ -88,3 +95,40 @@ def test_a_newer_schema_is_refused(store: Store, tmp_path: Path) -> None:
     engine.dispose()
     with pytest.raises(ConfigError, match="9999"):
         store.upgrade()
+
+
+def a_session(user: str = "alice", **values: object) -> SessionRecord:
+    usual = {"public_key": "ssh-ed25519 AAAA", "grant": Secret("canary grant"), "expires_at": 1700000000.5}
+    return SessionRecord(user=user, **(usual | values))  # type: ignore[arg-type]
+
+
+def test_sessions(store: Store) -> None:
+    """One for each person, the newest; a dropped one is gone, and the others stay."""
+    store.save_session(a_session())
+    store.save_session(a_session(expires_at=1800000000.0))
+    store.save_session(a_session("bob"))
+    assert sorted(store.sessions(), key=lambda one: one.user) == [
+        a_session(expires_at=1800000000.0),
+        a_session("bob"),
+    ]
+    store.drop_session("alice")
+    store.drop_session("nobody")
+    assert [session.user for session in store.sessions()] == ["bob"]
+
+
+async def test_the_file_holds_no_secret(store: Store, tmp_path: Path, agent: KeyAgent) -> None:
+    """Grant and environment are sealed: who has the file alone reads neither, nor does another agent."""
+    waiting = record(environ=Secret('{"JUPYTERHUB_API_TOKEN": "canary token"}'))
+    store.add(waiting)
+    store.save_session(a_session())
+    assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.glob("bridge.db*"))
+
+    again = Store(f"sqlite:///{tmp_path}/bridge.db", await Seal.of(agent))
+    assert again.find(waiting.id) == waiting and again.sessions() == [a_session()]
+    again.close()
+
+    with an_agent(agent.socket.with_name("other.sock")) as other:
+        stranger = Store(f"sqlite:///{tmp_path}/bridge.db", await Seal.of(other))
+    found = stranger.find(waiting.id)
+    assert found is not None and found.environ is None and stranger.sessions() == []
+    stranger.close()

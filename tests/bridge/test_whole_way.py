@@ -26,6 +26,7 @@ from hpchub.core.server import Phase
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
 from hpchub.signer.settings import SignerSettings
+from hpchub.ssh.key_agent import KeyAgent
 from support import require
 
 from .conftest import CHEAP, PASSWORD, Login, write_clusters
@@ -62,12 +63,14 @@ class Site:
     node: RealNode
     settings: BridgeSettings
     store: Store
+    agent: KeyAgent
     login: Login
 
     @asynccontextmanager
     async def bridge(self) -> AsyncIterator[Service]:
         """A bridge to which the person has logged in."""
-        async with Service(self.settings, load_clusters(self.settings.clusters), self.store) as service:
+        clusters = load_clusters(self.settings.clusters)
+        async with Service(self.settings, clusters, self.store, self.agent) as service:
             key_id, public_key = service.sessions.new_key()
             await service.open_session(USER, key_id, await self.login.grant(USER, public_key))
             yield service
@@ -112,6 +115,7 @@ def site(
     tmp_path: Path,
     short_dir: Path,
     store: Store,
+    agent: KeyAgent,
     login: Login,
     signer_settings: SignerSettings,
 ) -> Site:
@@ -138,10 +142,11 @@ def site(
     run = short_dir / "b"
     run.mkdir(mode=0o700)
     settings = BridgeSettings(
-        runtime_dir=run, socket=run / "bridge.sock", signer_socket=signer_settings.socket,
+        runtime_dir=run, socket=run / "bridge.sock",
+        signer_socket=signer_settings.socket, agent_socket=agent.socket,
         hub_socket=short_dir / "hub.sock", clusters=folder, database="",
     )  # fmt: skip
-    site = Site(node, settings, store, login)
+    site = Site(node, settings, store, agent, login)
     yield site
     kill_all(node)
 

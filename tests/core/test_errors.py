@@ -19,6 +19,7 @@ EXAMPLES = (
     errors.SchedulerUnavailable("down", retryable=False),
     errors.HostUnreachable("gone"),
     errors.NotListening("not yet"),
+    errors.ProcessAway("no signer"),
     errors.HostKeyMismatch("other key"),
     errors.CertificateExpired("late"),
     errors.HpchubError("whatever"),

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from hpchub.core.slugs import is_safe_account_name, is_scheduler_name, job_name
 
+ID = "3f9a2b1c4d5e60718293a4b5c6d7e8f9"
+
 
 @pytest.mark.parametrize("name", ["alice", "a.b-c_d", "Alice", "_svc", "u2", "a" * 32])
 def test_account_names_of_people(name: str) -> None:
@@ -55,11 +57,11 @@ def test_scheduler_names_hold_nothing_a_shell_reads(name: str) -> None:
 @given(st.text())
 def test_job_names_need_no_quoting(server_name: str) -> None:
     """Any server name gives a short job name of plain characters."""
-    assert re.fullmatch(r"hpchub(-[A-Za-z0-9_-]{1,30})?", job_name(server_name))
+    assert re.fullmatch(r"hpchub(-[A-Za-z0-9_-]{1,30})?-3f9a2b1c4d5e", job_name(server_name, ID))
 
 
 def test_job_name_tells_the_server() -> None:
-    """The default server is hpchub, a named one carries its name."""
-    assert job_name("") == "hpchub"
-    assert job_name("gpu-2") == "hpchub-gpu-2"
-    assert job_name("a b/c") == "hpchub-a-b-c"
+    """A named one carries its name, and each the start of its id."""
+    assert job_name("", ID) == "hpchub-3f9a2b1c4d5e"
+    assert job_name("gpu-2", ID) == "hpchub-gpu-2-3f9a2b1c4d5e"
+    assert job_name("a b/c", ID) == "hpchub-a-b-c-3f9a2b1c4d5e"

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from support.demo import Demo
 from support.servers import Server, ServerOf, until
-from support.slurm import job_fields, job_id_of, jobs_of, processes_of
+from support.slurm import job_fields, job_id_of, jobs_of, partition_state, processes_of
 
 pytestmark = pytest.mark.live
-
-
-@contextmanager
-def _partition(demo: Demo, name: str, state: str) -> Iterator[None]:
-    """A partition in another state, and up again afterwards."""
-    change = ["scontrol", "update", f"PartitionName={name}"]
-    demo.exec("ctl", [*change, f"State={state}"], check=True)
-    try:
-        yield
-    finally:
-        demo.exec("ctl", [*change, "State=UP"], check=True)
 
 
 def test_slurm_refuses(demo: Demo, server_of: ServerOf) -> None:
     """Where sbatch refuses, its own words reach the person, with what to do; no folder stays behind."""
     server = server_of("bob")
-    with _partition(demo, "short", "DRAIN"):
+    with partition_state(demo, "short", "DRAIN"):
         status, message = server.refusal(partition="short")
     assert status in {202, 409}
     assert "Slurm refused the job: " in message
@@ -100,7 +87,7 @@ def test_killed_on_the_login_node(demo: Demo, server_of: ServerOf) -> None:
 def test_pending(demo: Demo, server_of: ServerOf) -> None:
     """A job that waits says why in the progress stream; it starts when the reason is gone."""
     server = server_of("alice")
-    with _partition(demo, "short", "DOWN"):
+    with partition_state(demo, "short", "DOWN"):
         answer = _ask_aside(server, partition="short")
         said = _said_while_pending(server)
         job_id = job_id_of(demo, "alice")
@@ -115,7 +102,7 @@ def test_pending(demo: Demo, server_of: ServerOf) -> None:
 def test_stop_while_pending(demo: Demo, server_of: ServerOf) -> None:
     """Stopping a server that waits in the queue cancels its job."""
     server = server_of("bob")
-    with _partition(demo, "short", "DOWN"):
+    with partition_state(demo, "short", "DOWN"):
         answer = _ask_aside(server, partition="short")
         _said_while_pending(server)
         assert jobs_of(demo, "bob")

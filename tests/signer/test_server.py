@@ -19,7 +19,7 @@ import pytest
 
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import ConfigError, HostUnreachable, InvalidRequest, NotAllowed, RemoteError, SiteError
+from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway, RemoteError, SiteError
 from hpchub.signer import authority
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
@@ -338,11 +338,11 @@ async def test_another_account_is_refused_even_with_the_modes_open(
 
 
 async def test_no_signer_is_said_clearly(tmp_path: Path) -> None:
-    """No socket, and a socket that nobody listens on: HostUnreachable, retryable, with what to do."""
+    """No socket, and a socket that nobody listens on: ProcessAway, retryable, with what to do."""
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "stale.sock"))
     for name in ("none.sock", "stale.sock"):
-        with pytest.raises(HostUnreachable, match="signer does not answer") as caught:
+        with pytest.raises(ProcessAway, match="signer does not answer") as caught:
             await SignerClient(tmp_path / name).health()
         assert caught.value.retryable
         assert "hpchub signer" in caught.value.hint
@@ -362,6 +362,6 @@ async def test_a_silent_signer_is_given_up(tmp_path: Path, monkeypatch: pytest.M
 
     server = await asyncio.start_unix_server(silent, tmp_path / "x.sock")
     async with server:
-        with pytest.raises(HostUnreachable, match="within"):
+        with pytest.raises(ProcessAway, match="within"):
             await SignerClient(tmp_path / "x.sock").grant("alice", Secret("x"), "key", SOURCE)
         await asyncio.wait_for(left.wait(), 5)

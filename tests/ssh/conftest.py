@@ -38,6 +38,7 @@ class Source:
     def __init__(self, ca: asyncssh.SSHKey) -> None:
         self.ca = ca
         self.key = asyncssh.generate_private_key("ssh-ed25519")
+        self.pair: asyncssh.SSHKeyPair | None = None
         self.asked: list[tuple[str, Profile]] = []
         self.lifetime_s = 600
         self.principal = ""
@@ -59,7 +60,7 @@ class Source:
             permit_x11_forwarding=False,
             permit_user_rc=False,
         )
-        return Credential(self.key, certificate, valid_before)
+        return Credential(self.pair or self.key, certificate, valid_before)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from support.demo import Demo
 
@@ -10,11 +12,28 @@ _FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z/:]*)=(\S*)")
 
 
 def jobs_of(demo: Demo, user: str) -> dict[str, str]:
-    """Ids of a user's unfinished jobs, by the job's name."""
+    """Ids of a user's unfinished jobs, by the job's name without the server's id at its end.
+
+    Raises:
+        AssertionError: A server has two jobs.
+    """
     # %j is what hpchub named the job: a slug, so a row cannot be forged here.
     rows = demo.exec("ctl", ["squeue", "--noheader", "--format=%u %j %i"], check=True).stdout
     found = [row.split() for row in rows.splitlines()]
-    return {name: job_id for owner, name, job_id in found if owner == user}
+    jobs = [(name.rpartition("-")[0], job_id) for owner, name, job_id in found if owner == user]
+    assert len(dict(jobs)) == len(jobs), jobs
+    return dict(jobs)
+
+
+@contextmanager
+def partition_state(demo: Demo, name: str, state: str) -> Iterator[None]:
+    """A partition in another state, and up again afterwards."""
+    change = ["scontrol", "update", f"PartitionName={name}"]
+    demo.exec("ctl", [*change, f"State={state}"], check=True)
+    try:
+        yield
+    finally:
+        demo.exec("ctl", [*change, "State=UP"], check=True)
 
 
 def job_id_of(demo: Demo, user: str, server_name: str = "") -> str:

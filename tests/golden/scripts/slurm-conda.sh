@@ -1,5 +1,5 @@
 #!/bin/bash -l
-#SBATCH --job-name=hpchub
+#SBATCH --job-name=hpchub-9f3a
 #SBATCH --partition=cpu
 #SBATCH --account=physics
 #SBATCH --time=01:30:00

@@ -1,5 +1,5 @@
 #!/bin/bash -l
-#SBATCH --job-name=hpchub-deep-learning
+#SBATCH --job-name=hpchub-deep-learning-9f3a
 #SBATCH --partition=cpu
 #SBATCH --time=01:30:00
 #SBATCH --nodes=1
