@@ -42,6 +42,7 @@ async def _serve(settings: BridgeSettings) -> None:
     clusters = load_clusters(settings.clusters)
     agent = KeyAgent(settings.agent_socket)
     store = Store(settings.database, await Seal.of(agent))
+    store.claim()
     await asyncio.to_thread(store.upgrade)
     done = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -6,9 +6,10 @@ is in no file (`seal`). The methods block; the service calls them in a thread.
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alembic import command
 from alembic.config import Config
@@ -112,10 +113,31 @@ class Store:
     def __init__(self, url: str, seal: Seal) -> None:
         """ConfigError where the URL names a database whose driver is not installed."""
         self._seal = seal
+        self._claim: IO[str] | None = None
         try:
             self._engine = create_engine(url)
         except (SQLAlchemyError, ImportError) as error:
             raise _unusable(make_url(url), error) from error
+
+    def claim(self) -> None:
+        """Keep every other bridge of this machine away from an SQLite file, until `close` or our end.
+
+        Raises:
+            ConfigError: Another bridge has it.
+        """
+        path = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or not path or path == ":memory:":
+            return
+        try:
+            claim = open(f"{path}.lock", "a")  # noqa: PTH123, SIM115  it stays open for as long as we run
+        except OSError as error:
+            raise _unusable(self._engine.url, error) from error
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            claim.close()
+            raise _unusable(self._engine.url, "another bridge is using it") from error
+        self._claim = claim
 
     def upgrade(self) -> None:
         """Bring the schema up to date; a new database gets all of it.
@@ -177,8 +199,10 @@ class Store:
         ]
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back, and the claim."""
         self._engine.dispose()
+        if self._claim is not None:
+            self._claim.close()
 
     def _row(self, record: ServerRecord) -> dict[str, Any]:
         row = {name.name: getattr(record, name.name) for name in fields(record)}
@@ -190,6 +214,6 @@ class Store:
         return ServerRecord(**{**row, "phase": Phase(row["phase"]), "environ": environ})
 
 
-def _unusable(url: URL, error: Exception) -> ConfigError:
+def _unusable(url: URL, error: Exception | str) -> ConfigError:
     reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
     return ConfigError(f"The database {url.render_as_string(hide_password=True)} cannot be used: {reason}.")

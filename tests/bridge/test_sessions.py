@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -140,7 +141,55 @@ async def test_the_ceiling(sessions: Sessions, counting: Counting, clock: Clock,
         await sessions.credential("alice", Profile.CONTROL)
     with pytest.raises(NotAllowed):
         sessions.expires_at("alice")
-    assert counting.minted == 1 and not sessions._sessions
+    assert counting.minted == 1 and sessions.users() == []
+
+
+async def test_a_clock_that_jumps(sessions: Sessions, clock: Clock, login: Login) -> None:
+    """A day ahead nobody has a session; set right again, everybody has theirs, and it mints."""
+    await login.open(sessions, "alice")
+    clock.ahead = 86400
+    with pytest.raises(NotAllowed):
+        sessions.expires_at("alice")
+    clock.ahead = 0
+    await sessions.credential("alice", Profile.TUNNEL)
+    clock.ahead = -86400
+    await sessions.credential("alice", Profile.CONTROL)
+
+
+async def test_the_next_bridge_has_the_sessions(
+    sessions: Sessions, counting: Counting, agent: KeyAgent, store: Store, login: Login
+) -> None:
+    """As long as the agent holds the key: it mints for it, and lists who has one."""
+    expires_at = await login.open(sessions, "alice")
+    await login.open(sessions, "bob")
+    await login.open(sessions, "user1")
+    await sessions.close("bob")
+    await agent.remove(sessions._sessions["user1"].public_key)
+
+    after = Sessions(counting, agent, store)
+    await after.restore()
+    assert after.users() == ["alice"] and after.expires_at("alice") == expires_at
+    credential = await after.credential("alice", Profile.TUNNEL)
+    assert credential.certificate.key.public_data in await agent.held()
+
+
+async def test_after_the_ceiling_there_is_nothing_to_restore(
+    sessions: Sessions, counting: Counting, clock: Clock, agent: KeyAgent, store: Store, login: Login
+) -> None:
+    """A session that is over is over for the next bridge too."""
+    expires_at = await login.open(sessions, "alice")
+    clock.ahead = expires_at - time.time() + 1
+    after = Sessions(counting, agent, store, now=clock)
+    await after.restore()
+    assert after.users() == []
+
+
+async def test_no_agent(counting: Counting, store: Store, login: Login, short_dir: Path) -> None:
+    """A login fails as one that may pass, and leaves no session behind."""
+    sessions = Sessions(counting, KeyAgent(short_dir / "nobody.sock"), store)
+    with pytest.raises(ProcessAway, match="key agent"):
+        await login.open(sessions, "alice")
+    assert sessions.users() == [] and store.sessions() == []
 
 
 async def test_close(sessions: Sessions, login: Login) -> None:

@@ -87,6 +87,30 @@ def test_a_database_that_cannot_be_used(url: str, seal: Seal) -> None:
     assert "canary" not in str(caught.value) and url.partition(":")[0] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content", [b"canary, and no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
+)
+def test_a_corrupt_file_is_refused(content: bytes, seal: Seal, tmp_path: Path) -> None:
+    """It is named, and left as it is for whoever looks into it."""
+    path = tmp_path / "corrupt.db"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"corrupt\.db cannot be used"):
+        Store(f"sqlite:///{path}", seal).upgrade()
+    assert path.read_bytes() == content
+
+
+def test_two_bridges_on_one_file(store: Store, seal: Seal, tmp_path: Path) -> None:
+    """The second is refused, wherever else it runs; when the first has ended it may."""
+    url = f"sqlite:///{tmp_path}/bridge.db"
+    store.claim()
+    second = Store(url, seal)
+    with pytest.raises(ConfigError, match="another bridge is using it"):
+        second.claim()
+    store.close()
+    second.claim()
+    second.close()
+
+
 def test_a_newer_schema_is_refused(store: Store, tmp_path: Path) -> None:
     """A bridge that was set back a version says so, and touches nothing."""
     engine = create_engine(f"sqlite:///{tmp_path}/bridge.db")
