@@ -37,7 +37,8 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import AccountProblem, HostUnreachable, HpchubError, NotAllowed, NotListening
 from support import require
 
-UID = 48219
+# Its own for each run: two runs side by side must not see each other.
+UID = 5_000_000 + os.getpid()
 ID = "0123456789abcdef" * 2
 
 

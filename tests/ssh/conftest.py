@@ -28,7 +28,8 @@ from hpchub.ssh.credentials import Credential
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.pool import Pool
 
-USER, UID = "river.b-2", 48213
+# The uid is its own for each run: two runs side by side must not see each other.
+USER, UID = "river.b-2", 10_000_000 + os.getpid()
 QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=0.3, keepalive_tries=2)
 
 
