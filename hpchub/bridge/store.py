@@ -139,8 +139,8 @@ class Store:
             raise _unusable(self._engine.url, "another bridge is using it") from error
         self._claim = claim
 
-    def upgrade(self) -> None:
-        """Bring the schema up to date; a new database gets all of it.
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema up to a revision of `migrations`; a new database gets all of it.
 
         Raises:
             ConfigError: The database cannot be used.
@@ -150,7 +150,7 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
         except (SQLAlchemyError, CommandError) as error:
             raise _unusable(self._engine.url, error) from error
 

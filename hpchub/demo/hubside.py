@@ -89,7 +89,7 @@ class HubSide:
         say("signer: checks passwords, signs certificates")
         agent = self.sockets / "agent.sock"
         start("agent", "ssh-agent", "-D", "-a", str(agent), stale=agent)
-        _wait(processes, "agent", agent.is_socket, 20)
+        _wait(processes, "agent", lambda: _listens(agent), 20)
         bridge = (*_HPCHUB, "bridge", "--config", str(self.layout.hub / "bridge.toml"))
         start("bridge", *hosts[HUB].enter(bridge))
         _wait_for_socket(processes, "bridge", self.sockets / "bridge.sock")
@@ -204,6 +204,11 @@ def _wait_for_hub(processes: Processes, port: int) -> None:
         return _answers(http.client.HTTPConnection("127.0.0.1", port, timeout=5), "/hub/api/")
 
     _wait(processes, "jupyterhub", ready, 60)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _answers(connection: http.client.HTTPConnection, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as socketlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -75,12 +76,17 @@ def clusters(tmp_path: Path) -> dict[str, Cluster]:
     return load_clusters(tmp_path / "clusters.d")
 
 
+def _listens(path: Path) -> bool:
+    with socketlib.socket(socketlib.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def an_agent(socket: Path) -> Iterator[KeyAgent]:
     """A real ssh-agent, and no other one's keys."""
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
-        while not socket.is_socket():
+        while not _listens(socket):
             assert process.poll() is None
             time.sleep(0.005)
         yield KeyAgent(socket)

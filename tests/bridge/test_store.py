@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, insert, text
 
 from hpchub.bridge.seal import Seal
 from hpchub.bridge.store import ServerRecord, SessionRecord, Store, metadata, servers, sessions
@@ -44,6 +44,20 @@ def test_the_migrations_make_what_the_code_expects(tmp_path: Path, seal: Seal) -
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_rows_of_the_first_schema_come_along(tmp_path: Path, seal: Seal) -> None:
+    """An upgrade forgets no server: what the first version wrote is read by this one."""
+    url = f"sqlite:///{tmp_path}/old.db"
+    store = Store(url, seal)
+    store.upgrade("0001")
+    old = record(job_id="42", phase=Phase.READY, handed_over=True)
+    values = {name.name: getattr(old, name.name) for name in fields(old) if name.name != "environ"}
+    with store._engine.begin() as connection:
+        connection.execute(insert(servers).values(**values))
+    store.upgrade()
+    assert store.unfinished() == [old]
+    store.close()
 
 
 def test_columns_and_record_are_the_same() -> None:

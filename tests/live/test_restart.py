@@ -28,11 +28,11 @@ def _pid(demo: Demo, name: str) -> int:
     return int(next(row["pid"] for row in reversed(rows) if row["name"] == name))
 
 
-def _kill(demo: Demo, *names: str) -> None:
-    """Kill processes of the hub side by their ids, at once; return when new ones have been started."""
+def _kill(demo: Demo, *names: str, number: signal.Signals = signal.SIGKILL) -> None:
+    """End processes of the hub side by their ids, at once; return when new ones have been started."""
     before = {name: _pid(demo, name) for name in names}
     for pid in before.values():
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     until(lambda: all(_pid(demo, name) != before[name] for name in names), f"{names} were started again")
 
 
@@ -113,6 +113,14 @@ def test_the_signer(demo: Demo, crowd: Crowd) -> None:
     crowd.has_lost_nothing()
     with HubSession(demo.url) as again:
         until(lambda: again.submit_login("alice", demo.users["alice"], to="/hub/home").ok, "alice can log in")
+
+
+def test_an_upgrade(demo: Demo, crowd: Crowd) -> None:
+    """Each process ends as an orderly restart has it, in the order of docs/howto/upgrade.md."""
+    for name in ("signer", "bridge", "jupyterhub", "proxy"):
+        _kill(demo, name, number=signal.SIGTERM)
+    until(lambda: _hub_answers(demo), "the hub answers")
+    crowd.has_lost_nothing()
 
 
 def test_all_at_once(demo: Demo, crowd: Crowd) -> None:
