@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 
 import asyncssh
 
@@ -79,8 +80,9 @@ class InJob(InFolder):
     async def submit(self) -> None:
         """Make the folder and submit the job; its id is in the record when this returns."""
         script = await self.make_folder()
-        result = await self.run(self._scheduler.submit_command(script))
-        self.record.job_id = self._scheduler.parse_submit(result)
+        with self.progress.meter.step("submit"), self._query("submit"):
+            result = await self.run(self._scheduler.submit_command(script))
+            self.record.job_id = self._scheduler.parse_submit(result)
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def until_running(self) -> None:
@@ -143,8 +145,9 @@ class InJob(InFolder):
             return
         deadline = time.monotonic() + _CANCEL_LIMIT_S
         while True:
-            result = await self.run(self._scheduler.cancel_command([self._job_id]))
-            self._scheduler.parse_cancel(result)
+            with self._query("cancel"):
+                result = await self.run(self._scheduler.cancel_command([self._job_id]))
+                self._scheduler.parse_cancel(result)
             for _ in range(20):
                 status = await self._ask()
                 self.record.native_state = status.native or self.record.native_state
@@ -164,6 +167,9 @@ class InJob(InFolder):
             self._keys = InnerKeys(host, new_keys().client)
             await self.add_files({"authorized_keys": authorized_keys(self._keys.client)})
         return self._keys
+
+    def _query(self, kind: str) -> AbstractContextManager[None]:
+        return self._watcher.metrics.query(self.cluster.name, kind)
 
     async def _ask(self) -> JobStatus:
         answers = await self._watcher.ask(self.record.user, self.cluster.name, [self._job_id])

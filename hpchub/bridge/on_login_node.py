@@ -26,7 +26,8 @@ class OnLoginNode(InFolder):
     async def submit(self) -> None:
         """Make the folder and start the script; it runs on when this returns."""
         await self.make_folder()
-        result = await self.run(start_on_login_node_command(self.record.folder))
+        with self.progress.meter.step("submit"):
+            result = await self.run(start_on_login_node_command(self.record.folder))
         if result.exit_code:
             raise await self.failure(f"The server could not be started on {self.record.login_node}.")
         self.record.node = self.record.login_node

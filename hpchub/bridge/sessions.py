@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest, NotAllowed
@@ -41,8 +42,15 @@ class _Session:
 class Sessions:
     """Sessions by user. Implements the pool's `CredentialSource`."""
 
-    def __init__(self, signer: SignerClient, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        signer: SignerClient,
+        *,
+        now: Callable[[], float] = time.time,
+        metrics: BridgeMetrics | None = None,
+    ) -> None:
         self._signer = signer
+        self._metrics = metrics or BridgeMetrics()
         self._now = now
         self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
         self._sessions: dict[str, _Session] = {}
@@ -81,6 +89,11 @@ class Sessions:
         """When a user's session ends, in Unix seconds. NotAllowed where there is none."""
         return self._session(user).expires_at
 
+    def live(self) -> int:
+        """How many people have a session."""
+        now = self._now()
+        return sum(session.expires_at > now for session in self._sessions.values())
+
     def close(self, user: str) -> None:
         """End a session. Connections it opened stay: running servers need them."""
         self._sessions.pop(user, None)
@@ -109,7 +122,8 @@ class Sessions:
 
     async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
         public_key = session.key.export_public_key().decode().strip()
-        minted = await self._signer.certificate(session.grant, public_key, profile)
+        with self._metrics.minting():
+            minted = await self._signer.certificate(session.grant, public_key, profile)
         certificate = asyncssh.import_certificate(minted.certificate)
         if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")

@@ -126,6 +126,14 @@ class Store:
             rows = connection.execute(select(servers).where(servers.c.id == server_id)).mappings()
             return next(iter(_records(rows)), None)
 
+    def check(self) -> None:
+        """Return where the database answers; ConfigError where it does not."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(select(servers.c.id).limit(1))
+        except SQLAlchemyError as error:
+            raise _unusable(self._engine.url, error) from error
+
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()

@@ -140,7 +140,9 @@ class HpchubSpawner(Spawner):
             await self._patiently(self._stop_once, patience_s)
         except HpchubError as error:
             # JupyterHub counts a failed stop and drops the error.
-            self.log.error("server.stop_failed server=%s error=%s", self._log_name, error)
+            self.log.error(
+                "server.stop_failed id=%s server=%s error=%s", self.server_id, self._log_name, error
+            )
             raise
 
     async def poll(self) -> int | None:
@@ -154,7 +156,12 @@ class HpchubSpawner(Spawner):
         except InvalidRequest:
             return 0  # there never was such a server, says the bridge
         except HpchubError as error:
-            self.log.warning("server.poll_unavailable server=%s error=%s", self._log_name, error.message)
+            self.log.warning(
+                "server.poll_unavailable id=%s server=%s error=%s",
+                self.server_id,
+                self._log_name,
+                error.message,
+            )
             return None
         if view.phase is not Phase.ENDED:
             return None
@@ -219,6 +226,7 @@ class HpchubSpawner(Spawner):
             self._may_live = False
             raise
         self.server_id = view.id
+        self.log.info("server.begun id=%s server=%s", self.server_id, self._log_name)
         self._begun.set()
 
     async def _until_up(self) -> ServerView:
@@ -252,7 +260,9 @@ class HpchubSpawner(Spawner):
             except RemoteError as error:
                 if not error.retryable or time.monotonic() >= deadline:
                     raise
-                self.log.warning("server.delayed server=%s error=%s", self._log_name, error.message)
+                self.log.warning(
+                    "server.delayed id=%s server=%s error=%s", self.server_id, self._log_name, error.message
+                )
             await asyncio.sleep(_PAUSE_S)
 
     async def _stop_once(self) -> None:
