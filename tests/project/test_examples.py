@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hpchub.bridge import settings as bridge_settings
 from hpchub.cli import main
 from hpchub.core.cluster import Attach, Container
 from hpchub.core.cluster_file import load_clusters
+from hpchub.local_api.metrics import LoopbackAddress
 from hpchub.signer import settings as signer_settings
 from support.tree import ROOT
 
@@ -88,13 +90,14 @@ def test_the_signers_other_proof_is_accepted(tmp_path: Path) -> None:
     assert settings.proof.service == "hpchub"
 
 
-def test_the_bridges_commented_socket_is_its_default(tmp_path: Path) -> None:
-    """A comment that shows a default shows the true one."""
+def test_the_bridges_commented_keys_are_accepted(tmp_path: Path) -> None:
+    """They show the true defaults, and how metrics are switched on."""
     text = (EXAMPLES / "bridge.toml").read_text()
     (tmp_path / "bridge.toml").write_text(_uncommented(text))
-    assert bridge_settings.load_settings(tmp_path / "bridge.toml") == bridge_settings.load_settings(
-        EXAMPLES / "bridge.toml"
-    )
+    settings = bridge_settings.load_settings(tmp_path / "bridge.toml")
+    assert settings.metrics_listen == LoopbackAddress("127.0.0.1", 9101)
+    as_it_is = bridge_settings.load_settings(EXAMPLES / "bridge.toml")
+    assert replace(settings, metrics_listen=None) == as_it_is
 
 
 def test_jupyterhub_knows_every_setting() -> None:
