@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hpchub.bridge.metrics import Census
 from hpchub.bridge.store import ServerRecord, Store
@@ -42,13 +42,19 @@ async def missing_parts(
 
 
 def take_census(
+    clusters: Iterable[str],
     servers: Sequence[ServerRecord],
     tunnels: Sequence[str],
     connections: Sequence[ConnectionView],
     logins: int,
 ) -> Census:
-    """Counts of what there is. `tunnels` are ids of servers."""
+    """Counts of what there is. `tunnels` are ids of servers.
+
+    A cluster without a tunnel counts 0, so that an alert can tell it from one that is not there.
+    """
     open_tunnels = set(tunnels)
+    tunnels_by_cluster = Counter({(name,): 0 for name in clusters})
+    tunnels_by_cluster.update((one.cluster,) for one in servers if one.id in open_tunnels)
     sessions: Counter[tuple[str, str, str]] = Counter()
     for one in connections:
         sessions[one.cluster, one.node, one.use] += one.sessions
@@ -56,7 +62,7 @@ def take_census(
         servers=Counter(
             (one.cluster, str(one.options.get("placement", "")), one.phase.value) for one in servers
         ),
-        tunnels=Counter((one.cluster,) for one in servers if one.id in open_tunnels),
+        tunnels=tunnels_by_cluster,
         connections=Counter((one.cluster, one.node, one.use) for one in connections),
         sessions=sessions,
         logins=logins,

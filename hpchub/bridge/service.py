@@ -197,7 +197,9 @@ class Service:
         )
 
     def _census(self) -> Census:
-        return take_census(self.servers(), self.tunnels(), self.connections(), self.sessions.live())
+        return take_census(
+            self._clusters, self.servers(), self.tunnels(), self.connections(), self.sessions.live()
+        )
 
     def _refuse_when_closing(self) -> None:
         if self._closing:

@@ -24,7 +24,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.cluster import Cluster, LoginNode
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.server import ConnectionView
-from hpchub.errors import HostUnreachable, InvalidRequest
+from hpchub.errors import HostKeyMismatch, HostUnreachable, InvalidRequest
 from hpchub.ssh import connect, runner
 from hpchub.ssh.credentials import CredentialSource
 from hpchub.ssh.failures import reason, unreachable
@@ -338,6 +338,9 @@ class Pool:
         state = self._node(key.cluster, node.name)
         try:
             connection = await self._log_in(key, node, state)
+        except HostKeyMismatch as error:
+            state.failed_at, state.why = time.monotonic(), reason(error)
+            raise
         except HostUnreachable as error:
             state.failed_at = time.monotonic()
             state.why = reason(error)

@@ -131,7 +131,8 @@ async def test_a_servers_life_in_numbers(bridge: Bridge, slurm: FakeSlurm) -> No
     assert not any("alice" in key or view.id in key or view.job_id in key for key in numbers)
     await bridge.client.stop(view.id)
     after = await scrape(bridge)
-    assert not any(key[0] in {"hpchub_tunnels", "hpchub_servers"} for key in after)
+    assert after["hpchub_tunnels", "alpha"] == after["hpchub_tunnels", "beta"] == 0
+    assert not any(key[0] == "hpchub_servers" for key in after)
 
 
 async def test_everybodys_servers_and_connections(bridge: Bridge, slurm: FakeSlurm) -> None:  # noqa: F811

@@ -44,6 +44,7 @@ async def test_handshakes_by_result(fake_node: Starter, pool_for: PoolFor) -> No
         with pytest.raises(HostKeyMismatch):
             await pool.run(USER, "alpha", TRUE)
         assert handshakes(pool) == {"HostKeyMismatch": 1}
+        assert "host key" in pool.unreachable("alpha", 600)["login1"]
 
 
 async def test_what_is_unreachable(fake_node: Starter, pool_for: PoolFor) -> None:
