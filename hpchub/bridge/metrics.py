@@ -138,7 +138,7 @@ class ServerMeter:
         self._metrics = metrics
         self._where = (record.cluster, str(record.options.get("placement", "")))
         self._created_at = record.created_at
-        self._starting = record.phase is not Phase.READY
+        self._starting = record.phase not in {Phase.READY, Phase.STOPPING}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
