@@ -43,7 +43,8 @@ class Record:
     """One attempt. `user` is what was typed, or the account once it is proven; `reason` is the true one.
 
     `source` is the browser's address as the hub saw it. `serial` is decimal text: as a JSON number it
-    would lose digits in tools that read numbers as doubles. `grant_id` joins certificates to a login.
+    would lose digits in tools that read numbers as doubles. `grant_id` joins certificates to a login,
+    and `server_id`, where the bridge asked for a server's sake, to that server in the other logs.
     """
 
     event: Event
@@ -57,6 +58,7 @@ class Record:
     key_id: str = ""
     fingerprint: str = ""
     grant_id: str = ""
+    server_id: str = ""
 
 
 _GRANTED = {"properties": {"outcome": {"const": Outcome.GRANTED.value}}}
@@ -89,6 +91,7 @@ SCHEMA = {
         "key_id": {"type": "string", "pattern": r"^[A-Za-z0-9._:=@-]{0,128}$"},
         "fingerprint": {"type": "string", "pattern": r"^(?:SHA256:[A-Za-z0-9+/]{43})?$"},
         "grant_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
+        "server_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
     },
     "allOf": [
         {

@@ -89,7 +89,7 @@ def test_no_field_could_hold_a_secret_by_name() -> None:
     assert SCHEMA["additionalProperties"] is False
     assert {field.name for field in fields(Record)} == {
         "event", "outcome", "reason", "user", "factor", "source",
-        "profile", "serial", "key_id", "fingerprint", "grant_id",
+        "profile", "serial", "key_id", "fingerprint", "grant_id", "server_id",
     }  # fmt: skip
 
 

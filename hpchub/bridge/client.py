@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
-from hpchub.core.server import Event, ServerView
+from hpchub.core.server import ConnectionView, Event, ServerView
 from hpchub.local_api.client import call
 
 # Stopping waits for the job to be gone, which may take its scheduler's kill time.
@@ -83,10 +83,20 @@ class BridgeClient:
         """End a server; returns once its job or process is gone."""
         return ServerView.from_dict(await self._call("DELETE", f"servers/{_quote(server_id)}"))
 
-    async def servers(self, user: str) -> list[ServerView]:
-        """The user's servers that have not ended."""
-        body = await self._call("GET", f"servers?user={_quote(user)}")
+    async def servers(self, user: str | None = None) -> list[ServerView]:
+        """The user's servers that have not ended, or everybody's."""
+        of = "" if user is None else f"?user={_quote(user)}"
+        body = await self._call("GET", f"servers{of}")
         return [ServerView.from_dict(row) for row in body["servers"]]
+
+    async def connections(self) -> tuple[list[ConnectionView], frozenset[str]]:
+        """The open connections to login nodes, and the ids of the servers whose tunnel is open."""
+        body = await self._call("GET", "connections")
+        return [ConnectionView(**row) for row in body["connections"]], frozenset(body["tunnels"])
+
+    async def ready(self) -> None:
+        """Return where the bridge could start a server; RemoteError with what is missing otherwise."""
+        await self._call("GET", "ready")
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return await call(self._socket, "bridge", method, f"/v1/{path}", body, timeout_s=_TIMEOUT_S)

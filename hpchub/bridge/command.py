@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 from pathlib import Path
@@ -15,7 +14,9 @@ from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings, load_settings
 from hpchub.bridge.store import Store
 from hpchub.core.cluster_file import load_clusters
+from hpchub.local_api.metrics import serving_metrics
 from hpchub.local_api.server import listening
+from hpchub.logs import configure_logging
 from hpchub.memory import forbid_dumps
 from hpchub.private_files import make_private_folder
 from hpchub.ssh.key_agent import KeyAgent
@@ -29,10 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Servers run on without us."""
     forbid_dumps()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("asyncssh").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    asyncio.run(_serve(load_settings(args.config)))
+    settings = load_settings(args.config)
+    configure_logging(settings.log_format)
+    asyncio.run(_serve(settings))
     return 0
 
 
@@ -50,6 +50,10 @@ async def _serve(settings: BridgeSettings) -> None:
         loop.add_signal_handler(number, done.set)
     service = Service(settings, clusters, store, agent)
     # The socket first: a second bridge is refused before it could touch what the first one holds.
-    async with listening(make_bridge_app(service), settings.socket), service:
+    async with (
+        listening(make_bridge_app(service), settings.socket),
+        serving_metrics(settings.metrics_listen, service.metrics.registry),
+        service,
+    ):
         await done.wait()
     store.close()

@@ -69,7 +69,8 @@ class InFolder:
             AccountProblem: The home is missing, full or not writable.
         """
         user = self.record.user
-        self.record.login_node = await self.pool.node_of(user, self.cluster.name)
+        with self.progress.meter.step("connect"):
+            self.record.login_node = await self.pool.node_of(user, self.cluster.name)
         files = {LAUNCHER_NAME: launcher_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 
 import asyncssh
 
@@ -85,13 +86,15 @@ class InJob(InFolder):
         None is submitted twice: a job whose id was lost, with the bridge that had submitted it or with
         the connection on which sbatch was to answer, is found by its name.
         """
-        self.record.job_id = (await self._find_lost_patiently() if again else "") or await self._submit()
+        with self.progress.meter.step("submit"):
+            self.record.job_id = (await self._find_lost_patiently() if again else "") or await self._submit()
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def _submit(self) -> str:
         command = self._scheduler.submit_command(self.script())
         try:
-            return self._scheduler.parse_submit(await self.run(command))
+            with self._query("submit"):
+                return self._scheduler.parse_submit(await self.run(command))
         except RemoteError as error:
             if isinstance(error, SchedulerUnavailable) and error.retryable:
                 raise  # the scheduler itself said that it took nothing
@@ -116,7 +119,8 @@ class InJob(InFolder):
     async def _find_lost(self) -> str:
         """The id of the job that bears our name; empty where there is none."""
         name = job_name(self.record.server_name, self.record.id)
-        ids = self._scheduler.parse_lookup(await self.run(self._scheduler.lookup_command(name)))
+        with self._query("lookup"):
+            ids = self._scheduler.parse_lookup(await self.run(self._scheduler.lookup_command(name)))
         if not ids:
             result = await self.run(self._scheduler.history_lookup_command(name))
             ids = self._scheduler.parse_history_lookup(result)
@@ -184,8 +188,9 @@ class InJob(InFolder):
             return
         deadline = time.monotonic() + _CANCEL_LIMIT_S
         while True:
-            result = await self.run(self._scheduler.cancel_command([self._job_id]))
-            self._scheduler.parse_cancel(result)
+            with self._query("cancel"):
+                result = await self.run(self._scheduler.cancel_command([self._job_id]))
+                self._scheduler.parse_cancel(result)
             for _ in range(20):
                 status = await self._ask()
                 self.record.native_state = status.native or self.record.native_state
@@ -206,6 +211,9 @@ class InJob(InFolder):
             await self.add_files({"authorized_keys": authorized_keys(keys.client)})
             self._keys = keys
         return self._keys
+
+    def _query(self, kind: str) -> AbstractContextManager[None]:
+        return self._watcher.metrics.query(self.cluster.name, kind)
 
     async def _ask(self) -> JobStatus:
         answers = await self._watcher.ask(self.record.user, self.cluster.name, [self._job_id])

@@ -22,6 +22,7 @@ from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
+from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
 
@@ -57,6 +58,7 @@ class ServerLife:
         self.progress = progress
         self.local_socket = local_socket
         self.ended = asyncio.Event()
+        self.tunnel_open = False
         self.ended_at = 0.0
         self._place = place
         self._store = store
@@ -76,7 +78,8 @@ class ServerLife:
         """Start living, in a task of its own; once is enough."""
         if self._main is not None:
             return
-        self._main = asyncio.create_task(self._run(), name=f"server {self.record.id}")
+        with correlated(self.record.id):
+            self._main = asyncio.create_task(self._run(), name=f"server {self.record.id}")
 
     async def stop(self) -> None:
         """End the server and return once it is gone. RemoteError where the cluster cannot be told."""
@@ -153,7 +156,8 @@ class ServerLife:
             await self._save()
             self._submitted.set()
         if not self.record.handed_over:
-            await self._place.until_running()
+            with self.progress.meter.step("queue"):
+                await self._place.until_running()
             self.progress.tell(Phase.STARTING, f"Running on {self.record.node}: connecting to it")
             await self._save()
         return await self._keep()
@@ -192,17 +196,22 @@ class ServerLife:
     async def _attached(self, start_by: float) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
         """The tunnel, both ways, with a notebook that answers at its end."""
         async with AsyncExitStack() as stack:
-            attachment = await self._place.attach()
+            with self.progress.meter.step("attach"):
+                attachment = await self._place.attach()
             stack.push_async_callback(attachment.close)
-            heartbeat = await self._until_handed_over(attachment)
+            with self.progress.meter.step("start"):
+                heartbeat = await self._until_handed_over(attachment)
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
             # JupyterHub 6.1 appends the port to a unix socket's URL, and the proxy looks there.
             alias.symlink_to(self.local_socket.name)
             stack.callback(alias.unlink, missing_ok=True)
-            await self._until_ready(attachment, heartbeat, start_by)
-            self._was_ready = True
+            with self.progress.meter.step("ready"):
+                await self._until_ready(attachment, heartbeat, start_by)
+            self._was_ready = self.tunnel_open = True
+            stack.callback(setattr, self, "tunnel_open", False)
+            self.progress.meter.ready()
             self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
             await self._save()
             yield attachment, heartbeat
@@ -298,6 +307,7 @@ class ServerLife:
         self.record.native_state = verdict.native_state
         if verdict.error is not None:
             self.record.error = to_wire(verdict.error)
+            self.progress.meter.failed(verdict.error)
         if self.record.folder:
             with suppress(HpchubError):  # what stays behind costs a little room, and holds no token
                 await self._place.clean_up(keep_log=verdict.error is not None)

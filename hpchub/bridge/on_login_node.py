@@ -25,7 +25,8 @@ class OnLoginNode(InFolder):
 
     async def submit(self, *, again: bool) -> None:
         """Start the script, unless it was started; it runs on when this returns."""
-        result = await self.run(start_on_login_node_command(self.record.folder))
+        with self.progress.meter.step("submit"):
+            result = await self.run(start_on_login_node_command(self.record.folder))
         if result.exit_code:
             raise await self.failure(f"The server could not be started on {self.record.login_node}.")
         self.record.node = self.record.login_node

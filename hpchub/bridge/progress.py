@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from hpchub.bridge.metrics import BridgeMetrics, ServerMeter
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Event, Phase
 
@@ -30,8 +31,9 @@ _LONGEST_MESSAGE = 500
 class Progress:
     """A server's phase, its events so far, and a way to wait for the next."""
 
-    def __init__(self, record: ServerRecord) -> None:
+    def __init__(self, record: ServerRecord, metrics: BridgeMetrics | None = None) -> None:
         self._record = record
+        self.meter = ServerMeter(metrics or BridgeMetrics(), record)
         self.events: list[Event] = []
         self._news = asyncio.Event()
         self._held_back: tuple[Phase, str] | None = None

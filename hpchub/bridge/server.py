@@ -11,7 +11,8 @@ from hpchub.bridge.service import Service
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
-from hpchub.local_api.server import make_app, read_object
+from hpchub.local_api.metrics import metrics_handler
+from hpchub.local_api.server import make_app, read_object, readiness
 
 # An environment of a few hundred variables; anything near this is no notebook's.
 _LARGEST_BODY = 1024**2
@@ -25,6 +26,9 @@ def make_bridge_app(service: Service) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/health", api.health),
+            web.get("/v1/ready", api.ready),
+            web.get("/v1/metrics", metrics_handler(service.metrics.registry)),
+            web.get("/v1/connections", api.connections),
             web.post("/v1/keys", api.new_key),
             web.put("/v1/sessions/{user}", api.open_session),
             web.get("/v1/sessions/{user}", api.session),
@@ -46,6 +50,13 @@ class _Api:
 
     async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        return readiness("bridge", await self._service.missing())
+
+    async def connections(self, _request: web.Request) -> web.Response:
+        rows = [asdict(one) for one in self._service.connections()]
+        return web.json_response({"connections": rows, "tunnels": self._service.tunnels()})
 
     async def new_key(self, _request: web.Request) -> web.Response:
         key_id, public_key = self._service.sessions.new_key()
@@ -80,7 +91,8 @@ class _Api:
         return web.json_response(self._view(record))
 
     async def servers(self, request: web.Request) -> web.Response:
-        records = self._service.servers_of(request.query.get("user", ""))
+        user = request.query.get("user")
+        records = self._service.servers() if user is None else self._service.servers_of(user)
         return web.json_response({"servers": [self._view(record) for record in records]})
 
     async def server(self, request: web.Request) -> web.Response:

@@ -13,9 +13,11 @@ from typing import Any
 
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
+from hpchub.bridge.metrics import BridgeMetrics, Census
 from hpchub.bridge.on_login_node import OnLoginNode
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
+from hpchub.bridge.readiness import missing_parts, take_census
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import ServerRecord, Store
@@ -24,7 +26,7 @@ from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
-from hpchub.core.server import Phase, ServerView
+from hpchub.core.server import ConnectionView, Phase, ServerView
 from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
@@ -46,13 +48,15 @@ class Service:
         self, settings: BridgeSettings, clusters: Mapping[str, Cluster], store: Store, agent: KeyAgent
     ) -> None:
         self.settings = settings
-        self.sessions = Sessions(SignerClient(settings.signer_socket), agent, store)
+        self.metrics = BridgeMetrics(self._census)
+        self.signer = SignerClient(settings.signer_socket)
+        self.sessions = Sessions(self.signer, agent, store, metrics=self.metrics)
         self.lives: dict[str, ServerLife] = {}
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
-        self._pool = Pool(clusters, self.sessions)
-        self._watcher = Watcher(self._pool, self._schedulers)
+        self._pool = Pool(clusters, self.sessions, metrics=self.metrics.ssh)
+        self._watcher = Watcher(self._pool, self._schedulers, self.metrics)
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
@@ -101,8 +105,9 @@ class Service:
         self.sessions.expires_at(user)
         if not rows or time.monotonic() - kept_at > _ASSOCIATIONS_KEPT_S:
             scheduler = self._schedulers[cluster_name]
-            result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
-            rows = scheduler.parse_associations(result)
+            with self.metrics.query(cluster_name, "associations"):
+                result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
+                rows = scheduler.parse_associations(result)
             self._associations[user, cluster_name] = (time.monotonic(), rows)
         if not rows:
             raise AccountProblem(
@@ -167,11 +172,23 @@ class Service:
 
     def servers_of(self, user: str) -> list[ServerRecord]:
         """A user's servers that have not ended."""
-        return [
-            life.record
-            for life in self.lives.values()
-            if life.record.user == user and life.record.phase is not Phase.ENDED
-        ]
+        return [record for record in self.servers() if record.user == user]
+
+    def servers(self) -> list[ServerRecord]:
+        """Everybody's servers that have not ended."""
+        return [life.record for life in self.lives.values() if life.record.phase is not Phase.ENDED]
+
+    def connections(self) -> list[ConnectionView]:
+        """The open connections to login nodes."""
+        return self._pool.connections()
+
+    def tunnels(self) -> list[str]:
+        """Ids of the servers whose tunnel is open."""
+        return [server_id for server_id, life in self.lives.items() if life.tunnel_open]
+
+    async def missing(self) -> dict[str, str]:
+        """What keeps the bridge from starting servers, and why; empty where nothing does."""
+        return await missing_parts(self._store, self.signer, self._pool, list(self._clusters))
 
     def view(self, record: ServerRecord) -> ServerView:
         """A server as others see it: its socket only while it is ready."""
@@ -196,6 +213,11 @@ class Service:
         """Go on with the servers that waited for the user's session."""
         for record in self.servers_of(user):
             self.lives[record.id].begin()
+
+    def _census(self) -> Census:
+        return take_census(
+            self._clusters, self.servers(), self.tunnels(), self.connections(), len(self.sessions.users())
+        )
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
@@ -237,7 +259,7 @@ class Service:
     def _life(self, record: ServerRecord) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
-        progress = Progress(record)
+        progress = Progress(record, self.metrics)
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),

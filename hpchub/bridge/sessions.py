@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
@@ -52,11 +53,18 @@ class Sessions:
     """Sessions by user. Implements the pool's `CredentialSource`."""
 
     def __init__(
-        self, signer: SignerClient, agent: KeyAgent, store: Store, *, now: Callable[[], float] = time.time
+        self,
+        signer: SignerClient,
+        agent: KeyAgent,
+        store: Store,
+        *,
+        now: Callable[[], float] = time.time,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._signer = signer
         self._agent = agent
         self._store = store
+        self._metrics = metrics or BridgeMetrics()
         self._now = now
         self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
         self._sessions: dict[str, _Session] = {}
@@ -140,7 +148,8 @@ class Sessions:
         return session
 
     async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
-        minted = await self._signer.certificate(session.grant, _text(session.public_key), profile)
+        with self._metrics.minting():
+            minted = await self._signer.certificate(session.grant, _text(session.public_key), profile)
         certificate = asyncssh.import_certificate(minted.certificate)
         if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")

@@ -10,6 +10,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpchub.core.toml_table import Table, load_table
+from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
+from hpchub.logs import LogFormat
 
 # A unix socket's path holds 107 bytes (unix(7)); a server's adds `/s/` and 41 more.
 _LONGEST_RUNTIME_DIR = 60
@@ -26,6 +28,8 @@ class BridgeSettings:
     hub_socket: Path
     clusters: Path
     database: str = field(repr=False)  # may hold a password
+    metrics_listen: LoopbackAddress | None = None
+    log_format: LogFormat = LogFormat.TEXT
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -48,6 +52,8 @@ def load_settings(path: Path) -> BridgeSettings:
             hub_socket=folder / table.text("hub_socket"),
             clusters=folder / table.text("clusters"),
             database=table.text("database"),
+            metrics_listen=read_metrics_listen(table),
+            log_format=table.choice("log_format", LogFormat, LogFormat.TEXT),
         )
         try:
             make_url(settings.database or "sqlite://")

@@ -198,6 +198,14 @@ class Store:
             if (grant := self._seal.open(row["grant"]))
         ]
 
+    def check(self) -> None:
+        """Return where the database answers; ConfigError where it does not."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(select(servers.c.id).limit(1))
+        except SQLAlchemyError as error:
+            raise _unusable(self._engine.url, error) from error
+
     def close(self) -> None:
         """Give the connections back, and the claim."""
         self._engine.dispose()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.errors import HpchubError
 from hpchub.schedulers.base import Scheduler
@@ -50,7 +51,10 @@ class _Watch:
 class Watcher:
     """Delivers each waiting job's status, for as long as somebody listens."""
 
-    def __init__(self, pool: Pool, schedulers: Mapping[str, Scheduler]) -> None:
+    def __init__(
+        self, pool: Pool, schedulers: Mapping[str, Scheduler], metrics: BridgeMetrics | None = None
+    ) -> None:
+        self.metrics = metrics or BridgeMetrics()
         self._pool = pool
         self._schedulers = schedulers
         self._watches: dict[tuple[str, str], _Watch] = {}
@@ -129,15 +133,18 @@ class Watcher:
 
     async def _batch(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus | HpchubError]:
         scheduler = self._schedulers[cluster]
-        queued = scheduler.parse_status(await self._pool.run(user, cluster, scheduler.status_command(ids)))
+        with self.metrics.query(cluster, "status"):
+            result = await self._pool.run(user, cluster, scheduler.status_command(ids))
+            queued = scheduler.parse_status(result)
         answers: dict[JobId, JobStatus | HpchubError] = {
             job_id: queued[job_id] for job_id in ids if job_id in queued
         }
         missing = [job_id for job_id in ids if job_id not in queued]
         if missing:
             try:
-                result = await self._pool.run(user, cluster, scheduler.history_command(missing))
-                found = scheduler.parse_history(result)
+                with self.metrics.query(cluster, "history"):
+                    result = await self._pool.run(user, cluster, scheduler.history_command(missing))
+                    found = scheduler.parse_history(result)
             except HpchubError as error:  # the accounting is away, the queue is not
                 return answers | _failed(user, cluster, missing, error)
             unknown = JobStatus(state=JobState.UNKNOWN, native="", reason="")

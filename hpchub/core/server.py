@@ -77,3 +77,20 @@ class ServerView:
         """What `as_dict` wrote."""
         error = None if body["error"] is None else from_wire(body["error"])
         return cls(**{**body, "phase": Phase(body["phase"]), "error": error})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionView:
+    """An open SSH connection to a login node. `use` is commands, sessions or tunnels.
+
+    `sessions` are commands that run on it, `channels` what is forwarded through it; `idle_s` is 0
+    while either is in use.
+    """
+
+    user: str
+    cluster: str
+    node: str
+    use: str
+    sessions: int
+    channels: int
+    idle_s: float

@@ -57,8 +57,10 @@ def configure(
     # It looks for a queued one until that is ready; nobody's login should wait for that.
     c.JupyterHub.init_spawners_timeout = 1
     c.JupyterHub.template_paths = [str(page_templates())]
-    # Every link that fills the form would otherwise leave an error with a traceback in the log.
+    # What a cluster says must not be able to forge a line. And every link that fills the form would
+    # otherwise leave an error with a traceback in the log.
     c.JupyterHub.logging_config = {
+        "formatters": {"console": {"class": "hpchub.logs.TextFormatter"}},
         "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
         "handlers": {"console": {"filters": ["hpchub_links"]}},
     }

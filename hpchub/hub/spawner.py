@@ -150,7 +150,9 @@ class HpchubSpawner(Spawner):
             await self._patiently(self._stop_once, patience_s)
         except HpchubError as error:
             # JupyterHub counts a failed stop and drops the error.
-            self.log.error("server.stop_failed server=%s error=%s", self._log_name, error)
+            self.log.error(
+                "server.stop_failed id=%s server=%s error=%s", self.server_id, self._log_name, error
+            )
             raise
 
     async def poll(self) -> int | None:
@@ -164,7 +166,12 @@ class HpchubSpawner(Spawner):
         except InvalidRequest:
             return 0  # there never was such a server, says the bridge
         except HpchubError as error:
-            self.log.warning("server.poll_unavailable server=%s error=%s", self._log_name, error.message)
+            self.log.warning(
+                "server.poll_unavailable id=%s server=%s error=%s",
+                self.server_id,
+                self._log_name,
+                error.message,
+            )
             return None
         if view.phase is not Phase.ENDED:
             return None
@@ -222,6 +229,7 @@ class HpchubSpawner(Spawner):
             self._may_live = False
             raise
         self.server_id = view.id
+        self.log.info("server.begun id=%s server=%s", self.server_id, self._log_name)
         self._begun.set()
 
     async def _as_a_start_does(self) -> ServerView:
@@ -292,7 +300,9 @@ class HpchubSpawner(Spawner):
             except RemoteError as error:
                 if not error.retryable or time.monotonic() >= deadline:
                     raise
-                self.log.warning("server.delayed server=%s error=%s", self._log_name, error.message)
+                self.log.warning(
+                    "server.delayed id=%s server=%s error=%s", self.server_id, self._log_name, error.message
+                )
             await asyncio.sleep(_PAUSE_S)
 
     async def _stop_once(self) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp
 
 from hpchub.errors import ProcessAway, UnexpectedOutput, from_wire
+from hpchub.logs import CORRELATION_HEADER, correlation_id
 
-# A server's events and error with its log: far below this.
-_MAX_ANSWER_BYTES = 1024**2
+# Everybody's servers, of which thousands may run, each with an error and the end of its log.
+_MAX_ANSWER_BYTES = 16 * 1024**2
 
 
 async def call(
@@ -39,12 +40,13 @@ async def call(
         UnexpectedOutput: What answers is none of ours.
         HpchubError: Whatever the other side raised.
     """
+    headers = {CORRELATION_HEADER: correlation_id()} if correlation_id() else {}
     try:
         async with (
             aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=timeout_s)
             ) as session,
-            session.request(method, f"http://{who}{path}", json=body) as response,
+            session.request(method, f"http://{who}{path}", json=body, headers=headers) as response,
         ):
             status = response.status
             raw = await _read(response)

@@ -12,8 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, SiteError, to_wire
+from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, to_wire
 from hpchub.local_api.sockets import listen_privately, peer_uid
+from hpchub.logs import CORRELATION_HEADER, correlated
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_app(max_body_bytes: int) -> web.Application:
     """An application without routes yet, that answers errors as `hpchub.errors.to_wire` has them."""
-    app = web.Application(middlewares=[_answer_errors, _only_own], client_max_size=max_body_bytes)
+    app = web.Application(
+        middlewares=[_correlated, _answer_errors, _only_own], client_max_size=max_body_bytes
+    )
     app[_MAX_BODY_BYTES] = max_body_bytes
     return app
 
@@ -53,6 +56,16 @@ async def listening(app: web.Application, path: Path) -> AsyncIterator[None]:
         _log.info("api.closed socket=%s", path)
 
 
+def readiness(who: str, missing: Mapping[str, str]) -> web.Response:
+    """The answer to `GET /v1/ready`: 200, or 503 with what is missing, by name, and why."""
+    if not missing:
+        return web.json_response({"ready": True, "missing": {}})
+    told = " ".join(f"{name}: {why}" for name, why in missing.items())
+    error = RemoteError(f"The {who} is not ready. {told}")
+    body = {**to_wire(error), "ready": False, "missing": dict(missing)}
+    return web.json_response(body, status=error.status)
+
+
 async def read_object(request: web.Request, kinds: Mapping[str, type]) -> dict[str, Any]:
     """The body: a JSON object of exactly these keys, each of its kind.
 
@@ -75,6 +88,13 @@ async def read_object(request: web.Request, kinds: Mapping[str, type]) -> dict[s
     if refused:
         raise InvalidRequest(f"These are of another kind: {', '.join(refused)}.", fields=refused)
     return body
+
+
+@web.middleware
+async def _correlated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What the caller does for a server, we do for that server: our log and audit name it too."""
+    with correlated(request.headers.get(CORRELATION_HEADER, "")):
+        return await handler(request)
 
 
 @web.middleware

@@ -16,9 +16,11 @@ from typing import TypeVar
 from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, UserError
+from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, UserError
+from hpchub.logs import correlation_id
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
 from hpchub.signer.keys import Keys
+from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import Grant, Plan, Policy, ceiling_of, plan_certificate, plan_grant
 from hpchub.signer.proofs import Proof, Refused
 
@@ -48,7 +50,10 @@ class Minted:
 class Authority:
     """Holds the keys. `close` it when done: it owns the threads in which proofs run."""
 
-    def __init__(self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog) -> None:
+    def __init__(
+        self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog, metrics: SignerMetrics | None = None
+    ) -> None:
+        self.metrics = metrics or SignerMetrics()
         self._keys = keys
         self._policy = policy
         self._proof = proof
@@ -112,12 +117,23 @@ class Authority:
         await self._write(replace(record, outcome=Outcome.GRANTED))
         return Minted(certificate, plan, ceiling_of(self._policy, grant))
 
+    async def missing(self) -> dict[str, str]:
+        """What keeps the signer from granting anything, and why; empty where nothing does."""
+        missing: dict[str, str] = {}
+        for name, check in (("audit_log", self._audit.check), ("proof", self._proof.check)):
+            try:
+                await asyncio.to_thread(check)
+            except HpchubError as error:
+                missing[name] = error.message
+        return missing
+
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""
         await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
 
     async def _prove(self, username: str, password: Secret, key: PublicKey) -> Grant:
-        verdict = await self._in_thread(lambda: self._proof.verify(username, password))
+        with self.metrics.proof_seconds.time():
+            verdict = await self._in_thread(lambda: self._proof.verify(username, password))
         if isinstance(verdict, Refused):
             raise _refused_login() from _TrueReason(verdict.reason)
         try:
@@ -142,7 +158,12 @@ class Authority:
             self._waiting -= 1
 
     async def _write(self, record: Record) -> None:
-        await asyncio.to_thread(self._audit.record, record)
+        try:
+            await asyncio.to_thread(self._audit.record, replace(record, server_id=correlation_id()))
+        except SiteError:
+            self.metrics.audit_failures.inc()
+            raise
+        self.metrics.count(record)
 
 
 class _TrueReason(Exception):

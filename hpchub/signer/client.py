@@ -55,6 +55,10 @@ class SignerClient:
         """Return where the signer answers."""
         await self._call("GET", "/v1/health")
 
+    async def ready(self) -> None:
+        """Return where the signer could grant something; RemoteError with what is missing otherwise."""
+        await self._call("GET", "/v1/ready")
+
     async def ca_public_key(self) -> str:
         """One line: the key that clusters trust."""
         return _field(await self._call("GET", "/v1/ca"), "public_key", str)

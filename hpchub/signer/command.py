@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
-import logging
 import sys
 from pathlib import Path
 
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest
+from hpchub.logs import configure_logging
 from hpchub.memory import forbid_dumps
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         _set_password(settings, args.user)
     else:
         forbid_dumps()
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        configure_logging(settings.log_format)
         asyncio.run(serve(settings))
     return 0
 

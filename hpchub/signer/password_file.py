@@ -67,6 +67,10 @@ class PasswordFileProof:
             reason = "locked account"
         return Refused(reason) if reason else Accepted(username, "password")
 
+    def check(self) -> None:
+        """The file can be read. ConfigError where it cannot."""
+        load_password_file(self.path)
+
     def _matches(self, digest: str, password: Secret) -> bool:
         try:
             # The digest says itself what it costs; whatever text comes, it must not stop the work.

@@ -16,9 +16,11 @@ from typing import Protocol
 
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import RemoteError, SiteError
+from hpchub.errors import ConfigError, RemoteError, SiteError
 
 MAX_PASSWORD_LENGTH = 1024
+
+_PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")  # pam.d(5), and where vendors put them
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Proof(Protocol):
         Raises:
             SiteError, RemoteError: It cannot be told, whoever asks.
         """
+
+    def check(self) -> None:
+        """Return where the proof's own files are in order, as far as can be told; ConfigError otherwise."""
 
 
 def unusable_reason(username: str, password: Secret) -> str:
@@ -94,6 +99,11 @@ class PamProof:
         if not is_safe_account_name(account):
             return Refused("PAM: unsafe account name")
         return Accepted(account, "password")
+
+    def check(self) -> None:
+        """The service has a file of its own: without one, PAM would ask `other`, which refuses all."""
+        if not any((Path(folder) / self.service).is_file() for folder in _PAM_FOLDERS):
+            raise ConfigError(f"PAM has no service {self.service!r}.", f"Write /etc/pam.d/{self.service}.")
 
     def _ask(self, username: str, password: str) -> tuple[bool, str]:
         """Whether PAM accepts the pair, and the account or the reason."""

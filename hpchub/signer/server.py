@@ -12,7 +12,8 @@ from aiohttp import web
 from hpchub.audit import AuditLog, Event
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
-from hpchub.local_api.server import listening, make_app, read_object
+from hpchub.local_api.metrics import metrics_handler, serving_metrics
+from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Authority
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
@@ -41,7 +42,10 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
     audit.check()
     authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
     try:
-        async with listening(make_signer_app(keys, authority), settings.socket):
+        async with (
+            listening(make_signer_app(keys, authority), settings.socket),
+            serving_metrics(settings.metrics_listen, authority.metrics.registry),
+        ):
             yield
     finally:
         authority.close()
@@ -61,6 +65,9 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
 
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
+
+    async def ready(_request: web.Request) -> web.Response:
+        return readiness("signer", await authority.missing())
 
     async def ca_public_key(_request: web.Request) -> web.Response:
         return web.json_response(ca)
@@ -95,6 +102,8 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
 
     app = make_app(_MAX_BODY_BYTES)
     app.router.add_get("/v1/health", health)
+    app.router.add_get("/v1/ready", ready)
+    app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
     app.router.add_post("/v1/certificates", certificates)

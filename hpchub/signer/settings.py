@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
+from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
+from hpchub.logs import LogFormat
 from hpchub.signer.policy import Policy
 
 _LIFETIME_S = (5 * 60, 15 * 60)
@@ -44,6 +46,8 @@ class SignerSettings:
     audit_log: Path
     policy: Policy
     proof: ProofSettings
+    metrics_listen: LoopbackAddress | None = None
+    log_format: LogFormat = LogFormat.TEXT
 
 
 def load_settings(path: Path) -> SignerSettings:
@@ -59,6 +63,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     lifetime_s = top.amount("certificate_lifetime", _time_within(*_LIFETIME_S), 10 * 60)
     ceiling_s = top.amount("login_ceiling", _time_within(*_CEILING_S), 12 * 3600)
     sources = _read_sources(top)
+    metrics_listen = read_metrics_listen(top)
+    log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -73,6 +79,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         audit_log=audit_log,
         policy=Policy(certificate_lifetime_s=lifetime_s, login_ceiling_s=ceiling_s, source_addresses=sources),
         proof=proof,
+        metrics_listen=metrics_listen,
+        log_format=log_format,
     )
 
 

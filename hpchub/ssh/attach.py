@@ -25,6 +25,7 @@ from hpchub.ssh.failures import opening, reason
 from hpchub.ssh.forward import LocalForward, calls_to, serve_by_channel
 from hpchub.ssh.inner_sshd import InnerKeys
 from hpchub.ssh.line import channels_of
+from hpchub.ssh.metrics import Traffic
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.stream_tunnel import StreamTunnel
 
@@ -114,12 +115,13 @@ class SshAttachment(Attachment):
         runtime_dir: str,
         channel_limit: int,
         owned: Callable[[], Awaitable[None]] | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         """`owned` closes the connection with the attachment; None where others use it too."""
         self._connection = connection
         self._runtime_dir = runtime_dir
         self._owned = owned
-        self._channels = channels_of(connection, channel_limit)
+        self._channels = channels_of(connection, channel_limit, traffic)
         self._channels.leases += 1
         self._forwards: list[LocalForward] = []
         self._listeners: list[asyncssh.SSHListener] = []
@@ -197,7 +199,7 @@ class SshAttachment(Attachment):
 async def attach_login(pool: Pool, user: str, cluster: str, node: str, runtime_dir: str) -> SshAttachment:
     """To a server on a login node: the user's tunnel connection itself."""
     connection = await pool.tunnel(user, cluster, node)
-    return SshAttachment(connection, runtime_dir, pool.limits.channels_per_connection)
+    return _attachment(pool, connection, runtime_dir)
 
 
 async def attach_ssh(
@@ -212,7 +214,7 @@ async def attach_ssh(
         finally:
             release()
 
-    return SshAttachment(connection, runtime_dir, pool.limits.channels_per_connection, close)
+    return _attachment(pool, connection, runtime_dir, close)
 
 
 async def attach_srun(
@@ -256,7 +258,17 @@ async def attach_srun(
         await _close(connection)
         await session.close()
 
-    return SshAttachment(connection, runtime_dir, pool.limits.channels_per_connection, close)
+    return _attachment(pool, connection, runtime_dir, close)
+
+
+def _attachment(
+    pool: Pool,
+    connection: asyncssh.SSHClientConnection,
+    runtime_dir: str,
+    owned: Callable[[], Awaitable[None]] | None = None,
+) -> SshAttachment:
+    limit = pool.limits.channels_per_connection
+    return SshAttachment(connection, runtime_dir, limit, owned, pool.metrics.traffic)
 
 
 def new_hub_socket() -> str:

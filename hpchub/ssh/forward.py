@@ -15,6 +15,7 @@ import asyncssh
 from hpchub.errors import HostUnreachable
 from hpchub.ssh.failures import opening, reason
 from hpchub.ssh.line import Channels
+from hpchub.ssh.metrics import Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Local(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.remote: Remote | None = None
+        self.traffic = Traffic()
         self._early = b""
         self._early_end = False
 
@@ -57,6 +59,7 @@ class Local(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self.traffic.sent += len(data)
         if self.remote and self.remote.channel:
             self.remote.channel.write(data)
         else:
@@ -111,6 +114,7 @@ class Remote(asyncssh.SSHUNIXSession[bytes]):
         self._local.joined(self.channel)
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        self._local.traffic.received += len(data)
         if self._local.transport:
             self._local.transport.write(data)
 
@@ -192,6 +196,7 @@ async def serve_by_channel(
 ) -> None:
     """Join one local connection to a new channel, until that ends."""
     assert local.transport is not None  # noqa: S101  it was made with one
+    local.traffic = channels.traffic
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(channels.one())
@@ -218,6 +223,7 @@ def calls_to(
             await stack.aclose()
             _log.warning("forward.refused path=%s reason=%s", local_path, reason(error))
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason(error)) from error
+        local.traffic = channels.traffic
         remote = Remote(local)
         task = asyncio.create_task(_count_down(remote, stack))
         tasks.add(task)

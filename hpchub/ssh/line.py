@@ -11,6 +11,7 @@ import asyncssh
 
 from hpchub.errors import HostUnreachable
 from hpchub.ssh.limits import Limits
+from hpchub.ssh.metrics import Traffic
 
 _BUDGET = "hpchub_channels"
 
@@ -21,9 +22,10 @@ class Channels:
     `leases` are the attachments that live on the connection; while there is one, it is not idle.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, traffic: Traffic | None = None) -> None:
         self.open = 0
         self.leases = 0
+        self.traffic = traffic or Traffic()
         self._limit = limit
 
     @asynccontextmanager
@@ -45,11 +47,13 @@ class Channels:
             self.open -= 1
 
 
-def channels_of(connection: asyncssh.SSHClientConnection, limit: int) -> Channels:
+def channels_of(
+    connection: asyncssh.SSHClientConnection, limit: int, traffic: Traffic | None = None
+) -> Channels:
     """The one count that all users of a connection share."""
     channels = connection.get_extra_info(_BUDGET)
     if channels is None:
-        channels = Channels(limit)
+        channels = Channels(limit, traffic)
         connection.set_extra_info(**{_BUDGET: channels})
     assert isinstance(channels, Channels)  # noqa: S101  nobody else uses this name
     return channels
@@ -58,14 +62,20 @@ def channels_of(connection: asyncssh.SSHClientConnection, limit: int) -> Channel
 class Line:
     """An open connection with a bounded number of sessions."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, node: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        connection: asyncssh.SSHClientConnection,
+        node: str,
+        limits: Limits,
+        traffic: Traffic | None = None,
+    ) -> None:
         self.connection = connection
         self.node = node
         self._most = limits.sessions_per_connection
         self._busy = 0
         self._changed = asyncio.Condition()
         self._used_at = time.monotonic()
-        self._channels = channels_of(connection, limits.channels_per_connection)
+        self._channels = channels_of(connection, limits.channels_per_connection, traffic)
 
     @property
     def is_open(self) -> bool:
@@ -76,6 +86,16 @@ class Line:
     def has_room(self) -> bool:
         """Whether a session can be had without waiting."""
         return self._busy < self._most
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are in use."""
+        return self._busy
+
+    @property
+    def open_channels(self) -> int:
+        """How many forwarded channels are open."""
+        return self._channels.open
 
     def idle_s(self, now: float) -> float:
         """Seconds since its last use; 0 while it is in use."""

@@ -18,16 +18,19 @@ from types import TracebackType
 from typing import Self
 
 import asyncssh
+from prometheus_client import CollectorRegistry
 
 from hpchub.core.certificate import Profile
 from hpchub.core.cluster import Cluster, LoginNode
 from hpchub.core.command import Command, CommandResult
-from hpchub.errors import HostUnreachable, InvalidRequest
+from hpchub.core.server import ConnectionView
+from hpchub.errors import HostKeyMismatch, HostUnreachable, InvalidRequest
 from hpchub.ssh import connect, runner
 from hpchub.ssh.credentials import CredentialSource
 from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.line import Line, channels_of
+from hpchub.ssh.metrics import SshMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -60,21 +63,31 @@ class _Key:
 
 @dataclass(slots=True)
 class _Node:
-    """What is known of a login node: whom it lets in at once, and until when it is tried last."""
+    """What is known of a login node: whom it lets in at once, and until when it is tried last.
+
+    `failed_at` is monotonic, and 0 where the newest attempt went well; `why` it did not.
+    """
 
     handshakes: asyncio.Semaphore
     resting_until: float = field(default=0.0)
+    failed_at: float = field(default=0.0)
+    why: str = ""
 
 
 class Pool:
     """Runs commands and opens tunnels on clusters, as their users. An async context manager."""
 
     def __init__(
-        self, clusters: Mapping[str, Cluster], credentials: CredentialSource, limits: Limits | None = None
+        self,
+        clusters: Mapping[str, Cluster],
+        credentials: CredentialSource,
+        limits: Limits | None = None,
+        metrics: SshMetrics | None = None,
     ) -> None:
         self._clusters = clusters
         self._credentials = credentials
         self._limits = limits or Limits()
+        self.metrics = metrics or SshMetrics(CollectorRegistry())
         self._lines: dict[_Key, list[Line]] = {}
         self._connecting: dict[_Key, asyncio.Task[Line]] = {}
         self._nodes: dict[tuple[str, str], _Node] = {}
@@ -160,7 +173,7 @@ class Pool:
         outer = await self.tunnel(user, cluster, through)
         target = LoginNode(name=node, address=node, port=port)
         host_keys = connect.known_host_keys(self._clusters[cluster].known_hosts, target)
-        channels = channels_of(outer, self._limits.channels_per_connection)
+        channels = channels_of(outer, self._limits.channels_per_connection, self.metrics.traffic)
 
         def release() -> None:
             channels.leases -= 1
@@ -169,9 +182,16 @@ class Pool:
         try:
             credential = await self._credentials.credential(user, Profile.TUNNEL)
             connect.check_valid(credential, user, time.time())
-            inner = await connect.log_in(
-                user, target, host_keys, credential.key, credential.certificate, self._limits, tunnel=outer
-            )
+            with self.metrics.handshake(cluster):
+                inner = await connect.log_in(
+                    user,
+                    target,
+                    host_keys,
+                    credential.key,
+                    credential.certificate,
+                    self._limits,
+                    tunnel=outer,
+                )
         except BaseException:
             release()
             raise
@@ -181,6 +201,35 @@ class Pool:
     def limits(self) -> Limits:
         """What it was made with."""
         return self._limits
+
+    def connections(self) -> list[ConnectionView]:
+        """Every open connection to a login node."""
+        now = time.monotonic()
+        return [
+            ConnectionView(
+                user=key.user,
+                cluster=key.cluster,
+                node=key.node,
+                use=key.use.value,
+                sessions=line.sessions,
+                channels=line.open_channels,
+                idle_s=line.idle_s(now),
+            )
+            for key, lines in self._lines.items()
+            for line in lines
+            if line.is_open
+        ]
+
+    def login_nodes(self, cluster: str) -> int:
+        """How many login nodes a cluster has."""
+        return len(self._clusters[cluster].login_nodes)
+
+    def unreachable(self, cluster: str, within_s: float) -> dict[str, str]:
+        """Login nodes whose newest attempt failed within the last `within_s` seconds, and why it did."""
+        since = time.monotonic() - within_s
+        names = [node.name for node in self._clusters[cluster].login_nodes]
+        states = {name: self._nodes[cluster, name] for name in names if (cluster, name) in self._nodes}
+        return {name: state.why for name, state in states.items() if state.failed_at > max(0.0, since)}
 
     async def node_of(self, user: str, cluster: str) -> str:
         """The login node that the user's commands go to."""
@@ -289,14 +338,19 @@ class Pool:
         state = self._node(key.cluster, node.name)
         try:
             connection = await self._log_in(key, node, state)
-        except HostUnreachable:
-            state.resting_until = time.monotonic() + self._limits.node_rest_s
+        except HostKeyMismatch as error:
+            state.failed_at, state.why = time.monotonic(), reason(error)
             raise
-        state.resting_until = 0.0
+        except HostUnreachable as error:
+            state.failed_at = time.monotonic()
+            state.why = reason(error)
+            state.resting_until = state.failed_at + self._limits.node_rest_s
+            raise
+        state.resting_until = state.failed_at = 0.0
         _log.info(
             "ssh.connected user=%s cluster=%s node=%s use=%s", key.user, key.cluster, node.name, key.use
         )
-        line = Line(connection, node.name, self._limits)
+        line = Line(connection, node.name, self._limits, self.metrics.traffic)
         self._lines.setdefault(key, []).append(line)
         return line
 
@@ -310,9 +364,10 @@ class Pool:
                 credential = await self._credentials.credential(key.user, key.use.profile)
                 connect.check_valid(credential, key.user, time.time())
                 try:
-                    return await connect.log_in(
-                        key.user, node, host_keys, credential.key, credential.certificate, self._limits
-                    )
+                    with self.metrics.handshake(key.cluster):
+                        return await connect.log_in(
+                            key.user, node, host_keys, credential.key, credential.certificate, self._limits
+                        )
                 except HostUnreachable as error:
                     if tries >= self._limits.handshake_tries or not _was_dropped(error):
                         raise

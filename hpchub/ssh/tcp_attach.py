@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from hpchub.ssh.attach import ANSWER_WAIT_S, Attachment, Heartbeat, new_hub_sock
 from hpchub.ssh.failures import opening, reason
 from hpchub.ssh.forward import BUSY, private_listener
 from hpchub.ssh.line import channels_of
+from hpchub.ssh.metrics import Traffic
 from hpchub.ssh.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def new_tcp_key() -> Secret:
 async def attach_tcp(pool: Pool, user: str, cluster: str, node: str, port: int, key: Secret) -> TcpAttachment:
     """To a job, by the port that its launcher wrote to `FOLDER/tcp_port`."""
     connection = await pool.tunnel(user, cluster)
-    return TcpAttachment(connection, node, port, key, pool.limits.channels_per_connection)
+    limit = pool.limits.channels_per_connection
+    return TcpAttachment(connection, node, port, key, limit, pool.metrics.traffic)
 
 
 class TcpAttachment(Attachment):
@@ -67,12 +69,13 @@ class TcpAttachment(Attachment):
         port: int,
         key: Secret,
         channel_limit: int,
+        traffic: Traffic | None = None,
     ) -> None:
         self._connection = connection
         self._node = node
         self._port = port
         self._key = key
-        self._channels = channels_of(connection, channel_limit)
+        self._channels = channels_of(connection, channel_limit, traffic)
         self._channels.leases += 1
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
@@ -126,7 +129,7 @@ class TcpAttachment(Attachment):
             async with self._channels.one():
                 far_reader, far_writer = await self._open(NOTEBOOK)
                 try:
-                    await _both_ways((reader, writer), (far_reader, far_writer))
+                    await _both_ways((reader, writer), (far_reader, far_writer), self._channels.traffic)
                 finally:
                     far_writer.close()
         except HpchubError as error:
@@ -161,8 +164,9 @@ class TcpAttachment(Attachment):
         try:
             near_reader, near_writer = await asyncio.open_unix_connection(str(hub_socket))
             try:
+                self._channels.traffic.received += len(first)
                 near_writer.write(first)
-                await _both_ways((reader, writer), (near_reader, near_writer))
+                await _both_ways((near_reader, near_writer), (reader, writer), self._channels.traffic)
             finally:
                 near_writer.close()
         except OSError as error:
@@ -229,16 +233,24 @@ async def _first_bytes(reader: asyncssh.SSHReader[bytes]) -> bytes:
         return b""
 
 
-async def _both_ways(one: tuple[_Reader, _Writer], other: tuple[_Reader, _Writer]) -> None:
+async def _both_ways(near: tuple[_Reader, _Writer], far: tuple[_Reader, _Writer], traffic: Traffic) -> None:
     """Carry bytes until both sides have ended, or one has failed."""
+
+    def sent(count: int) -> None:
+        traffic.sent += count
+
+    def received(count: int) -> None:
+        traffic.received += count
+
     try:
-        await asyncio.gather(_pump(one[0], other[1]), _pump(other[0], one[1]))
+        await asyncio.gather(_pump(near[0], far[1], sent), _pump(far[0], near[1], received))
     except (OSError, asyncssh.Error) as error:
         _log.debug("forward.broken reason=%s", reason(error))
 
 
-async def _pump(reader: _Reader, writer: _Writer) -> None:
+async def _pump(reader: _Reader, writer: _Writer, count: Callable[[int], None]) -> None:
     while data := await reader.read(_PUMP_BYTES):
+        count(len(data))
         writer.write(data)
         await writer.drain()
     if writer.can_write_eof():

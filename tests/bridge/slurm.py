@@ -8,6 +8,7 @@ from collections.abc import Callable
 from golden.reader import golden
 
 from hpchub.core.command import Command, CommandResult
+from hpchub.core.server import ConnectionView
 from hpchub.errors import HostUnreachable, HpchubError
 
 _SEPARATOR = "\x1f"
@@ -32,6 +33,17 @@ class FakeSlurm:
             "sacctmgr": self._sacctmgr,
         }
         self.took_s = 0.0
+        self.open: list[ConnectionView] = []
+        self.down: dict[str, str] = {}
+
+    def connections(self) -> list[ConnectionView]:
+        return self.open
+
+    def login_nodes(self, _cluster: str) -> int:
+        return 1
+
+    def unreachable(self, _cluster: str, _within_s: float) -> dict[str, str]:
+        return self.down
 
     def count(self, name: str) -> int:
         return sum(command.name == name for _, _, command in self.asked)

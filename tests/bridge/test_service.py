@@ -115,7 +115,7 @@ class Bridge:
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     slurm = FakeSlurm()
-    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions: slurm)
+    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions, **_more: slurm)
     return slurm
 
 

@@ -1,0 +1,7 @@
+"""The bridge's fixtures: a signer of each test's own, and a store."""
+
+from __future__ import annotations
+
+from bridge.conftest import clusters, login, short_dir, signer, signer_settings, store
+
+__all__ = ["clusters", "login", "short_dir", "signer", "signer_settings", "store"]

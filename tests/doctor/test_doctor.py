@@ -1,0 +1,201 @@
+"""The doctor with a real signer, a real bridge and a real sshd: what is well, and what it finds."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+import pytest
+from bridge.conftest import CHEAP, PASSWORD
+from ssh.conftest import USER, free_port, known_hosts_line, start_sshd, stop_sshd
+
+from hpchub.bridge.server import make_bridge_app
+from hpchub.bridge.service import Service
+from hpchub.bridge.settings import BridgeSettings
+from hpchub.bridge.store import Store
+from hpchub.cli import main
+from hpchub.core.cluster_file import load_clusters
+from hpchub.core.secret import Secret
+from hpchub.doctor.command import check_all
+from hpchub.doctor.hub_side import Person
+from hpchub.doctor.report import Report
+from hpchub.errors import HostUnreachable
+from hpchub.local_api.server import listening
+from hpchub.signer.client import SignerClient
+from hpchub.signer.keys import load_ca_key, render_ca_public_key
+from hpchub.signer.password_file import set_password
+from hpchub.signer.settings import SignerSettings
+from support import require
+
+CLUSTER = """
+title = "Alpha"
+known_hosts = "known_hosts"
+[[login_nodes]]
+name = "login1"
+address = "127.0.0.1"
+port = {port}
+[placements.login]
+[environments.base]
+prefix = "/usr"
+"""
+
+
+@dataclass
+class Site:
+    """A cluster of one login node. `port` is where its sshd listens."""
+
+    settings: BridgeSettings
+    host_key: asyncssh.SSHKey
+    ca: asyncssh.SSHKey
+    lines: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def node(self, extra: str = "", known: asyncssh.SSHKey | None = None) -> Iterator[int]:
+        node = start_sshd(self.ca, self.host_key, "/bin/bash", extra)
+        try:
+            self.describe(node.port, known or self.host_key)
+            yield node.port
+        finally:
+            stop_sshd(node)
+
+    def describe(self, port: int, known: asyncssh.SSHKey) -> None:
+        folder = self.settings.clusters
+        folder.mkdir()
+        (folder / "known_hosts").write_text(known_hosts_line(f"[127.0.0.1]:{port}", known))
+        (folder / "alpha.toml").write_text(CLUSTER.format(port=port))
+
+    async def ask(self, password: str = PASSWORD) -> dict[str, str]:
+        """What the doctor says: each check's name, and its verdict with what it found."""
+        report = Report(self.lines.append)
+        person = Person(USER, Secret(password))
+        await check_all(report, self.settings, load_clusters(self.settings.clusters), person, with_job=False)
+        assert password not in "".join(self.lines)
+        failed = [line for line in self.lines if line.startswith("failed")]
+        assert report.failed == len(failed)
+        told = {}
+        for line in self.lines:
+            what, _, found = line[8:].partition(": ")
+            told[what] = f"{line[:8].strip()} {found}"
+        return told
+
+
+@pytest.fixture
+def site(tmp_path: Path, short_dir: Path, signer: SignerClient, signer_settings: SignerSettings) -> Site:
+    require.root()
+    require.programs("sshd", "unshare", "setpriv")
+    assert signer_settings.proof.file is not None
+    set_password(signer_settings.proof.file, USER, Secret(PASSWORD), CHEAP)
+    run = short_dir / "b"
+    run.mkdir(mode=0o700)
+    settings = BridgeSettings(
+        runtime_dir=run, socket=run / "bridge.sock", signer_socket=signer_settings.socket,
+        hub_socket=short_dir / "hub.sock", clusters=tmp_path / "clusters.d", database="sqlite://",
+    )  # fmt: skip
+    public = asyncssh.import_public_key(render_ca_public_key(load_ca_key(signer_settings.state_dir)))
+    return Site(settings, asyncssh.generate_private_key("ssh-ed25519"), public)
+
+
+@asynccontextmanager
+async def a_bridge(site: Site, store: Store) -> AsyncIterator[None]:
+    service = Service(site.settings, load_clusters(site.settings.clusters), store)
+    async with listening(make_bridge_app(service), site.settings.socket), service:
+        yield
+
+
+async def test_all_is_well(site: Site, store: Store) -> None:
+    """Every hop is tried and told; the certificates' principal, end and options are shown."""
+    with site.node() as port:
+        async with a_bridge(site, store):
+            found = await site.ask()
+    assert not any(verdict.startswith("failed") for verdict in found.values())
+    assert f"principal {USER}" in found["certificate control"]
+    assert "permit-port-forwarding" in found["certificate tunnel"]
+    assert "permit-port-forwarding" not in found["certificate control"]
+    assert f"127.0.0.1:{port} answers (SSH-2.0-OpenSSH" in found["alpha login1 TCP"]
+    for what in ("signer", "bridge", f"login of {USER}", "alpha login1 host key", "alpha login1 login",
+                 "alpha login1 shell", "alpha login1 home", "alpha login1 forwarding"):  # fmt: skip
+        assert found[what].startswith("ok "), what
+    assert found["alpha login1 scheduler"].startswith("note not asked")
+
+
+async def test_a_wrong_host_key(site: Site) -> None:
+    """It says which file to correct, and goes no further with that node: nothing is sent to a stranger."""
+    with site.node(known=asyncssh.generate_private_key("ssh-ed25519")):
+        found = await site.ask()
+    assert found["alpha login1 host key"].startswith("failed login1 showed a host key that")
+    assert str(site.settings.clusters / "known_hosts") in found["alpha login1 host key"]
+    assert list(found)[-1] == "alpha login1 host key"
+
+
+async def test_no_forwarding(site: Site) -> None:
+    """A login node that forwards nothing is found before anybody's notebook waits for it."""
+    with site.node("AllowTcpForwarding no\n"):
+        found = await site.ask()
+    assert found["alpha login1 forwarding"].startswith("failed sshd on login1 does not forward unix sockets")
+    assert found["alpha login1 home"].startswith("ok ")
+
+
+async def test_an_authority_that_sshd_does_not_trust(site: Site) -> None:
+    """The host is right and the login is not: each is told by itself."""
+    site.ca = asyncssh.generate_private_key("ssh-ed25519")
+    with site.node():
+        found = await site.ask()
+    assert found["alpha login1 host key"].startswith("ok ")
+    assert "does not trust the hub's certificate authority" in found["alpha login1 login"]
+    assert "alpha login1 home" not in found
+
+
+async def test_nobody_listens(site: Site) -> None:
+    """A wrong address or a firewall is a matter of TCP; a bridge that does not run is told too."""
+    site.describe(free_port(), site.host_key)
+    found = await site.ask()
+    assert "connection refused" in found["alpha login1 TCP"] and "firewall" in found["alpha login1 TCP"]
+    assert found["bridge"].startswith("failed The hub's bridge does not answer")
+
+
+async def test_a_wrong_password(site: Site) -> None:
+    """The login fails, and what needs it is not tried."""
+    site.describe(free_port(), site.host_key)
+    found = await site.ask("canary-wrong")
+    assert list(found) == ["signer", "bridge", f"login of {USER}"]
+    assert "audit log has the true reason" in found[f"login of {USER}"]
+
+
+def test_a_line_stays_one_line() -> None:
+    """What a login node sends cannot end the line or draw on the terminal."""
+    lines: list[str] = []
+    Report(lines.append).bad("x", HostUnreachable("one\nok      y: \x1b[2Jfine"))
+    assert len(lines) == 1 and "\n" not in lines[0] and "\x1b" not in lines[0]
+
+
+def refused(config: Path, *more: str) -> int:
+    return main(["doctor", "--config", str(config), "--user", "alice", *more])
+
+
+def test_the_password_is_no_argument(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal it must come by a descriptor; two lines, or none, are no password."""
+    config = tmp_path / "bridge.toml"
+    config.write_text(
+        'runtime_dir = "/run/r"\nsigner_socket = "s"\nhub_socket = "h"\nclusters = "clusters.d"\n'
+        'database = "sqlite://"\n'
+    )
+    (tmp_path / "clusters.d").mkdir()
+    (tmp_path / "clusters.d" / "known_hosts").touch()
+    (tmp_path / "clusters.d" / "alpha.toml").write_text(CLUSTER.format(port=22))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert refused(config) == 1 and "--password-fd" in capsys.readouterr().err
+    for typed in (b"", b"one\ntwo\n", b"\xff\n"):
+        reading, writing = os.pipe()
+        os.write(writing, typed)
+        os.close(writing)
+        assert refused(config, "--password-fd", str(reading)) == 1
+        assert "holds no password" in capsys.readouterr().err
+    assert refused(config, "--cluster", "beta") == 1
+    assert "no cluster 'beta'" in capsys.readouterr().err
