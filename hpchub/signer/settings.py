@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from hpchub.core.slugs import is_safe_account_name
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.signer.policy import Policy
@@ -59,6 +60,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     lifetime_s = top.amount("certificate_lifetime", _time_within(*_LIFETIME_S), 10 * 60)
     ceiling_s = top.amount("login_ceiling", _time_within(*_CEILING_S), 12 * 3600)
     sources = _read_sources(top)
+    query_accounts = _read_query_accounts(top)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -71,7 +73,12 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         socket=socket,
         state_dir=state_dir,
         audit_log=audit_log,
-        policy=Policy(certificate_lifetime_s=lifetime_s, login_ceiling_s=ceiling_s, source_addresses=sources),
+        policy=Policy(
+            certificate_lifetime_s=lifetime_s,
+            login_ceiling_s=ceiling_s,
+            source_addresses=sources,
+            query_accounts=query_accounts,
+        ),
         proof=proof,
     )
 
@@ -95,6 +102,15 @@ def _read_sources(top: Table) -> tuple[str, ...]:
     if not texts:
         top.fault("source_addresses", "is empty: a certificate could then be used from anywhere")
     return tuple(networks)
+
+
+def _read_query_accounts(top: Table) -> tuple[str, ...]:
+    """Service accounts; never root or another that runs the machine."""
+    named = top.texts("query_accounts", re.compile(".*", re.DOTALL))
+    for name in named:
+        if not is_safe_account_name(name):
+            top.fault("query_accounts", f"{name!r} is no account that may have a certificate")
+    return tuple(name for name in named if is_safe_account_name(name))
 
 
 def _read_proof(table: Table, folder: Path) -> ProofSettings:
