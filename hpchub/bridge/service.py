@@ -13,11 +13,14 @@ from typing import Any
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.on_login_node import OnLoginNode
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
+from hpchub.bridge.service_account import WithServiceAccounts
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import ServerRecord, Store
+from hpchub.bridge.sweep import RUNNING, WAITING, Sweep
 from hpchub.bridge.watcher import Watcher
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
@@ -42,13 +45,16 @@ class Service:
 
     def __init__(self, settings: BridgeSettings, clusters: Mapping[str, Cluster], store: Store) -> None:
         self.settings = settings
-        self.sessions = Sessions(SignerClient(settings.signer_socket))
+        signer = SignerClient(settings.signer_socket)
+        self.sessions = Sessions(signer)
         self.lives: dict[str, ServerLife] = {}
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
-        self._pool = Pool(clusters, self.sessions)
-        self._watcher = Watcher(self._pool, self._schedulers)
+        self._pool = Pool(clusters, WithServiceAccounts(self.sessions, signer))
+        accounts = {name: cluster.status_account for name, cluster in clusters.items()}
+        self._watcher = Watcher(self._pool, self._schedulers, accounts)
+        self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
@@ -64,11 +70,13 @@ class Service:
                 self.lives[record.id] = self._life(record, None)
             else:
                 await self._give_up(record)
+        self._sweep.begin()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
+        await self._sweep.close()
         await self._watcher.close()
         await self._pool.__aexit__(None, None, None)
 
@@ -164,6 +172,8 @@ class Service:
         """A server as others see it: its socket only while it is ready."""
         life = self.lives.get(record.id)
         ready = life is not None and record.phase is Phase.READY
+        outlook = life.progress.outlook if life else Outlook()
+        waits, runs = record.phase in WAITING, record.phase in RUNNING
         return ServerView(
             id=record.id,
             user=record.user,
@@ -177,6 +187,10 @@ class Service:
             socket=str(life.local_socket) if life is not None and ready else "",
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
+            reason=outlook.reason if waits else "",
+            queue_place=outlook.queue_place if waits else None,
+            expected_start=outlook.expected_start if waits else None,
+            ends_at=outlook.ends_at if runs else None,
         )
 
     def _refuse_when_closing(self) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from hpchub.bridge import service as service_module
 from hpchub.bridge.client import BridgeClient
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.server import make_bridge_app
@@ -228,6 +229,27 @@ async def test_events_wait_and_do_not_lie(bridge: Bridge) -> None:
     for query in ("after=-1", "after=x", "wait_s=nan", "wait_s=-1", "after=1.5"):
         status, answer = await bridge.raw("GET", f"/v1/servers/{view.id}/events?{query}")
         assert (status, answer["error"]) == (422, "InvalidRequest"), query
+
+
+async def test_a_view_tells_what_is_known_of_the_job(bridge: Bridge) -> None:
+    """Why and how long while it waits, until when while it runs, and nothing of either afterwards."""
+    await bridge.log_in("alice")
+    view = await bridge.until(await bridge.start(), Phase.READY)
+    life = bridge.service.lives[view.id]
+    life.progress.outlook = Outlook(
+        reason="Pending.", partition="cpu", queue_place=3, expected_start=1700000000, ends_at=1700003600
+    )
+    told = {}
+    for phase in (Phase.QUEUED, Phase.READY, Phase.STOPPING):
+        life.record.phase = phase
+        view = await bridge.client.server(view.id)
+        told[phase] = (view.reason, view.queue_place, view.expected_start, view.ends_at)
+    life.record.phase = Phase.READY
+    assert told == {
+        Phase.QUEUED: ("Pending.", 3, 1700000000, None),
+        Phase.READY: ("", None, None, 1700003600),
+        Phase.STOPPING: ("", None, None, None),
+    }
 
 
 async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
