@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-
 import pytest
 import requests
 
 from support.demo import Demo
 from support.hub import HubSession
+from support.processes import restart
 from support.servers import Server, ServerOf, until
 from support.slurm import job_id_of
 
 pytestmark = pytest.mark.live
-
-
-def _pid(demo: Demo, name: str) -> int:
-    rows = json.loads((demo.directory / "processes.json").read_text())
-    return int(next(row["pid"] for row in reversed(rows) if row["name"] == name))
-
-
-def _restart(demo: Demo, name: str) -> None:
-    """Kill one process of the hub side by its id; the supervisor starts it again."""
-    before = _pid(demo, name)
-    os.kill(before, signal.SIGKILL)
-    until(lambda: _pid(demo, name) != before, f"{name} was started again")
 
 
 def test_bridge(demo: Demo, server_of: ServerOf) -> None:
@@ -37,7 +22,7 @@ def test_bridge(demo: Demo, server_of: ServerOf) -> None:
     code = "import os; print(os.getppid())"
     parents = (job.run(code), here.run(code))
 
-    _restart(demo, "bridge")
+    restart(demo, "bridge")
     with HubSession(demo.url) as again:
         until(lambda: again.submit_login("alice", demo.users["alice"], to="/hub/home").ok, "alice can log in")
         servers = [Server(demo, again, "alice", name) for name in ("job", "here")]
@@ -53,7 +38,7 @@ def test_hub(demo: Demo, server_of: ServerOf) -> None:
     server = server_of("bob").start(placement="login")
     code = "import os; print(os.getppid())"
     parent = server.run(code)
-    _restart(demo, "jupyterhub")
+    restart(demo, "jupyterhub")
     assert server.session.get(f"{server.base}api/status").status_code == 200, (
         "through the proxy, hub or no hub"
     )
