@@ -16,7 +16,7 @@ import pytest
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.server import ServerView
 from hpchub.demo.accounts import STATUS_ACCOUNT
-from hpchub.errors import NotAllowed
+from hpchub.errors import HostUnreachable, NotAllowed
 from hpchub.signer.client import SignerClient
 from support.demo import Demo
 from support.processes import restart
@@ -50,11 +50,25 @@ def _no_service_account(demo: Demo) -> Iterator[None]:
     path.write_text(re.sub(r"^status_account = .*\n", "", text, flags=re.MULTILINE))
     assert path.read_text() != text
     try:
-        restart(demo, "bridge")
+        _restart_bridge(demo)
         yield
     finally:
         path.write_text(text)
-        restart(demo, "bridge")
+        _restart_bridge(demo)
+
+
+def _restart_bridge(demo: Demo) -> None:
+    restart(demo, "bridge")
+    client = BridgeClient(Path(demo.info["sockets"]) / "bridge.sock")
+
+    def answers() -> bool:
+        try:
+            asyncio.run(client.health())
+        except HostUnreachable:
+            return False
+        return True
+
+    until(answers, "the bridge answers again")
 
 
 def _calls(demo: Demo) -> dict[str, int]:
