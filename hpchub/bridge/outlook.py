@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hpchub.core.job import JobId, PendingJob
@@ -29,22 +30,28 @@ class Outlook:
             said += f" Expected start: {_clock(self.expected_start, now)}."
         return said
 
-    def placed(self, job_id: JobId, pending: Sequence[PendingJob]) -> Outlook:
-        """With the job's place among all that wait in its partition."""
-        own = next((job for job in pending if job.job_id == job_id), None)
-        if own is None or not own.priority:  # it has started, or is held and in no line at all
-            return replace(self, partition="", queue_place=None)
-        partition = own.partitions[0]
-        rivals = [job for job in pending if partition in job.partitions and job is not own]
-        first = sum(_goes_before(job, own) for job in rivals)
-        return replace(self, partition=partition, queue_place=first)
+    def placed(self, place: Place | None) -> Outlook:
+        """With the job's place in the queue. It has none once it has started, or while it is held."""
+        partition, before = place or ("", None)
+        return replace(self, partition=partition, queue_place=before)
 
 
-def _goes_before(job: PendingJob, own: PendingJob) -> bool:
-    """Slurm takes the higher priority, and of two alike the older job."""
-    if job.priority != own.priority:
-        return job.priority > own.priority
-    return _number(job.job_id) < _number(own.job_id)
+Place = tuple[str, int]
+"""A partition, and how many jobs go first in it."""
+
+
+def places_in(pending: Iterable[PendingJob]) -> dict[JobId, Place]:
+    """The place of every job that is not held. Of several partitions a job's first one counts.
+
+    Slurm takes the higher priority, and of two alike the older job.
+    """
+    before: Counter[str] = Counter()
+    places: dict[JobId, Place] = {}
+    in_line = (job for job in pending if job.priority)
+    for job in sorted(in_line, key=lambda job: (-job.priority, _number(job.job_id))):
+        places[job.job_id] = (job.partitions[0], before[job.partitions[0]])
+        before.update(job.partitions)
+    return places
 
 
 def _number(job_id: JobId) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from hpchub.bridge.outlook import places_in
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.queries import Queries
 from hpchub.bridge.watcher import PATIENCE
@@ -79,11 +80,7 @@ class Sweep:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            try:
-                await self.look(time.monotonic())
-            except Exception:
-                # A fault of ours must not end the sweep of all servers.
-                log.exception("sweep.crashed")
+            await self.look(time.monotonic())
 
     async def _ask(self, user: str, cluster: str, servers: Sequence[Progress], now: float) -> None:
         asker = self._askers[user, cluster]
@@ -91,11 +88,15 @@ class Sweep:
         if not due:
             return
         began = time.monotonic()
+        asker.not_before = now + _WAITING_S
         try:
             await self._update(user, cluster, due)
         except HpchubError as error:
             log.info("sweep.failed asker=%s cluster=%s error=%s", user, cluster, error)
-            asker.not_before = now + _WAITING_S
+            return
+        except Exception:
+            # A fault of ours must not end the sweep of all servers.
+            log.exception("sweep.crashed asker=%s cluster=%s", user, cluster)
             return
         took = time.monotonic() - began
         asker.not_before = now + max(_REST_S, PATIENCE * took)
@@ -108,9 +109,9 @@ class Sweep:
             return []
         waiting = [server for server in servers if server.record.phase in WAITING]
         running = [server for server in servers if server.record.phase in RUNNING]
-        new = [server for server in servers if _is_new(server, asker.answered[_key(server)])]
+        new = {id(server) for server in servers if _is_new(server, asker.answered[_key(server)])}
         due = []
-        if waiting and (now - asker.waiting_at >= _WAITING_S or any(server in waiting for server in new)):
+        if waiting and (now - asker.waiting_at >= _WAITING_S or any(id(server) in new for server in waiting)):
             due += waiting
             asker.waiting_at = now
         every = _RUNNING_S if self._queries.sees_all(cluster) else _RUNNING_OF_EACH_S
@@ -118,7 +119,7 @@ class Sweep:
             due += running
             asker.running_at = now
         else:
-            due += [server for server in running if server in new]
+            due += [server for server in running if id(server) in new]
         return due
 
     async def _update(self, user: str, cluster: str, servers: Sequence[Progress]) -> None:
@@ -135,9 +136,9 @@ class Sweep:
         waiting = [server for server in servers if server.record.phase in WAITING]
         if waiting and self._queries.sees_all(cluster):
             partitions = {server.record.options["resources"]["partition"] for server in waiting}
-            pending = await self._queries.pending(cluster, sorted(partitions))
+            places = places_in(await self._queries.pending(cluster, sorted(partitions)))
             for server in waiting:
-                server.outlook = server.outlook.placed(JobId(server.record.job_id), pending)
+                server.outlook = server.outlook.placed(places.get(JobId(server.record.job_id)))
 
 
 def _is_new(server: Progress, answers: int) -> bool:

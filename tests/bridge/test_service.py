@@ -264,6 +264,8 @@ async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
     for _ in range(2):
         assert isinstance(view.error, StartFailed)
         assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
+        for life in bridge.service.lives.values():
+            await life.ended.wait()  # the end is told before it is stored
         bridge.service.lives.clear()
         view = await bridge.client.server(view.id)
     view, events, after = await bridge.client.events(view.id, 3, 5)

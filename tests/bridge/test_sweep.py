@@ -145,7 +145,7 @@ async def test_no_answer_ends_a_server(
     assert (one.record.phase, one.record.error, one.events) == (Phase.READY, None, [])
 
 
-@pytest.mark.parametrize("error", [HostUnreachable("canary"), NotAllowed("no session")])
+@pytest.mark.parametrize("error", [HostUnreachable("canary"), NotAllowed("no session"), ZeroDivisionError()])
 async def test_a_failure_keeps_what_is_known(
     sweep: Sweep, slurm: FakeSlurm, servers: list[Progress], error: Exception
 ) -> None:
