@@ -139,7 +139,8 @@ def test_a_running_server_knows_its_end(demo: Demo, server_of: ServerOf) -> None
     """What Slurm says, in Unix seconds, though the person asked for a time and not for an end."""
     server = server_of("bob").start(placement="compute", time="00:20:00")
     until(lambda: _view(demo, server).ends_at is not None, "the end is known")
-    asked = ["env", "SLURM_TIME_FORMAT=%s", "squeue", "-h", "-o", "%e", "-j", job_id_of(demo, "bob")]
+    which = f"--jobs={job_id_of(demo, 'bob')}"
+    asked = ["env", "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--format=%e", which]
     assert str(_view(demo, server).ends_at) == demo.exec("ctl", asked, check=True).stdout.strip()
 
 
