@@ -43,8 +43,9 @@ class Record:
     """One attempt. `user` is what was typed, or the account once it is proven; `reason` is the true one.
 
     `source` is the browser's address as the hub saw it. `serial` is decimal text: as a JSON number it
-    would lose digits in tools that read numbers as doubles. `grant_id` joins certificates to a login,
-    and `server_id`, where the bridge asked for a server's sake, to that server in the other logs.
+    would lose digits in tools that read numbers as doubles. `grant_id` joins certificates to a login;
+    those for queries come of none. `server_id`, where the bridge asked for a server's sake, joins to
+    that server in the other logs.
     """
 
     event: Event
@@ -63,6 +64,7 @@ class Record:
 
 _GRANTED = {"properties": {"outcome": {"const": Outcome.GRANTED.value}}}
 _LOGIN = {"properties": {"event": {"const": Event.LOGIN.value}}}
+_QUERY = {"properties": {"profile": {"const": "query"}}}
 _CERTIFICATE = {"properties": {"event": {"const": Event.CERTIFICATE.value}}}
 
 
@@ -96,9 +98,10 @@ SCHEMA = {
     "allOf": [
         {
             "if": _GRANTED,
-            "then": _filled("user", "factor", "fingerprint", "grant_id"),
+            "then": _filled("user", "factor", "fingerprint"),
             "else": _filled("reason"),
         },
+        {"if": {"allOf": [_GRANTED, {"not": _QUERY}]}, "then": _filled("grant_id")},
         {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],

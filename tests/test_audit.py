@@ -53,6 +53,12 @@ def test_no_text_forges_or_ends_a_line(user: str, source: str, reason: str, prof
     assert json.loads(line)["user"] == (user if len(user) <= 256 else user[:255] + "…")
 
 
+def test_a_certificate_for_queries_comes_of_no_login() -> None:
+    """It alone has no grant to be joined to."""
+    record = replace(GRANTED, user="slurmwatch", profile="query", factor="socket", grant_id="")
+    assert json.loads(render_record(record, AT))["grant_id"] == ""
+
+
 def test_long_texts_are_cut() -> None:
     """A name of a megabyte does not make a line of a megabyte."""
     assert len(render_record(replace(REFUSED, user="x" * 10**6), AT)) < 1000
@@ -74,6 +80,8 @@ def test_long_texts_are_cut() -> None:
         replace(GRANTED, factor=""),
         replace(GRANTED, profile=""),
         replace(GRANTED, grant_id="x"),
+        replace(GRANTED, grant_id=""),
+        replace(GRANTED, profile="query", grant_id="", factor=""),
     ],
 )
 def test_a_record_that_breaks_the_schema_is_not_written(record: Record, tmp_path: Path) -> None:

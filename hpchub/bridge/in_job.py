@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import asyncssh
 
 from hpchub.bridge.folder import TCP_KEY_NAME, owner_argv, parse_owner, parse_tcp, tcp_command
 from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
@@ -141,12 +143,19 @@ class InJob(InFolder):
                     continue
                 self.record.native_state = answer.native or self.record.native_state
                 if answer.state is JobState.RUNNING and answer.node:
+                    self.progress.outlook = Outlook()
                     self.record.node = answer.node
                     return
                 if answer.state.is_final:
                     raise await self._failure(answer)
                 if answer.state is JobState.QUEUED:
-                    self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {self._scheduler.explain(answer)}")
+                    self._tell_why(self._scheduler.explain(answer))
+
+    def _tell_why(self, reason: str) -> None:
+        """Why the job waits, with what is known of how long."""
+        self.progress.outlook = replace(self.progress.outlook, reason=reason)
+        words = self.progress.outlook.words(time.time())
+        self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {reason}{words}")
 
     async def attach(self) -> Attachment:
         """Into the job, the way the cluster file says."""

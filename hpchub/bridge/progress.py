@@ -7,6 +7,7 @@ import logging
 import time
 
 from hpchub.bridge.metrics import BridgeMetrics, ServerMeter
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Event, Phase
 
@@ -29,14 +30,20 @@ _LONGEST_MESSAGE = 500
 
 
 class Progress:
-    """A server's phase, its events so far, and a way to wait for the next."""
+    """A server's phase, its events so far, a way to wait for the next, and its job's outlook."""
 
     def __init__(self, record: ServerRecord, metrics: BridgeMetrics | None = None) -> None:
         self._record = record
         self.meter = ServerMeter(metrics or BridgeMetrics(), record)
         self.events: list[Event] = []
+        self.outlook = Outlook()
         self._news = asyncio.Event()
         self._held_back: tuple[Phase, str] | None = None
+
+    @property
+    def record(self) -> ServerRecord:
+        """The server that this is about."""
+        return self._record
 
     def tell(self, phase: Phase, message: str) -> None:
         """Move the server to a phase and say so, unless that is what the last line said.

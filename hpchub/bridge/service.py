@@ -15,12 +15,15 @@ from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.metrics import BridgeMetrics, Census
 from hpchub.bridge.on_login_node import OnLoginNode
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.readiness import missing_parts, take_census
+from hpchub.bridge.service_account import WithServiceAccounts
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import ServerRecord, Store
+from hpchub.bridge.sweep import RUNNING, WAITING, Sweep
 from hpchub.bridge.watcher import Watcher
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
@@ -55,8 +58,10 @@ class Service:
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
-        self._pool = Pool(clusters, self.sessions, metrics=self.metrics.ssh)
-        self._watcher = Watcher(self._pool, self._schedulers, self.metrics)
+        self._pool = Pool(clusters, WithServiceAccounts(self.sessions, self.signer), metrics=self.metrics.ssh)
+        accounts = {name: cluster.status_account for name, cluster in clusters.items()}
+        self._watcher = Watcher(self._pool, self._schedulers, accounts, self.metrics)
+        self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
@@ -77,11 +82,13 @@ class Service:
         await self.sessions.restore()
         for user in self.sessions.users():
             self._take_up(user)
+        self._sweep.begin()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
+        await self._sweep.close()
         await self._watcher.close()
         await self._pool.__aexit__(None, None, None)
 
@@ -194,6 +201,8 @@ class Service:
         """A server as others see it: its socket only while it is ready."""
         life = self.lives.get(record.id)
         ready = life is not None and record.phase is Phase.READY
+        outlook = life.progress.outlook if life else Outlook()
+        waits, runs = record.phase in WAITING, record.phase in RUNNING
         return ServerView(
             id=record.id,
             user=record.user,
@@ -207,6 +216,10 @@ class Service:
             socket=str(life.local_socket) if life is not None and ready else "",
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
+            reason=outlook.reason if waits else "",
+            queue_place=outlook.queue_place if waits else None,
+            expected_start=outlook.expected_start if waits else None,
+            ends_at=outlook.ends_at if runs else None,
         )
 
     def _take_up(self, user: str) -> None:

@@ -1,46 +1,62 @@
-"""Asks the scheduler about waiting jobs: one query for all of a user's jobs on a cluster.
+"""Asks the scheduler about waiting jobs: one query for all that can be asked about together.
 
-The queries run as the jobs' own user. A person controls their own login shell, so nobody's answer
-may decide about another's job (ADR 0004).
+With a service account these are all jobs of a cluster (ADR 0008). Without one they are one user's,
+for a person controls their own login shell, and nobody's answer may decide about another's job
+(ADR 0004).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from hpchub.bridge.metrics import BridgeMetrics
-from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.bridge.queries import Queries
+from hpchub.core.job import JobId, JobStatus
 from hpchub.errors import HpchubError
 from hpchub.schedulers.base import Scheduler
 from hpchub.ssh.pool import Pool
-
-log = logging.getLogger(__name__)
-
-# An argv of 200 ids is 2 kB: far from any limit, and more than one person waits for.
-_MOST_IDS = 200
 
 # How long since the newest submission, and how often to ask, in seconds. Most notebooks start at
 # once or not for minutes.
 _INTERVALS = ((3.0, 0.2), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
 
 # After an answer that took t, wait at least 5 t: a slow controller is not to be hurried.
-_PATIENCE = 5.0
+PATIENCE = 5.0
+
+# This many queries may follow each other at the pace of a new job, and one more for every 3 s: people
+# who keep coming, as to a lecture, would otherwise hold a whole cluster at that pace.
+_BURST = 30
+_REFILL_S = 3.0
 
 
 def interval_s(age_s: float, answer_took_s: float) -> float:
     """Seconds until the next query."""
     usual = next(pause for limit, pause in _INTERVALS if age_s < limit)
-    return max(usual, _PATIENCE * answer_took_s)
+    return max(usual, PATIENCE * answer_took_s)
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many queries may still be made at once."""
+
+    left: float = field(default_factory=lambda: float(_BURST))
+    counted_at: float = 0.0
+
+    def take(self, now: float) -> float:
+        """Take one query; how long to wait before it, in seconds. `now` is monotonic."""
+        self.left = min(float(_BURST), self.left + (now - self.counted_at) / _REFILL_S)
+        self.counted_at = now
+        self.left -= 1.0
+        return max(0.0, -self.left * _REFILL_S)
 
 
 @dataclass(slots=True)
 class _Watch:
-    """One user's waiting jobs on one cluster."""
+    """The waiting jobs on one cluster that are asked about together."""
 
     listeners: dict[JobId, asyncio.Queue[JobStatus | HpchubError]] = field(default_factory=dict)
     newest: float = 0.0
@@ -52,12 +68,17 @@ class Watcher:
     """Delivers each waiting job's status, for as long as somebody listens."""
 
     def __init__(
-        self, pool: Pool, schedulers: Mapping[str, Scheduler], metrics: BridgeMetrics | None = None
+        self,
+        pool: Pool,
+        schedulers: Mapping[str, Scheduler],
+        accounts: Mapping[str, str] | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
+        """`accounts` maps a cluster to its service account, where it has one."""
         self.metrics = metrics or BridgeMetrics()
-        self._pool = pool
-        self._schedulers = schedulers
+        self.queries = Queries(pool, schedulers, accounts, self.metrics)
         self._watches: dict[tuple[str, str], _Watch] = {}
+        self._allowances: dict[tuple[str, str], Allowance] = {}
 
     async def ask(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus]:
         """Status now; ids that the queue has forgotten are looked up in the history.
@@ -65,7 +86,7 @@ class Watcher:
         An id that neither knows is UNKNOWN: it may be too new, and doubt is never death.
         """
         statuses: dict[JobId, JobStatus] = {}
-        for job_id, answer in (await self._answers(user, cluster, ids)).items():
+        for job_id, answer in (await self.queries.statuses(user, cluster, ids)).items():
             if isinstance(answer, HpchubError):
                 raise answer
             statuses[job_id] = answer
@@ -77,10 +98,11 @@ class Watcher:
     ) -> AsyncIterator[asyncio.Queue[JobStatus | HpchubError]]:
         """A queue that receives every answer about a job, and every failure to get one."""
         answers: asyncio.Queue[JobStatus | HpchubError] = asyncio.Queue()
-        watch = self._watches.get((user, cluster))
+        key = (self.queries.asker(user, cluster), cluster)
+        watch = self._watches.get(key)
         if watch is None:
-            watch = self._watches[user, cluster] = _Watch()
-            watch.task = asyncio.create_task(self._run(user, cluster, watch))
+            watch = self._watches[key] = _Watch()
+            watch.task = asyncio.create_task(self._run(key, watch))
         watch.listeners[job_id] = answers
         watch.newest = time.monotonic()
         watch.wake.set()
@@ -98,12 +120,15 @@ class Watcher:
                 watch.task.cancel()
                 with suppress(asyncio.CancelledError):
                     await watch.task
+        await self.queries.close()
 
-    async def _run(self, user: str, cluster: str, watch: _Watch) -> None:
+    async def _run(self, key: tuple[str, str], watch: _Watch) -> None:
+        allowance = self._allowances.setdefault(key, Allowance())
         while watch.listeners:
+            await asyncio.sleep(allowance.take(time.monotonic()))
             watch.wake.clear()
             began = time.monotonic()
-            answers = await self._answers(user, cluster, list(watch.listeners))
+            answers = await self.queries.statuses(*key, list(watch.listeners))
             for job_id, listener in watch.listeners.items():
                 if job_id in answers:
                     listener.put_nowait(answers[job_id])
@@ -111,47 +136,4 @@ class Watcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(interval_s(now - watch.newest, now - began)):
                     await watch.wake.wait()
-        del self._watches[user, cluster]
-
-    async def _answers(
-        self, user: str, cluster: str, ids: list[JobId]
-    ) -> dict[JobId, JobStatus | HpchubError]:
-        """For each id its status, or why there is none: one failure hides nothing that is known."""
-        answers: dict[JobId, JobStatus | HpchubError] = {}
-        for start in range(0, len(ids), _MOST_IDS):
-            batch = ids[start : start + _MOST_IDS]
-            try:
-                answers |= await self._batch(user, cluster, batch)
-            except HpchubError as error:
-                answers |= _failed(user, cluster, batch, error)
-            except Exception as error:
-                # Whoever waits must not wait for a task that has died.
-                log.exception("scheduler.query_crashed user=%s cluster=%s", user, cluster)
-                what = f"hpchub failed while asking the scheduler: {type(error).__name__}."
-                answers |= dict.fromkeys(batch, HpchubError(what, "The bridge's log has more."))
-        return answers
-
-    async def _batch(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus | HpchubError]:
-        scheduler = self._schedulers[cluster]
-        with self.metrics.query(cluster, "status"):
-            result = await self._pool.run(user, cluster, scheduler.status_command(ids))
-            queued = scheduler.parse_status(result)
-        answers: dict[JobId, JobStatus | HpchubError] = {
-            job_id: queued[job_id] for job_id in ids if job_id in queued
-        }
-        missing = [job_id for job_id in ids if job_id not in queued]
-        if missing:
-            try:
-                with self.metrics.query(cluster, "history"):
-                    result = await self._pool.run(user, cluster, scheduler.history_command(missing))
-                    found = scheduler.parse_history(result)
-            except HpchubError as error:  # the accounting is away, the queue is not
-                return answers | _failed(user, cluster, missing, error)
-            unknown = JobStatus(state=JobState.UNKNOWN, native="", reason="")
-            answers |= {job_id: found.get(job_id, unknown) for job_id in missing}
-        return answers
-
-
-def _failed(user: str, cluster: str, ids: list[JobId], error: HpchubError) -> dict[JobId, HpchubError]:
-    log.warning("scheduler.query_failed user=%s cluster=%s error=%s", user, cluster, error)
-    return dict.fromkeys(ids, error)
+        del self._watches[key]

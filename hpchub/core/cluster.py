@@ -115,12 +115,16 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """One `clusters.d/<name>.toml`, checked. `login` or `compute` is None where not offered."""
+    """One `clusters.d/<name>.toml`, checked. `login` or `compute` is None where not offered.
+
+    `status_account` asks about everybody's jobs; where it is empty, each person asks about their own.
+    """
 
     name: str
     title: str
     scheduler: str
     scheduler_cluster: str = ""
+    status_account: str = ""
     templates: Path | None = None
     login_nodes: tuple[LoginNode, ...]
     known_hosts: Path

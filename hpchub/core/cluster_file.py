@@ -22,7 +22,7 @@ from hpchub.core.cluster import (
     Partition,
     Placement,
 )
-from hpchub.core.slugs import SCHEDULER_NAME, is_scheduler_name
+from hpchub.core.slugs import SCHEDULER_NAME, is_safe_account_name, is_scheduler_name
 from hpchub.core.toml_table import Table, load_table, nearest
 from hpchub.core.units import parse_memory, parse_time
 from hpchub.errors import ConfigError
@@ -70,6 +70,9 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     if kind not in SCHEDULERS:
         scheduler.fault("kind", f"{kind!r} is not one of {', '.join(SCHEDULERS)}")
     scheduler_cluster = scheduler.text("cluster", "", SCHEDULER_NAME)
+    status_account = scheduler.text("status_account", "")
+    if status_account and not is_safe_account_name(status_account):
+        scheduler.fault("status_account", f"{status_account!r} is no account that may have a certificate")
     templates = scheduler.text("templates", "")
     scheduler.finish()
 
@@ -100,6 +103,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         title=title,
         scheduler=kind,
         scheduler_cluster=scheduler_cluster,
+        status_account=status_account,
         templates=path.parent / templates if templates else None,
         login_nodes=tuple(nodes),
         known_hosts=known_hosts,

@@ -19,8 +19,11 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The program's name, for messages and logs."""
-        return self.argv[0].rsplit("/", 1)[-1]
+        """The program's name, for messages and logs. What `env` sets before it is none."""
+        words = self.argv
+        if words[0] == "env":
+            words = tuple(word for word in words[1:] if "=" not in word) or words
+        return words[0].rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,15 @@ class JobState(StrEnum):
         return self in {JobState.FINISHED, JobState.FAILED, JobState.CANCELLED}
 
 
+class Query(StrEnum):
+    """What can be asked about jobs. All but the last take job ids; `pending` takes partitions."""
+
+    STATUS = "status"
+    HISTORY = "history"
+    TIMES = "times"
+    PENDING = "pending"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """One job's state. `native` and `reason` are the scheduler's own words, never a user's."""
@@ -34,6 +43,27 @@ class JobStatus:
     node: str = ""
     reason: str = ""
     exit_code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTimes:
+    """When a job starts and ends, as far as the scheduler knows. Unix seconds.
+
+    Of a job that waits, `starts_at` is the scheduler's guess.
+    """
+
+    native: str
+    starts_at: int | None = None
+    ends_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingJob:
+    """A job in the queue, anybody's. A higher `priority` goes first; none at all is held."""
+
+    job_id: JobId
+    partitions: tuple[str, ...]
+    priority: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

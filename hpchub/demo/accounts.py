@@ -48,6 +48,10 @@ PEOPLE = (
 )
 ADMIN = "site-admin"
 
+# Asks for the states of everybody's jobs, and does nothing else: its home is not its own to write.
+STATUS_ACCOUNT = "slurmwatch"
+_SERVICE = Person(name=STATUS_ACCOUNT, home_writable=False)
+
 
 def new_passwords() -> dict[str, str]:
     """A password for each person: four words, new for each run."""
@@ -80,8 +84,8 @@ class Account:
 
 
 def accounts() -> list[Account]:
-    """Everybody's who has one on the cluster."""
-    people = (person for person in PEOPLE if person.on_cluster)
+    """Everybody's who has one on the cluster, and the service account."""
+    people = (person for person in (*PEOPLE, _SERVICE) if person.on_cluster)
     return [Account(person, uid) for uid, person in enumerate(people, start=_FIRST_UID)]
 
 
@@ -124,7 +128,7 @@ def make_home(home: Path, account: Account) -> None:
 def _system_lines(name: str, id_field: int) -> list[str]:
     """The machine's lines of passwd or group that no person of the demo would take."""
     lines = Path(f"/etc/{name}").read_text(encoding="utf-8").splitlines()
-    ours = {person.name for person in PEOPLE}
+    ours = {person.name for person in (*PEOPLE, _SERVICE)}
     kept = []
     for line in lines:
         fields = line.split(":")

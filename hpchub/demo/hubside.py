@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hpchub.core.cluster import Attach
 from hpchub.core.cluster_file import load_clusters
-from hpchub.demo.accounts import ADMIN, new_passwords
+from hpchub.demo.accounts import ADMIN, STATUS_ACCOUNT, new_passwords
 from hpchub.demo.hosts import Host
 from hpchub.demo.layout import CHECKOUT, Layout
 from hpchub.demo.processes import Processes, write_private
@@ -148,6 +148,7 @@ def lay_out_hub(
         "clusters": layout.clusters,
         "port": side.port,
         "admin": ADMIN,
+        "status_account": STATUS_ACCOUNT,
         "source_addresses": _source_addresses(attach, site),
     }
     for name in ("signer.toml", "bridge.toml", "jupyterhub_config.py"):
@@ -160,7 +161,8 @@ def lay_out_cluster_file(layout: Layout, attach: Attach, known_hosts: str, site:
     layout.clusters.mkdir(mode=0o755)
     (layout.clusters / "demo.known_hosts").write_text(known_hosts, encoding="ascii")
     nodes = [{"name": name, "address": site.edge[name], "port": 22} for name in LOGIN_HOSTS]
-    text = render("demo.toml.j2", {"login_nodes": nodes, "attach": attach.value})
+    values = {"login_nodes": nodes, "attach": attach.value, "status_account": STATUS_ACCOUNT}
+    text = render("demo.toml.j2", values)
     (layout.clusters / "demo.toml").write_text(text, encoding="utf-8")
     load_clusters(layout.clusters)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hpchub.core.command import Command, CommandResult
-from hpchub.core.job import Association, JobId, JobStatus
+from hpchub.core.job import Association, JobId, JobStatus, JobTimes, PendingJob, Query
 
 
 class Scheduler(Protocol):
@@ -49,6 +49,18 @@ class Scheduler(Protocol):
 
     def parse_history(self, result: CommandResult) -> dict[JobId, JobStatus]:
         """Status by id, as the accounting has it."""
+
+    def times_command(self, ids: Sequence[JobId]) -> Command:
+        """Asks when jobs start and end."""
+
+    def parse_times(self, result: CommandResult) -> dict[JobId, JobTimes]:
+        """Times by id; an absent id is unknown."""
+
+    def parse_pending(self, result: CommandResult) -> list[PendingJob]:
+        """Everybody's jobs that wait, as a service account is told of them."""
+
+    def account_command(self, query: Query, items: Sequence[str]) -> Command:
+        """A question in the words that the forced command of a service account reads."""
 
     def cancel_command(self, ids: Sequence[JobId]) -> Command:
         """Ends jobs. To end one that has ended is no error."""

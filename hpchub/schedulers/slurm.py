@@ -12,29 +12,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpchub.core.command import Command, CommandResult
-from hpchub.core.job import Association, JobId, JobStatus
-from hpchub.core.slugs import is_safe_account_name, is_scheduler_name
+from hpchub.core.job import Association, JobId, JobStatus, JobTimes, PendingJob, Query
+from hpchub.core.slugs import SCHEDULER_NAME, is_safe_account_name, is_scheduler_name
 from hpchub.errors import InvalidRequest, UnexpectedOutput
+from hpchub.remote.slurm_query import query_line
 from hpchub.schedulers.slurm_directives import read_directives
 from hpchub.schedulers.slurm_errors import failure, rejection
+from hpchub.schedulers.slurm_rows import (
+    NODE,
+    NUMBER,
+    SEPARATOR,
+    checked_id,
+    checked_name,
+    ids_alone,
+    joined,
+    rows,
+    single_node,
+    told,
+    unix_time,
+)
 from hpchub.schedulers.slurm_states import explain, state_of
 
 _log = logging.getLogger(__name__)
 
-_SEPARATOR = "\x1f"
 # squeue(1), --format: job id, state, batch host, reason. Slurm writes all four itself.
-_STATUS_FORMAT = _SEPARATOR.join(("%i", "%T", "%B", "%r"))
+_STATUS_FORMAT = SEPARATOR.join(("%i", "%T", "%B", "%r"))
+# Job id, state, start and end, the start a guess while it is pending.
+_TIMES_FORMAT = SEPARATOR.join(("%i", "%T", "%S", "%e"))
 _HISTORY_FIELDS = "JobID,State,NodeList,ExitCode"
 _ASSOCIATION_FIELDS = "DefaultAccount,Account,Partition"
 _NO_ACCOUNTING = "Slurm accounting storage is disabled"
 _LOOK_BACK = "7days"  # longer than any bridge is away
 
 _PARSABLE_ID = re.compile(r"([0-9]+)(?:;[^\s;]+)?", re.ASCII)
-# 42, an array's 42_7 and 42_[1-9%2], a heterogeneous job's 42+1.
-_JOB_ID = re.compile(r"[0-9]{1,10}(?:_[0-9]+|_\[[0-9,:%.-]+\]|\+[0-9]+)?", re.ASCII)
-_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*", re.ASCII)
-# A comma would ask for a list of names.
-_JOB_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +81,19 @@ class Slurm:
 
     def lookup_command(self, job_name: str) -> Command:
         """squeue, by name; `--me`, because anybody may give a job that name."""
-        where = (*self._clusters(), f"--name={_checked_name(job_name)}")
+        where = (*self._clusters(), f"--name={checked_name(job_name)}")
         return Command(argv=("squeue", "--noheader", "--me", "--states=all", *where, "--format=%i"))
 
     def parse_lookup(self, result: CommandResult) -> list[JobId]:
         """The ids; empty where the queue has no such job."""
         if result.exit_code != 0:
             raise failure("squeue", result)
-        return _ids_alone("squeue", result.stdout)
+        return ids_alone("squeue", result.stdout)
 
     def history_lookup_command(self, job_name: str) -> Command:
         """sacct, by name. It shows one's own jobs unless told otherwise, and of today: hence a start."""
         argv = ("sacct", "--allocations", "--noheader", "--parsable2", *self._clusters())
-        where = (f"--name={_checked_name(job_name)}", f"--starttime=now-{_LOOK_BACK}")
+        where = (f"--name={checked_name(job_name)}", f"--starttime=now-{_LOOK_BACK}")
         return Command(argv=(*argv, *where, "--format=JobID"))
 
     def parse_history_lookup(self, result: CommandResult) -> list[JobId]:
@@ -92,13 +102,13 @@ class Slurm:
             if _NO_ACCOUNTING in result.stderr:
                 return []
             raise failure("sacct", result)
-        return _ids_alone("sacct", result.stdout)
+        return ids_alone("sacct", result.stdout)
 
     def status_command(self, ids: Sequence[JobId]) -> Command:
         """squeue, once for all the jobs. Without --states=all it would leave out ended ones."""
         fields = f"--format={_STATUS_FORMAT}"
         return Command(
-            argv=("squeue", "--noheader", "--states=all", *self._clusters(), f"--jobs={_joined(ids)}", fields)
+            argv=("squeue", "--noheader", "--states=all", *self._clusters(), f"--jobs={joined(ids)}", fields)
         )
 
     def parse_status(self, result: CommandResult) -> dict[JobId, JobStatus]:
@@ -110,9 +120,9 @@ class Slurm:
         if result.exit_code != 0 and "Invalid job id specified" not in result.stderr:
             raise failure("squeue", result)
         jobs = {}
-        for job_id, native, node, reason in _rows("squeue", result.stdout, 4):
-            jobs[_checked_id("squeue", job_id)] = JobStatus(
-                state=state_of(native), native=native, node=_single_node(node), reason=_told(reason)
+        for job_id, native, node, reason in rows("squeue", result.stdout, 4):
+            jobs[checked_id("squeue", job_id)] = JobStatus(
+                state=state_of(native), native=native, node=single_node(node), reason=told(reason)
             )
         return jobs
 
@@ -123,9 +133,9 @@ class Slurm:
             "--allocations",
             "--noheader",
             "--parsable2",
-            f"--delimiter={_SEPARATOR}",
+            f"--delimiter={SEPARATOR}",
             *self._clusters(),
-            f"--jobs={_joined(ids)}",
+            f"--jobs={joined(ids)}",
             f"--format={_HISTORY_FIELDS}",
         )
         return Command(argv=argv)
@@ -137,15 +147,56 @@ class Slurm:
                 return {}
             raise failure("sacct", result)
         jobs = {}
-        for job_id, native, node, exit_code in _rows("sacct", result.stdout, 4):
-            jobs[_checked_id("sacct", job_id)] = JobStatus(
-                state=state_of(native), native=native, node=_single_node(node), exit_code=exit_code
+        for job_id, native, node, exit_code in rows("sacct", result.stdout, 4):
+            jobs[checked_id("sacct", job_id)] = JobStatus(
+                state=state_of(native), native=native, node=single_node(node), exit_code=exit_code
             )
         return jobs
 
+    def times_command(self, ids: Sequence[JobId]) -> Command:
+        """squeue, once for all the jobs; times in Unix seconds, for the node's time zone is not told."""
+        where = (*self._clusters(), f"--jobs={joined(ids)}", f"--format={_TIMES_FORMAT}")
+        return Command(argv=("env", "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--states=all", *where))
+
+    def parse_times(self, result: CommandResult) -> dict[JobId, JobTimes]:
+        """Times by id; an absent id is unknown."""
+        if result.exit_code != 0 and "Invalid job id specified" not in result.stderr:
+            raise failure("squeue", result)
+        return {
+            checked_id("squeue", job_id): JobTimes(
+                native=native, starts_at=unix_time(start), ends_at=unix_time(end)
+            )
+            for job_id, native, start, end in rows("squeue", result.stdout, 4)
+        }
+
+    def parse_pending(self, result: CommandResult) -> list[PendingJob]:
+        """Every row of the queue; a partition's name is the site's own, whoever asked for it."""
+        if result.exit_code != 0:
+            raise failure("squeue", result)
+        found = []
+        for job_id, partitions, priority in rows("squeue", result.stdout, 3):
+            if not NUMBER.fullmatch(priority):
+                raise UnexpectedOutput("squeue", priority)
+            found.append(
+                PendingJob(
+                    job_id=checked_id("squeue", job_id),
+                    partitions=tuple(partitions.split(",")),
+                    priority=int(priority),
+                )
+            )
+        return found
+
+    def account_command(self, query: Query, items: Sequence[str]) -> Command:
+        """The words on standard input. Such a command takes ids of whole jobs and names of partitions."""
+        pattern = SCHEDULER_NAME if query is Query.PENDING else NUMBER
+        if not items or not all(pattern.fullmatch(item) for item in items):
+            raise InvalidRequest(f"A service account cannot ask about {','.join(items)[:40]!r}.")
+        tool = "sacct" if query is Query.HISTORY else "squeue"
+        return Command(argv=(tool,), stdin=query_line(query, items, self.cluster))
+
     def cancel_command(self, ids: Sequence[JobId]) -> Command:
         """scancel, for all the jobs at once."""
-        _joined(ids)
+        joined(ids)
         return Command(argv=("scancel", *self._clusters(), *ids))
 
     def parse_cancel(self, result: CommandResult) -> None:
@@ -181,7 +232,7 @@ class Slurm:
         if result.exit_code != 0:
             raise failure("sacctmgr", result)
         found = []
-        for default, account, partition in _rows("sacctmgr", result.stdout, 3, separator="|"):
+        for default, account, partition in rows("sacctmgr", result.stdout, 3, separator="|"):
             if not account:  # a person without any association still has a row
                 continue
             if not is_scheduler_name(account) or (partition and not is_scheduler_name(partition)):
@@ -198,8 +249,8 @@ class Slurm:
         way. `--unbuffered`, because srun otherwise keeps back what is no whole line. `--export=NONE`:
         the step takes nothing of the login node's environment, and so wants absolute paths.
         """
-        _joined([job_id])
-        if not _NODE.fullmatch(node):
+        joined([job_id])
+        if not NODE.fullmatch(node):
             raise InvalidRequest(f"{node[:40]!r} is no node name.")
         return (
             "srun",
@@ -223,71 +274,3 @@ class Slurm:
 
     def _clusters(self) -> tuple[str, ...]:
         return (f"--clusters={self.cluster}",) if self.cluster else ()
-
-
-def _joined(ids: Sequence[JobId]) -> str:
-    """Ids for one option. Never none: squeue and sacct would then list everybody's jobs."""
-    if not ids:
-        raise InvalidRequest("No job was named.")
-    for job_id in ids:
-        if not _JOB_ID.fullmatch(job_id):
-            raise InvalidRequest(f"{job_id[:40]!r} is no job id of Slurm's.")
-    return ",".join(ids)
-
-
-def _checked_name(job_name: str) -> str:
-    if not _JOB_NAME.fullmatch(job_name):
-        raise InvalidRequest(f"{job_name[:40]!r} is no name of a job of ours.")
-    return job_name
-
-
-def _ids_alone(tool: str, text: str) -> list[JobId]:
-    """The lines that are an id alone, once each.
-
-    Raises:
-        UnexpectedOutput: There is text and no id: that would not prove that there is no job.
-    """
-    lines = [line.strip() for line in text.split("\n")]
-    lines = [line for line in lines if line and not line.startswith("CLUSTER: ")]
-    ids = [JobId(line) for line in lines if _JOB_ID.fullmatch(line)]
-    if lines and not ids:
-        raise UnexpectedOutput(tool, lines[0])
-    return list(dict.fromkeys(ids))
-
-
-def _rows(tool: str, text: str, width: int, separator: str = _SEPARATOR) -> list[list[str]]:
-    """The rows of a table. Lines without a separator are a site's notices, and logged.
-
-    Raises:
-        UnexpectedOutput: A row has another number of fields, or there are notices and no row.
-    """
-    rows, notices = [], []
-    for line in text.split("\n"):  # splitlines() also breaks at \x1e and \x85
-        if separator in line:
-            fields = line.split(separator)
-            if len(fields) != width:
-                raise UnexpectedOutput(tool, line)
-            rows.append([field.strip() for field in fields])
-        elif line.strip() and not line.startswith("CLUSTER: "):
-            notices.append(line)
-    if notices and not rows:
-        raise UnexpectedOutput(tool, notices[0])
-    if notices:
-        _log.warning("slurm.notice tool=%s lines=%d", tool, len(notices))
-    return rows
-
-
-def _checked_id(tool: str, text: str) -> JobId:
-    if not _JOB_ID.fullmatch(text):
-        raise UnexpectedOutput(tool, text)
-    return JobId(text)
-
-
-def _told(reason: str) -> str:
-    """A reason; empty for the words with which Slurm says that there is none."""
-    return "" if reason in {"None", "(null)"} else reason
-
-
-def _single_node(text: str) -> str:
-    """A node's name; empty for Slurm's `n/a`, `None assigned`, and lists of several nodes."""
-    return text if _NODE.fullmatch(text) else ""

@@ -1,4 +1,4 @@
-"""The two acts of the signer, each recorded whether it ends well or not: a login, and a certificate.
+"""The acts of the signer, each recorded whether it ends well or not: a login, and a certificate.
 
 Nothing is granted before its record is on the disk.
 """
@@ -21,13 +21,25 @@ from hpchub.logs import correlation_id
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
 from hpchub.signer.keys import Keys
 from hpchub.signer.metrics import SignerMetrics
-from hpchub.signer.policy import Grant, Plan, Policy, ceiling_of, plan_certificate, plan_grant
+from hpchub.signer.policy import (
+    Grant,
+    Plan,
+    Policy,
+    ceiling_of,
+    plan_certificate,
+    plan_grant,
+    plan_query_certificate,
+)
 from hpchub.signer.proofs import Proof, Refused
 
 _Result = TypeVar("_Result")
 
 # Beyond these, a waiting login would outlast its client's patience.
 _MAX_WAITING = 64
+
+# What stands in the audit log for the proof of whoever asks for a query certificate: the kernel says
+# that it is our own account, or root, that called our socket.
+_SOCKET_FACTOR = "socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +138,37 @@ class Authority:
             except HpchubError as error:
                 missing[name] = error.message
         return missing
+
+    async def mint_query(self, account: str, public_key: str) -> Minted:
+        """The certificate with which a service account asks for the states of jobs.
+
+        There is no login behind it: who reaches our socket may have it, for the accounts that the
+        site has named.
+
+        Raises:
+            NotAllowed: The site has not named that account.
+            InvalidRequest: The public key is refused.
+            SiteError: The certificate could not be signed or recorded.
+        """
+        profile = Profile.QUERY.value
+        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account)
+        try:
+            key = parse_public_key(public_key)
+            record = replace(record, fingerprint=key.fingerprint, factor=_SOCKET_FACTOR)
+            plan = plan_query_certificate(
+                self._policy,
+                account=account,
+                fingerprint=key.fingerprint,
+                now=int(time.time()),
+                serial=secrets.randbelow(2**64 - 1) + 1,
+            )
+            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
+            certificate = sign(self._keys.ca, key, plan)
+        except Exception as error:
+            await self._write(_failed(record, error))
+            raise
+        await self._write(replace(record, outcome=Outcome.GRANTED))
+        return Minted(certificate, plan, plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""

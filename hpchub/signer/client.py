@@ -89,19 +89,31 @@ class SignerClient:
             NotAllowed: The login has ended, or the grant is for another key.
         """
         body = {"grant": grant.reveal(), "public_key": public_key, "profile": profile.value}
-        answer = await self._call("POST", "/v1/certificates", body)
-        return Certificate(
-            certificate=_field(answer, "certificate", str),
-            serial=_field(answer, "serial", int),
-            key_id=_field(answer, "key_id", str),
-            valid_before=_field(answer, "valid_before", int),
-            expires_at=_field(answer, "expires_at", int),
-        )
+        return _certificate(await self._call("POST", "/v1/certificates", body))
+
+    async def query_certificate(self, account: str, public_key: str) -> Certificate:
+        """Mint a certificate with which a service account asks for the states of jobs.
+
+        Raises:
+            NotAllowed: The signer's settings do not name that account.
+        """
+        body = {"account": account, "public_key": public_key}
+        return _certificate(await self._call("POST", "/v1/query-certificates", body))
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
         return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
+
+
+def _certificate(answer: Mapping[str, Any]) -> Certificate:
+    return Certificate(
+        certificate=_field(answer, "certificate", str),
+        serial=_field(answer, "serial", int),
+        key_id=_field(answer, "key_id", str),
+        valid_before=_field(answer, "valid_before", int),
+        expires_at=_field(answer, "expires_at", int),
+    )
 
 
 def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:

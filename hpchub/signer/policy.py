@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hpchub.core.certificate import Profile
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import NotAllowed
+from hpchub.remote.slurm_query import FORCED_COMMAND
 
 BACKDATE_S = 60  # a login node's clock may be behind ours
 TUNNEL_COMMAND = "/bin/false"
@@ -25,13 +26,19 @@ _FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The site's own choices. Seconds; addresses and networks in CIDR notation."""
+    """The site's own choices. Seconds; addresses and networks in CIDR notation.
+
+    `query_accounts` are the service accounts that may ask for the states of jobs, and may do nothing else.
+    """
 
     certificate_lifetime_s: int
     login_ceiling_s: int
     source_addresses: tuple[str, ...]
+    query_accounts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(is_safe_account_name(account) for account in self.query_accounts):
+            raise ValueError("an account for queries whose name may not stand in a certificate")
         if not self.source_addresses:
             raise ValueError("a certificate without a source address could be used from anywhere")
         if self.certificate_lifetime_s <= 0 or self.login_ceiling_s <= 0:
@@ -84,6 +91,8 @@ class Plan:
             raise ValueError("a certificate without bounds")
         if not self.extensions <= {PORT_FORWARDING}:
             raise ValueError("a certificate that permits more than forwarding")
+        if self.profile is Profile.QUERY and (self.force_command != FORCED_COMMAND or self.extensions):
+            raise ValueError("a certificate for queries that permits more than queries")
 
 
 def plan_grant(
@@ -92,9 +101,9 @@ def plan_grant(
     """The grant of one proven login.
 
     Raises:
-        NotAllowed: The account's name is not one that may ever stand in a certificate.
+        NotAllowed: The account's name may never stand in a certificate, or it is a service account.
     """
-    if not is_safe_account_name(account):
+    if not is_safe_account_name(account) or account in policy.query_accounts:
         raise NotAllowed("That account may not log in here.")
     return Grant(
         account=account,
@@ -119,8 +128,11 @@ def plan_certificate(
     A ceiling that the site has lowered since the login counts for that login too.
 
     Raises:
-        NotAllowed: The login has reached its ceiling, or the grant is for another key.
+        NotAllowed: The login has reached its ceiling, the grant is for another key, or no login earns
+            the profile.
     """
+    if profile is Profile.QUERY:
+        raise NotAllowed("Certificates for queries are not earned by a login.")
     if fingerprint != grant.fingerprint:
         raise NotAllowed("This login belongs to another key.", "Log in again.")
     ceiling = ceiling_of(policy, grant)
@@ -139,4 +151,29 @@ def plan_certificate(
         # sshd's force-command stops no forwarding, and a missing extension stops no command.
         force_command=TUNNEL_COMMAND if tunnel else None,
         extensions=frozenset({PORT_FORWARDING}) if tunnel else frozenset(),
+    )
+
+
+def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, now: int, serial: int) -> Plan:
+    """The certificate with which a service account asks for the states of jobs. It can do nothing else.
+
+    Raises:
+        NotAllowed: The site has not named that account for it.
+    """
+    if account not in policy.query_accounts:
+        raise NotAllowed(
+            "That account may not ask for the states of jobs.",
+            "Where it should, name it in query_accounts of the signer's settings.",
+        )
+    return Plan(
+        principal=account,
+        profile=Profile.QUERY,
+        serial=serial,
+        key_id=f"hpchub:{account}:{Profile.QUERY.value}:{serial:016x}",
+        fingerprint=fingerprint,
+        valid_after=now - BACKDATE_S,
+        valid_before=now + policy.certificate_lifetime_s,
+        source_addresses=policy.source_addresses,
+        force_command=FORCED_COMMAND,
+        extensions=frozenset(),
     )

@@ -14,7 +14,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
-from hpchub.signer.authority import Authority
+from hpchub.signer.authority import Authority, Minted
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
@@ -89,16 +89,11 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     async def certificates(request: web.Request) -> web.Response:
         names = ("grant", "public_key", "profile")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
-        minted = await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"])
-        return web.json_response(
-            {
-                "certificate": minted.certificate,
-                "serial": minted.plan.serial,
-                "key_id": minted.plan.key_id,
-                "valid_before": minted.plan.valid_before,
-                "expires_at": minted.expires_at,
-            }
-        )
+        return _minted(await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"]))
+
+    async def query_certificates(request: web.Request) -> web.Response:
+        body = await _read_recorded(request, ("account", "public_key"), authority, Event.CERTIFICATE)
+        return _minted(await authority.mint_query(body["account"], body["public_key"]))
 
     app = make_app(_MAX_BODY_BYTES)
     app.router.add_get("/v1/health", health)
@@ -107,7 +102,20 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
     app.router.add_post("/v1/certificates", certificates)
+    app.router.add_post("/v1/query-certificates", query_certificates)
     return app
+
+
+def _minted(minted: Minted) -> web.Response:
+    return web.json_response(
+        {
+            "certificate": minted.certificate,
+            "serial": minted.plan.serial,
+            "key_id": minted.plan.key_id,
+            "valid_before": minted.plan.valid_before,
+            "expires_at": minted.expires_at,
+        }
+    )
 
 
 async def _read_recorded(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from hpchub.core.slugs import is_safe_account_name
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
@@ -65,6 +66,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     sources = _read_sources(top)
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
+    query_accounts = _read_query_accounts(top)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -77,7 +79,12 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         socket=socket,
         state_dir=state_dir,
         audit_log=audit_log,
-        policy=Policy(certificate_lifetime_s=lifetime_s, login_ceiling_s=ceiling_s, source_addresses=sources),
+        policy=Policy(
+            certificate_lifetime_s=lifetime_s,
+            login_ceiling_s=ceiling_s,
+            source_addresses=sources,
+            query_accounts=query_accounts,
+        ),
         proof=proof,
         metrics_listen=metrics_listen,
         log_format=log_format,
@@ -103,6 +110,15 @@ def _read_sources(top: Table) -> tuple[str, ...]:
     if not texts:
         top.fault("source_addresses", "is empty: a certificate could then be used from anywhere")
     return tuple(networks)
+
+
+def _read_query_accounts(top: Table) -> tuple[str, ...]:
+    """Service accounts; never root or another that runs the machine."""
+    named = top.texts("query_accounts", re.compile(".*", re.DOTALL))
+    for name in named:
+        if not is_safe_account_name(name):
+            top.fault("query_accounts", f"{name!r} is no account that may have a certificate")
+    return tuple(name for name in named if is_safe_account_name(name))
 
 
 def _read_proof(table: Table, folder: Path) -> ProofSettings:

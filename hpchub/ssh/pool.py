@@ -47,10 +47,11 @@ class _Use(StrEnum):
     COMMANDS = "commands"
     SESSIONS = "sessions"
     TUNNELS = "tunnels"
+    QUERIES = "queries"
 
     @property
     def profile(self) -> Profile:
-        return Profile.TUNNEL if self is _Use.TUNNELS else Profile.CONTROL
+        return {_Use.TUNNELS: Profile.TUNNEL, _Use.QUERIES: Profile.QUERY}.get(self, Profile.CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,30 @@ class Pool:
             AccountProblem, HostUnreachable, HostKeyMismatch, CertificateExpired, NotAllowed,
             UnexpectedOutput: See `runner.run_command` and `connect.log_in`.
         """
+        return await self._run(user, cluster, command, _Use.COMMANDS, node)
+
+    async def query(self, account: str, cluster: str, command: Command) -> CommandResult:
+        """Have a service account's forced command answer to a command's standard input.
+
+        Raises:
+            As `run`.
+        """
+        return await self._run(account, cluster, command, _Use.QUERIES, "")
+
+    async def _run(self, user: str, cluster: str, command: Command, use: _Use, node: str) -> CommandResult:
         while True:
-            line = await self._line(user, cluster, _Use.COMMANDS, node)
+            line = await self._line(user, cluster, use, node)
             await line.acquire()
             try:
                 if not line.is_open:
                     continue  # it died while we waited: nothing has been sent yet
                 return await runner.run_command(
-                    line.connection, user, line.node, command, self._limits.output_bytes
+                    line.connection,
+                    user,
+                    line.node,
+                    command,
+                    self._limits.output_bytes,
+                    forced=use is _Use.QUERIES,
                 )
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():

@@ -13,6 +13,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 import asyncssh
 
@@ -21,6 +22,8 @@ from hpchub.errors import AccountProblem, HostUnreachable, InvalidRequest, Unexp
 from hpchub.ssh.failures import opening, reason
 
 _PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./-]")
+# Stands where the certificate's own command is run, whatever is asked for.
+_FORCED = "forced"
 # Linux allows 128 KiB for one argument (MAX_ARG_STRLEN), and the login shell's -c is one.
 _LONGEST = 120_000
 _NOISE_SHOWN = 400
@@ -88,9 +91,18 @@ class Streams:
 
 
 async def run_command(
-    connection: asyncssh.SSHClientConnection, user: str, node: str, command: Command, output_bytes: int
+    connection: asyncssh.SSHClientConnection,
+    user: str,
+    node: str,
+    command: Command,
+    output_bytes: int,
+    *,
+    forced: bool = False,
 ) -> CommandResult:
     """Run `command` to its end.
+
+    Where the certificate has a `forced` command, that one runs instead: it is given the marker and
+    the command's own input on standard input.
 
     Raises:
         AccountProblem: The login shell ended before the command began.
@@ -99,7 +111,10 @@ async def run_command(
         asyncssh.ChannelOpenError: sshd opens no further session on this connection.
     """
     marker = new_marker()
-    text = remote_text(command.argv, marker)
+    if forced:
+        text, command = _FORCED, replace(command, stdin=f"{marker}\n".encode() + command.stdin)
+    else:
+        text = remote_text(command.argv, marker)
     try:
         async with asyncio.timeout(command.timeout_s):
             with opening(connection):

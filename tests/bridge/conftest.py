@@ -131,7 +131,12 @@ def signer_settings(tmp_path: Path, short_dir: Path) -> SignerSettings:
         socket=short_dir / "signer.sock",
         state_dir=tmp_path / "signer",
         audit_log=tmp_path / "audit.jsonl",
-        policy=Policy(certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.1/32",)),
+        policy=Policy(
+            certificate_lifetime_s=600,
+            login_ceiling_s=43200,
+            source_addresses=("127.0.0.1/32",),
+            query_accounts=("slurmwatch",),
+        ),
         proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=passwords),
     )
     init_keys(made.state_dir)

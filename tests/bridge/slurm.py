@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from golden.reader import golden
 
@@ -15,7 +16,8 @@ _SEPARATOR = "\x1f"
 
 
 def _rows(name: str) -> dict[str, str]:
-    return {line.split(_SEPARATOR)[0]: line for line in golden(name).stdout.split("\n") if line}
+    lines = [line for line in golden(name).stdout.split("\n") if _SEPARATOR in line]
+    return {line.split(_SEPARATOR)[0]: line for line in lines}
 
 
 class FakeSlurm:
@@ -32,6 +34,8 @@ class FakeSlurm:
             "scancel": lambda _command: golden("scancel_ended"),
             "sacctmgr": self._sacctmgr,
         }
+        self.times = _rows("account_times")
+        self.pending = _rows("account_pending")
         self.took_s = 0.0
         self.open: list[ConnectionView] = []
         self.down: dict[str, str] = {}
@@ -54,6 +58,16 @@ class FakeSlurm:
     async def __aexit__(self, *_exc: object) -> None:
         """Nothing is open."""
 
+    async def query(self, account: str, cluster: str, command: Command) -> CommandResult:
+        """As the service account: the words on its standard input stand for the options."""
+        what, _, items = command.stdin.decode().split()
+        if what == "pending":
+            self.asked.append((account, cluster, command))
+            return _table(self.pending, list(self.pending))
+        form = "--format=%S" if what == "times" else "--format=%T"
+        argv = (command.name, f"--jobs={items}", form)
+        return await self.run(account, cluster, replace(command, argv=argv))
+
     async def run(self, user: str, cluster: str, command: Command, *, node: str = "") -> CommandResult:
         self.asked.append((user, cluster, command))
         await asyncio.sleep(self.took_s)
@@ -65,6 +79,8 @@ class FakeSlurm:
 
     def _squeue(self, command: Command) -> CommandResult:
         ids = _ids(command)
+        if "%S" in command.argv[-1]:
+            return _table(self.times, ids)
         if len(ids) == 1 and ids[0] not in self.queue:
             return golden("squeue_vanished")
         return _table(self.queue, ids)

@@ -18,6 +18,7 @@ import pytest
 
 from hpchub.bridge import service as service_module
 from hpchub.bridge.client import BridgeClient
+from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.server import make_bridge_app
@@ -243,6 +244,27 @@ async def test_events_wait_and_do_not_lie(bridge: Bridge) -> None:
         assert (status, answer["error"]) == (422, "InvalidRequest"), query
 
 
+async def test_a_view_tells_what_is_known_of_the_job(bridge: Bridge) -> None:
+    """Why and how long while it waits, until when while it runs, and nothing of either afterwards."""
+    await bridge.log_in("alice")
+    view = await bridge.until(await bridge.start(), Phase.READY)
+    life = bridge.service.lives[view.id]
+    life.progress.outlook = Outlook(
+        reason="Pending.", partition="cpu", queue_place=3, expected_start=1700000000, ends_at=1700003600
+    )
+    told = {}
+    for phase in (Phase.QUEUED, Phase.READY, Phase.STOPPING):
+        life.record.phase = phase
+        view = await bridge.client.server(view.id)
+        told[phase] = (view.reason, view.queue_place, view.expected_start, view.ends_at)
+    life.record.phase = Phase.READY
+    assert told == {
+        Phase.QUEUED: ("Pending.", 3, 1700000000, None),
+        Phase.READY: ("", None, None, 1700003600),
+        Phase.STOPPING: ("", None, None, None),
+    }
+
+
 async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
     """A refused option names its field, a failed start has its log; also from the store, after a restart."""
     await bridge.log_in("alice")
@@ -255,6 +277,8 @@ async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
     for _ in range(2):
         assert isinstance(view.error, StartFailed)
         assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
+        for life in bridge.service.lives.values():
+            await life.ended.wait()  # the end is told before it is stored
         bridge.service.lives.clear()
         view = await bridge.client.server(view.id)
     view, events, after = await bridge.client.events(view.id, 3, 5)

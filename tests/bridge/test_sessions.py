@@ -61,7 +61,7 @@ async def test_a_session(sessions: Sessions, login: Login) -> None:
     """It lasts until the grant's ceiling, and mints for its own user and key."""
     expires_at = await login.open(sessions, "alice")
     assert abs(expires_at - time.time() - 43200) < 5 and sessions.expires_at("alice") == expires_at
-    for profile in Profile:
+    for profile in (Profile.CONTROL, Profile.TUNNEL):
         credential = await sessions.credential("alice", profile)
         assert credential.certificate.principals == ["alice"]
         assert credential.key.public_data == credential.certificate.key.public_data
@@ -122,7 +122,8 @@ async def test_certificates_are_kept_and_made_anew(
 ) -> None:
     """One of each profile at a time, however many ask; a new one in the last minute of the old."""
     await login.open(sessions, "alice")
-    await asyncio.gather(*(sessions.credential("alice", profile) for profile in Profile for _ in range(10)))
+    profiles = (Profile.CONTROL, Profile.TUNNEL)
+    await asyncio.gather(*(sessions.credential("alice", profile) for profile in profiles for _ in range(10)))
     assert counting.minted == 2
     before = (await sessions.credential("alice", Profile.TUNNEL)).valid_before
     clock.ahead = before - time.time() - 65

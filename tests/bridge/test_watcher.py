@@ -9,9 +9,9 @@ import pytest
 from golden.reader import golden
 
 from hpchub.bridge import watcher as watcher_module
-from hpchub.bridge.watcher import Watcher, interval_s
+from hpchub.bridge.watcher import Allowance, Watcher, interval_s
 from hpchub.core.job import JobId, JobState, JobStatus
-from hpchub.errors import HpchubError, SchedulerUnavailable
+from hpchub.errors import ConfigError, HpchubError, SchedulerUnavailable
 from hpchub.schedulers.slurm import Slurm
 
 from .slurm import FakeSlurm
@@ -28,6 +28,13 @@ def slurm() -> FakeSlurm:
 def watcher(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Watcher:
     monkeypatch.setattr(watcher_module, "_INTERVALS", ((float("inf"), 0.02),))
     return Watcher(slurm, {"alpha": Slurm(), "beta": Slurm()})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def shared(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Watcher:
+    """alpha has a service account, beta has none."""
+    monkeypatch.setattr(watcher_module, "_INTERVALS", ((float("inf"), 0.02),))
+    return Watcher(slurm, {"alpha": Slurm(), "beta": Slurm()}, {"alpha": "slurmwatch", "beta": ""})  # type: ignore[arg-type]
 
 
 async def nobody_asks(watcher: Watcher) -> None:
@@ -174,3 +181,104 @@ async def test_close(watcher: Watcher, slurm: FakeSlurm) -> None:
         await asyncio.sleep(0.01)
         await asyncio.wait_for(watcher.close(), 2)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# -- with a service account --------------------------------------------------------------------
+
+
+async def test_one_query_for_everybody(shared: Watcher, slurm: FakeSlurm) -> None:
+    """Three users wait for ten jobs each: every query is the service account's, and names all thirty."""
+    base = slurm.queue[PENDING]
+    owners = {JobId(str(900 + number)): f"user{number % 3}" for number in range(30)}
+    slurm.queue |= {one: base.replace(PENDING, one, 1) for one in owners}
+    async with AsyncExitStack() as stack:
+        queues = [
+            await stack.enter_async_context(shared.following(user, "alpha", one))
+            for one, user in owners.items()
+        ]
+        for queue in queues:
+            answer = await asyncio.wait_for(queue.get(), 2)
+            assert isinstance(answer, JobStatus) and answer.state is JobState.QUEUED
+    assert {user for user, _, _ in slurm.asked} == {"slurmwatch"}
+    assert slurm.asked[0][2].stdin.decode() == f"status - {','.join(owners)}\n"
+    labels = {"cluster": "alpha", "kind": "status", "result": "ok"}
+    counted = shared.metrics.registry.get_sample_value("hpchub_scheduler_queries_total", labels)
+    assert counted == len(slurm.asked)
+    await nobody_asks(shared)
+
+
+async def test_a_cluster_without_one_asks_each_user(shared: Watcher, slurm: FakeSlurm) -> None:
+    """The cluster file says which clusters have one."""
+    async with (
+        shared.following("alice", "beta", RUNNING) as one,
+        shared.following("bob", "beta", PENDING) as two,
+    ):
+        await asyncio.wait_for(asyncio.gather(one.get(), two.get()), 2)
+    assert {user for user, _, _ in slurm.asked} == {"alice", "bob"}
+
+
+async def test_a_crowd_that_asks_at_once_is_two_queries(shared: Watcher, slurm: FakeSlurm) -> None:
+    """A thousand tunnels are lost together: those who come while a query runs ask together next."""
+    slurm.took_s = 0.05
+    first = asyncio.create_task(shared.ask("alice", "alpha", [RUNNING]))
+    await asyncio.sleep(0.01)
+    rest = [asyncio.create_task(shared.ask(f"user{n}", "alpha", [PENDING])) for n in range(1000)]
+    answers = [await task for task in (first, *rest)]
+    assert answers[0][RUNNING].state is JobState.RUNNING
+    assert all(answer == {PENDING: answers[1][PENDING]} for answer in answers[1:])
+    assert slurm.count("squeue") == 2
+
+
+async def test_one_who_gives_up_stops_nobody(shared: Watcher, slurm: FakeSlurm) -> None:
+    """A server is stopped while others wait for the same answer."""
+    slurm.took_s = 0.03
+    leaving, staying = (asyncio.create_task(shared.ask("alice", "alpha", [RUNNING])) for _ in range(2))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    assert (await staying)[RUNNING].state is JobState.RUNNING
+
+
+async def test_a_failed_batch_hides_no_other(shared: Watcher, slurm: FakeSlurm) -> None:
+    """2,100 jobs are two queries; the second fails, and only its jobs are in doubt."""
+    ids = [JobId(str(number)) for number in range(10_000, 12_100)]
+    slurm.queue |= {one: slurm.queue[RUNNING].replace(RUNNING, one, 1) for one in ids}
+    answer = slurm.answers["squeue"]
+    slurm.answers["squeue"] = lambda command: (
+        golden("squeue_controller_down") if ids[-1] in command.argv[1] else answer(command)
+    )
+    found = await shared.queries.statuses("alice", "alpha", ids)
+    assert [isinstance(found[one], JobStatus) for one in ids] == [True] * 2000 + [False] * 100
+    assert slurm.count("squeue") == 2
+
+
+async def test_a_service_account_that_cannot_ask_is_told_of(shared: Watcher, slurm: FakeSlurm) -> None:
+    """Nobody is declared dead, and the site's mistake is said to whoever waits."""
+    slurm.failing["squeue"] = ConfigError("The signer lets slurmwatch ask for no job's state.")
+    async with shared.following("alice", "alpha", RUNNING) as answers:
+        assert isinstance(await asyncio.wait_for(answers.get(), 2), ConfigError)
+    await nobody_asks(shared)
+
+
+def test_a_burst_and_then_a_steady_pace() -> None:
+    """Thirty queries follow each other freely, then one comes every three seconds; rest gives back."""
+    allowance = Allowance()
+    assert [allowance.take(1000.0) for _ in range(30)] == [0.0] * 30
+    now, waits = 1000.0, []
+    for _ in range(10):
+        waits.append(allowance.take(now))
+        now += waits[-1]
+    assert waits == pytest.approx([3.0] * 10)
+    assert [allowance.take(now + 3600) for _ in range(30)] == [0.0] * 30
+
+
+async def test_people_who_keep_coming_do_not_hurry_the_controller(
+    shared: Watcher, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new job is asked about at once, but only as long as the allowance lasts."""
+    monkeypatch.setattr(watcher_module, "_BURST", 5)
+    async with AsyncExitStack() as stack:
+        for number in range(40):
+            await stack.enter_async_context(shared.following("alice", "alpha", JobId(str(number))))
+            await asyncio.sleep(0.01)
+        assert slurm.count("squeue") <= 6
+        await shared.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpchub.core.command import Command, CommandResult
-from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.job import JobId, JobState, JobStatus, Query
 from hpchub.errors import (
     AccountProblem,
     InvalidRequest,
@@ -29,7 +29,7 @@ from support.demo import Demo
 
 PARSERS = (
     *("parse_submit", "parse_lookup", "parse_history_lookup", "parse_status", "parse_history"),
-    *("parse_cancel", "parse_associations"),
+    *("parse_times", "parse_pending", "parse_cancel", "parse_associations"),
 )
 SCRIPT = "#!/bin/bash\nsleep 60\n"
 
@@ -61,6 +61,8 @@ CASES = {
             "parse_history_lookup": golden("sacct_lookup_database_down", SLURM),
             "parse_status": golden("squeue_controller_down", SLURM),
             "parse_history": golden("sacct_database_down", SLURM),
+            "parse_times": golden("squeue_controller_down", SLURM),
+            "parse_pending": golden("squeue_controller_down", SLURM),
             "parse_cancel": golden("scancel_controller_down", SLURM),
             "parse_associations": golden("sacctmgr_database_down", SLURM),
         },
@@ -79,6 +81,7 @@ def commands(scheduler: Scheduler, ids: list[JobId]) -> list[Command]:
         scheduler.status_command(ids),
         scheduler.history_command(ids),
         scheduler.cancel_command(ids),
+        scheduler.times_command(ids),
         scheduler.associations_command("alice"),
     ]
 
@@ -107,15 +110,18 @@ def test_commands_are_argv(backend: Backend) -> None:
 def test_an_id_serves_every_command(backend: Backend) -> None:
     """The id that submit answers is one that the other commands take."""
     job_id = backend.scheduler.parse_submit(backend.accepted)
-    for command in commands(backend.scheduler, [job_id])[1:4]:
+    for command in commands(backend.scheduler, [job_id])[1:5]:
         assert any(job_id in word for word in command.argv)
 
 
 def test_many_jobs_are_one_question(backend: Backend) -> None:
     """However many jobs there are, status is one command that names each."""
     ids = [JobId(str(number)) for number in range(100, 200)]
-    words = " ".join(backend.scheduler.status_command(ids).argv)
-    assert all(job_id in words for job_id in ids)
+    for command in (backend.scheduler.status_command(ids), backend.scheduler.times_command(ids)):
+        assert all(job_id in " ".join(command.argv) for job_id in ids)
+    for query in (Query.STATUS, Query.HISTORY, Query.TIMES):
+        asked = backend.scheduler.account_command(query, ids).stdin.decode()
+        assert all(job_id in asked for job_id in ids)
 
 
 @pytest.mark.parametrize("bad", [[], [JobId("")], [JobId("42;id")], [JobId("-u root")], [JobId("42\n43")]])
@@ -125,6 +131,7 @@ def test_what_is_no_id_is_refused(backend: Backend, bad: list[JobId]) -> None:
         backend.scheduler.status_command,
         backend.scheduler.history_command,
         backend.scheduler.cancel_command,
+        backend.scheduler.times_command,
     ):
         with pytest.raises(InvalidRequest):
             build(bad)

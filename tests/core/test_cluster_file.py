@@ -109,6 +109,13 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     assert cluster.known_hosts == tmp_path / "known_hosts"
     assert cluster.login_nodes[0].address == "login1"
     assert cluster.defaults.environment == "lab"
+    assert cluster.status_account == ""
+
+
+def test_a_service_account(tmp_path: Path) -> None:
+    """The account that asks about everybody's jobs, where the file names one."""
+    text = LARGE.replace('kind = "slurm"', 'kind = "slurm"\nstatus_account = "slurmwatch"')
+    assert load_cluster(write(tmp_path, text)).status_account == "slurmwatch"
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
@@ -147,6 +154,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('"/a:/b"', '"/a b"', "environments.py3.11.binds"),
         ('attach = "ssh"', 'attach = "shs"', "did you mean 'ssh'?"),
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
+        ('kind = "slurm"', 'status_account = "root"', "alpha.toml:5: scheduler.status_account: 'root' is no"),
+        ('kind = "slurm"', 'status_account = "a,b"', "scheduler.status_account: 'a,b' is no account"),
+        ('kind = "slurm"', 'status_acount = "w"', "did you mean 'status_account'?"),
         ('partition = "cpu"', 'partition = "cup"', "did you mean 'cpu'?"),
         ('account = "physics"', 'account = "a b"', "defaults.account"),
         ('cluster = "alpha"', 'cluster = "a,b"', "scheduler.cluster"),

@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from golden import reader
 
 from hpchub.core.command import Command, CommandResult
-from hpchub.core.job import JobId
+from hpchub.core.job import JobId, Query
+from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
 
 SLURM = Slurm()
@@ -151,6 +152,39 @@ def capture_lookups(demo: Demo) -> None:
     demo.run(("scancel", "--user=bob"), user="bob")
 
 
+def capture_outlook(demo: Demo) -> None:
+    """When jobs start and end, and who waits: as a person, and as the service account sees all."""
+    whole = ("--exclusive", "--nodes=2", "--output=/dev/null")
+    jobs = {
+        "running": demo.submit("sleep 600", "--time=01:00:00", *whole),
+        "next": demo.submit("sleep 600", "--time=02:00:00", *whole),
+        "held": demo.submit("true", "--hold", "--output=/dev/null"),
+    }
+    body = b"#!/bin/bash\nsleep 600\n"
+    for name, options in {
+        "bobs": ("--time=00:30:00", *whole),
+        "bobs_array": ("--array=1-9%2", "--output=/dev/null", "--partition=short"),
+        "bobs_either": ("--partition=cpu,short", "--output=/dev/null", "--time=00:05:00"),
+    }.items():
+        argv = ("sbatch", "--parsable", *options)
+        jobs[name] = SLURM.parse_submit(demo.run(argv, user="bob", stdin=body))
+    time.sleep(8)  # until the backfill scheduler has guessed when each starts
+    ids = [*jobs.values(), VANISHED]
+    demo.keep("squeue_times", SLURM.times_command(ids[:3]), jobs=jobs)
+    demo.keep("squeue_times_vanished", SLURM.times_command([VANISHED]))
+    for query, items in {
+        Query.STATUS: ids,
+        Query.HISTORY: ids,
+        Query.TIMES: ids,
+        Query.PENDING: ["cpu", "short"],
+    }.items():
+        asked = SLURM.account_command(query, items)
+        command = Command(argv=("sh", "-c", FORCED_COMMAND), stdin=b"mark\n" + asked.stdin)
+        demo.keep(f"account_{query}", command, user="slurmwatch", jobs=jobs)
+    demo.run(("scancel", "--user=alice"))
+    demo.run(("scancel", "--user=bob"), user="bob")
+
+
 def capture_vanished(demo: Demo) -> None:
     """What the commands say of jobs that are not there."""
     demo.keep("squeue_vanished", SLURM.status_command([VANISHED]))
@@ -196,6 +230,7 @@ def main() -> None:
     capture_associations(demo)
     capture_states(demo)
     capture_lookups(demo)
+    capture_outlook(demo)
     capture_vanished(demo)
     capture_outages(demo)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ import requests
 
 from support.demo import Demo
 from support.hub import HubSession
+from support.processes import restart
 from support.servers import Server, ServerOf, until
 from support.slurm import job_fields, job_id_of, jobs_of, partition_state
 
@@ -21,19 +20,6 @@ pytestmark = pytest.mark.live
 
 # What a notebook shows of the process it runs in: another number is another server.
 WHO = "import os; print(os.getppid())"
-
-
-def _pid(demo: Demo, name: str) -> int:
-    rows = json.loads((demo.directory / "processes.json").read_text())
-    return int(next(row["pid"] for row in reversed(rows) if row["name"] == name))
-
-
-def _kill(demo: Demo, *names: str, number: signal.Signals = signal.SIGKILL) -> None:
-    """End processes of the hub side by their ids, at once; return when new ones have been started."""
-    before = {name: _pid(demo, name) for name in names}
-    for pid in before.values():
-        os.kill(pid, number)
-    until(lambda: all(_pid(demo, name) != before[name] for name in names), f"{names} were started again")
 
 
 def _hub_answers(demo: Demo) -> bool:
@@ -88,7 +74,7 @@ def crowd(demo: Demo) -> Iterator[Crowd]:
 def test_the_hub(demo: Demo, crowd: Crowd) -> None:
     """No WebSocket drops, and servers answer all the while."""
     with crowd.running[0].kernel() as kernel:
-        _kill(demo, "jupyterhub")
+        restart(demo, "jupyterhub")
         assert all(_answers(server) for server in crowd.running), "through the proxy, hub or no hub"
         until(lambda: _hub_answers(demo), "the hub answers")
         assert kernel.run(WHO) == crowd.who[0], "over the WebSocket that was open before"
@@ -97,19 +83,19 @@ def test_the_hub(demo: Demo, crowd: Crowd) -> None:
 
 def test_the_bridge(demo: Demo, crowd: Crowd) -> None:
     """Tunnels are back within seconds with nobody logging in; what waits goes on waiting."""
-    _kill(demo, "bridge")
+    restart(demo, "bridge")
     crowd.has_lost_nothing()
 
 
 def test_the_proxy(demo: Demo, crowd: Crowd) -> None:
     """Its table comes back by itself, in seconds rather than at JupyterHub's next sweep."""
-    _kill(demo, "proxy")
+    restart(demo, "proxy")
     crowd.has_lost_nothing()
 
 
 def test_the_signer(demo: Demo, crowd: Crowd) -> None:
     """Nobody with a session notices, and the next login works."""
-    _kill(demo, "signer")
+    restart(demo, "signer")
     crowd.has_lost_nothing()
     with HubSession(demo.url) as again:
         until(lambda: again.submit_login("alice", demo.users["alice"], to="/hub/home").ok, "alice can log in")
@@ -118,7 +104,7 @@ def test_the_signer(demo: Demo, crowd: Crowd) -> None:
 def test_an_upgrade(demo: Demo, crowd: Crowd) -> None:
     """Each process ends as an orderly restart has it, in the order of docs/howto/upgrade.md."""
     for name in ("signer", "bridge", "jupyterhub", "proxy"):
-        _kill(demo, name, number=signal.SIGTERM)
+        restart(demo, name, number=signal.SIGTERM)
     until(lambda: _hub_answers(demo), "the hub answers")
     crowd.has_lost_nothing()
 
@@ -127,7 +113,7 @@ def test_all_at_once(demo: Demo, crowd: Crowd) -> None:
     """Hub, bridge, proxy and signer together; only the agent, which nothing restarts, has lived on. The
     job that waited through all of this then runs, and its server becomes ready by itself.
     """
-    _kill(demo, "jupyterhub", "bridge", "proxy", "signer")
+    restart(demo, "jupyterhub", "bridge", "proxy", "signer")
     until(lambda: _hub_answers(demo), "the hub answers")
     crowd.has_lost_nothing()
     demo.exec("ctl", ["scontrol", "update", "PartitionName=short", "State=UP"], check=True)
@@ -142,7 +128,7 @@ def test_a_waiting_server_is_watched_and_stopped_after_the_hub(demo: Demo, serve
         server = server_of("alice", "waits")
         assert server.ask(placement="compute", partition="short").status_code in {201, 202}
         until(lambda: "hpchub-waits" in jobs_of(demo, "alice"), "it has a job")
-        _kill(demo, "jupyterhub")
+        restart(demo, "jupyterhub")
         until(lambda: _hub_answers(demo), "the hub answers")
         until(lambda: server.model()["pending"] == "spawn", "it is seen as starting")
         server.until_said("Partition")
@@ -159,7 +145,7 @@ def test_the_bridge_while_servers_start(demo: Demo, server_of: ServerOf, after_s
     with ThreadPoolExecutor() as threads:
         answers = [threads.submit(servers[name].ask, placement=place) for name, place in places.items()]
         time.sleep(after_s)
-        _kill(demo, "bridge")
+        restart(demo, "bridge")
     assert {answer.result().status_code for answer in answers} <= {201, 202}
     for server in servers.values():
         until(lambda server=server: server.model().get("ready", False), f"{server.name} is ready")

@@ -8,7 +8,7 @@ import pytest
 from golden.reader import golden, names, record
 
 from hpchub.core.command import CommandResult
-from hpchub.core.job import Association, JobId, JobState
+from hpchub.core.job import Association, JobId, JobState, Query
 from hpchub.errors import (
     InvalidRequest,
     SchedulerUnavailable,
@@ -286,6 +286,83 @@ def test_notices_beside_rows_are_passed_over() -> None:
     """A site's banner, or the header squeue prints for a named cluster, loses no job."""
     stdout = "CLUSTER: alpha\nMaintenance on Monday!\n7\x1fRUNNING\x1fc1\x1fNone\n"
     assert list(SLURM.parse_status(answer(stdout))) == ["7"]
+
+
+# -- times and the queue -----------------------------------------------------------------------
+
+
+def of_account(query: Query) -> CommandResult:
+    """What the service account was told, without the marker that stands before it."""
+    result = golden(f"account_{query}")
+    assert result.stdout.startswith("mark\n")
+    return answer(result.stdout.removeprefix("mark\n"))
+
+
+@pytest.mark.parametrize("result", [golden("squeue_times"), of_account(Query.TIMES)])
+def test_times_of_a_real_cluster(result: CommandResult) -> None:
+    """A running job's end and a waiting one's expected start, in Unix seconds; a held one has neither."""
+    jobs = record("squeue_times")["jobs"]
+    times = SLURM.parse_times(result)
+    running, following, held = (times[jobs[name]] for name in ("running", "next", "held"))
+    assert running.starts_at is not None
+    assert running.ends_at == running.starts_at + 3600
+    assert following.starts_at == running.ends_at
+    assert (following.native, held.native) == ("PENDING", "PENDING")
+    assert (held.starts_at, held.ends_at) == (None, None)
+
+
+def test_times_of_a_vanished_job_are_unknown() -> None:
+    """It is absent, and that is no error."""
+    assert SLURM.parse_times(golden("squeue_times_vanished")) == {}
+
+
+def test_the_queue_of_a_real_cluster() -> None:
+    """Everybody's waiting jobs with their priority, arrays and choices of partitions among them."""
+    jobs = record("account_pending")["jobs"]
+    pending = {job.job_id: job for job in SLURM.parse_pending(of_account(Query.PENDING))}
+    assert set(pending) == {
+        *(jobs[name] for name in ("next", "held", "bobs", "bobs_either")),
+        f"{jobs['bobs_array']}_[1-9%2]",
+    }
+    assert pending[jobs["next"]].priority > pending[jobs["bobs"]].priority > 0
+    assert pending[jobs["held"]].priority == 0
+    assert pending[jobs["bobs_either"]].partitions == ("cpu", "short")
+
+
+def test_the_service_account_sees_everybodys_jobs() -> None:
+    """Where people see only their own (PrivateData=jobs), it reads as their own queries would."""
+    jobs = record("account_status")["jobs"]
+    status = SLURM.parse_status(of_account(Query.STATUS))
+    history = SLURM.parse_history(of_account(Query.HISTORY))
+    for name in ("running", "next", "bobs", "bobs_either"):
+        assert status[jobs[name]].state is history[jobs[name]].state is not JobState.UNKNOWN
+
+
+@pytest.mark.parametrize("row", ["7\x1fcpu", "7\x1fcpu\x1fhigh", "x\x1fcpu\x1f1", "7\x1fcpu\x1f1\x1f"])
+def test_a_strange_queue_is_refused(row: str) -> None:
+    """A row that is not of our shape is not half understood."""
+    with pytest.raises(UnexpectedOutput, match="squeue"):
+        SLURM.parse_pending(answer(row + "\n"))
+
+
+def test_a_question_in_the_service_accounts_words() -> None:
+    """One line on standard input; the name stands for messages alone."""
+    command = Slurm(cluster="beta").account_command(Query.HISTORY, ["42", "43"])
+    assert (command.name, command.stdin) == ("sacct", b"history beta 42,43\n")
+    command = SLURM.account_command(Query.PENDING, ["cpu", "gpu-a.1"])
+    assert (command.name, command.stdin) == ("squeue", b"pending - cpu,gpu-a.1\n")
+    assert SLURM.times_command([JobId("42")]).name == "squeue"
+
+
+@pytest.mark.parametrize("item", ["", "42_7", "4 2", "42\n43", "-1", "$(id)", "42,43", "x" * 70])
+def test_a_service_account_asks_about_nothing_else(item: str) -> None:
+    """What the forced command would refuse is not sent."""
+    for query in (Query.STATUS, Query.HISTORY, Query.TIMES):
+        with pytest.raises(InvalidRequest):
+            SLURM.account_command(query, [item])
+    if item != "42_7":  # which a partition may be called
+        with pytest.raises(InvalidRequest):
+            SLURM.account_command(Query.PENDING, [item])
 
 
 # -- cancel ------------------------------------------------------------------------------------

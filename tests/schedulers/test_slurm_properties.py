@@ -26,6 +26,8 @@ PARSERS = (
     SLURM.parse_history_lookup,
     SLURM.parse_status,
     SLURM.parse_history,
+    SLURM.parse_times,
+    SLURM.parse_pending,
     SLURM.parse_cancel,
     SLURM.parse_associations,
 )

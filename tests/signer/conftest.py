@@ -72,7 +72,10 @@ def settings(tmp_path: Path) -> SignerSettings:
         state_dir=tmp_path / "state",
         audit_log=tmp_path / "audit.jsonl",
         policy=Policy(
-            certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.1/32", "::1/128")
+            certificate_lifetime_s=600,
+            login_ceiling_s=43200,
+            source_addresses=("127.0.0.1/32", "::1/128"),
+            query_accounts=("slurmwatch",),
         ),
         proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=file),
     )
@@ -87,7 +90,7 @@ async def signer(settings: SignerSettings) -> AsyncIterator[SignerClient]:
         yield SignerClient(settings.socket)
 
 
-ACCOUNT_IDS = {"alice": 20001, "bob": 20002, "carol": 20003, "dora": 20004}
+ACCOUNT_IDS = {"alice": 20001, "bob": 20002, "carol": 20003, "dora": 20004, "slurmwatch": 20005}
 
 
 @pytest.fixture

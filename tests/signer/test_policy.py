@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hpchub.core.certificate import Profile
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import NotAllowed
-from hpchub.signer.policy import Grant, Plan, Policy, plan_certificate, plan_grant
+from hpchub.remote.slurm_query import FORCED_COMMAND
+from hpchub.signer.policy import (
+    Grant,
+    Plan,
+    Policy,
+    plan_certificate,
+    plan_grant,
+    plan_query_certificate,
+)
 
 FINGERPRINT = "SHA256:" + "a" * 43
 NOW = 1_800_000_000
@@ -129,3 +137,78 @@ def test_a_policy_without_source_addresses_cannot_be_made() -> None:
     """No setting leads to certificates that work from anywhere."""
     with pytest.raises(ValueError, match="anywhere"):
         replace(POLICY, source_addresses=())
+
+
+# -- service accounts --------------------------------------------------------------------------
+
+WATCHED = replace(POLICY, query_accounts=("slurmwatch",))
+
+
+def query_plan(account: str = "slurmwatch", policy: Policy = WATCHED) -> Plan:
+    return plan_query_certificate(policy, account=account, fingerprint=FINGERPRINT, now=NOW, serial=255)
+
+
+def test_query_certificate_permits_the_query_alone() -> None:
+    """A service account's certificate forces the query, carries no extension, and is as short as others."""
+    assert query_plan() == Plan(
+        principal="slurmwatch",
+        profile=Profile.QUERY,
+        serial=255,
+        key_id="hpchub:slurmwatch:query:00000000000000ff",
+        fingerprint=FINGERPRINT,
+        valid_after=NOW - 60,
+        valid_before=NOW + 600,
+        source_addresses=("192.0.2.0/24",),
+        force_command=FORCED_COMMAND,
+        extensions=frozenset(),
+    )
+
+
+@given(st.text(max_size=40) | st.sampled_from(["root", "alice", "slurm", "slurmwatch ", "SLURMWATCH", "*"]))
+def test_only_named_accounts_may_ask(account: str) -> None:
+    """Whatever else is asked for, there is no certificate; nor where the site has named none."""
+    for policy in (WATCHED, POLICY):
+        if policy is WATCHED and account == "slurmwatch":
+            continue
+        with pytest.raises(NotAllowed, match="may not ask"):
+            query_plan(account, policy)
+
+
+@pytest.mark.parametrize("account", ["root", "slurm", "", "a,b", "*"])
+def test_a_policy_names_no_account_that_runs_the_machine(account: str) -> None:
+    """No setting leads to a certificate for root, even one that only asks."""
+    with pytest.raises(ValueError, match="an account for queries"):
+        replace(POLICY, query_accounts=(account,))
+
+
+def test_nobody_logs_in_as_a_service_account() -> None:
+    """Else a password would turn it into an account that may do anything."""
+    with pytest.raises(NotAllowed):
+        plan_grant(
+            WATCHED,
+            account="slurmwatch",
+            factor="password",
+            fingerprint=FINGERPRINT,
+            now=NOW,
+            grant_id="0" * 32,
+        )
+
+
+def test_a_login_earns_no_query_certificate() -> None:
+    """The profile is for service accounts, and they have no login."""
+    with pytest.raises(NotAllowed, match="not earned by a login"):
+        plan(Profile.QUERY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"force_command": None},
+        {"force_command": "/bin/sh"},
+        {"extensions": frozenset({"permit-port-forwarding"})},
+    ],
+)
+def test_a_query_plan_cannot_be_widened(change: dict[str, object]) -> None:
+    """The type itself refuses a query certificate that may do more."""
+    with pytest.raises(ValueError, match="more than queries"):
+        replace(query_plan(), **change)  # type: ignore[arg-type]

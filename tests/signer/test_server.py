@@ -20,6 +20,7 @@ import pytest
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway, RemoteError, SiteError
+from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.signer import authority
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
@@ -53,7 +54,7 @@ async def test_login_and_both_certificates(
     for name, password in passwords.items():
         login = await signer.grant(name, Secret(password), user_key.public, SOURCE)
         assert login.username == name
-        for profile in Profile:
+        for profile in (Profile.CONTROL, Profile.TUNNEL):
             minted = await signer.certificate(login.grant, user_key.public, profile)
             certificate = asyncssh.import_certificate(minted.certificate)
             assert certificate.principals == [name]
@@ -66,6 +67,37 @@ async def test_login_and_both_certificates(
     assert found[0]["fingerprint"] == user_key.private.get_fingerprint()
     assert found[0]["grant_id"] == found[1]["grant_id"] != found[3]["grant_id"]
     assert len({record["key_id"] for record in found}) == 1 + 2 * len(passwords)
+
+
+async def test_a_query_certificate(signer: SignerClient, settings: SignerSettings, user_key: Any) -> None:
+    """A named account's is minted without a login, for the key that was brought, and recorded."""
+    minted = await signer.query_certificate("slurmwatch", user_key.public)
+    certificate = asyncssh.import_certificate(minted.certificate)
+    assert (certificate.principals, certificate.options["force-command"]) == (["slurmwatch"], FORCED_COMMAND)
+    assert minted.expires_at == minted.valid_before
+    (record,) = records(settings)
+    assert (record["event"], record["outcome"], record["user"]) == ("certificate", "granted", "slurmwatch")
+    assert (record["profile"], record["factor"], record["grant_id"]) == ("query", "socket", "")
+    assert (record["serial"], record["key_id"]) == (str(minted.serial), minted.key_id)
+    assert record["fingerprint"] == user_key.private.get_fingerprint()
+
+
+async def test_nobody_else_gets_a_query_certificate(
+    signer: SignerClient, settings: SignerSettings, user_key: Any
+) -> None:
+    """Not a person, not root, not with a login of their own; each try is recorded."""
+    for account in ("alice", "root", "slurmwatch,root", ""):
+        with pytest.raises(NotAllowed, match="may not ask"):
+            await signer.query_certificate(account, user_key.public)
+    with pytest.raises(InvalidRequest):
+        await signer.query_certificate("slurmwatch", "no key")
+    login = await signer.grant("alice", Secret("canary-alice-77"), user_key.public, SOURCE)
+    with pytest.raises(NotAllowed, match="not earned by a login"):
+        await signer.certificate(login.grant, user_key.public, Profile.QUERY)
+    found = [record for record in records(settings) if record["event"] == "certificate"]
+    assert [record["outcome"] for record in found] == ["refused"] * 6
+    assert {record["serial"] for record in found} == {""}
+    assert {record["profile"] for record in found} == {"query"}
 
 
 async def test_every_refusal_sounds_the_same(

@@ -44,9 +44,20 @@ def test_pam(tmp_path: Path) -> None:
     assert (settings.proof.kind, settings.proof.service) == (ProofKind.PAM, "hpchub")
 
 
+def test_query_accounts(tmp_path: Path) -> None:
+    """None unless the site names them."""
+    assert load_settings(write(tmp_path, GOOD)).policy.query_accounts == ()
+    settings = load_settings(write(tmp_path, 'query_accounts = ["slurmwatch", "w2"]\n' + GOOD))
+    assert settings.policy.query_accounts == ("slurmwatch", "w2")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        ("socket", 'query_accounts = ["root"]\nsocket', "query_accounts: 'root' is no account"),
+        ("socket", 'query_accounts = ["a,b"]\nsocket', "query_accounts: 'a,b' is no account"),
+        ("socket", 'query_accounts = "w"\nsocket', "query_accounts: 'w' is not a list"),
+        ("socket", "query_account = []\nsocket", "did you mean 'query_accounts'?"),
         (
             "socket",
             "sockett",

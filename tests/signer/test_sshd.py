@@ -157,6 +157,38 @@ async def test_tunnel_forwards_and_runs_nothing(
             await connection.run("true", term_type="xterm")
 
 
+async def test_query_asks_and_does_nothing_else(
+    sshd: Sshd, signer: SignerClient, user_key: Any, tmp_path: Path
+) -> None:
+    """Neither the command that is asked for, nor a shell, SFTP, terminal or forward: only the query runs."""
+    minted = await signer.query_certificate("slurmwatch", user_key.public)
+    home = tmp_path / "homes" / "slurmwatch"
+    async with sshd.connect("slurmwatch", user_key, minted.certificate) as connection:
+        for command in (f"touch {home}/ran; id", None):
+            done = await connection.run(command, input="hpchub-0f\nid - 42\n")
+            assert (done.exit_status, done.stdout) == (64, "hpchub-0f\n")
+        done = await connection.run("id", input="hpchub-0f\nstatus - 42\n")
+        assert "squeue" in done.stderr or done.stdout == "hpchub-0f\n"
+        assert not (home / "ran").exists()
+        with pytest.raises(TimeoutError):  # the query waits for a line, and answers nothing to SFTP
+            async with asyncio.timeout(0.5):
+                await connection.start_sftp_client()
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.open_connection("127.0.0.1", sshd.port)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.open_unix_connection("/tmp/x.sock")
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_port("127.0.0.1", 0, "127.0.0.1", 9)
+        with pytest.raises(asyncssh.ChannelListenError):
+            await connection.forward_remote_path(str(home / "x.sock"), "/tmp/y.sock")
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await connection.run("id", term_type="xterm")
+    for user in ("alice", "root"):
+        with pytest.raises(asyncssh.PermissionDenied):
+            async with sshd.connect(user, user_key, minted.certificate):
+                pass
+
+
 async def test_only_ones_own_account(sshd: Sshd, signer: SignerClient, user_key: Any, other_key: Any) -> None:
     """alice's certificate opens neither bob's account nor root's, and none with another private key."""
     login = await signer.grant("alice", Secret("canary-alice-77"), user_key.public, "")

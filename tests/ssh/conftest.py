@@ -30,6 +30,11 @@ from hpchub.ssh.pool import Pool
 
 # The uid is its own for each run: two runs side by side must not see each other.
 USER, UID = "river.b-2", 10_000_000 + os.getpid()
+# Says who runs, then what it was given, which is how the real query begins.
+FORCED = {
+    Profile.TUNNEL: "/bin/false",
+    Profile.QUERY: 'read -r mark; echo "$mark"; echo "$mark" >&2; echo "$SSH_ORIGINAL_COMMAND"; cat; exit 7',
+}
 QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=0.3, keepalive_tries=2)
 
 
@@ -54,7 +59,7 @@ class Source:
             valid_after=valid_before - 7200,
             valid_before=valid_before,
             source_address=["127.0.0.1/32"],
-            force_command="/bin/false" if profile is Profile.TUNNEL else None,
+            force_command=FORCED.get(profile),
             permit_port_forwarding=profile is Profile.TUNNEL,
             permit_pty=False,
             permit_agent_forwarding=False,

@@ -48,6 +48,25 @@ async def test_callers_share_one_connection(fake_node: Starter, pool_for: PoolFo
         assert node.logins == 1 and source.asked == [("alice", Profile.CONTROL)]
 
 
+async def test_a_query_is_the_certificates_own_command(
+    bash_node: RealNode, pool_for: PoolFor, source: Source
+) -> None:
+    """Its input reaches the forced command, its argv nobody; noise before the marker is kept apart."""
+    (bash_node.home / ".bashrc").write_text("echo welcome\n")
+    try:
+        async with pool_for(bash_node.port) as pool:
+            asked = Command(argv=("squeue", "--canary"), stdin=b"status - 42\n")
+            answers = await asyncio.gather(*(pool.query(USER, "alpha", asked) for _ in range(3)))
+            for answer in answers:
+                assert (answer.exit_code, answer.noise) == (7, "welcome\n")
+                assert answer.stdout == "forced\nstatus - 42\n"
+            # A person of that name would have connections of their own.
+            assert (await pool.run(USER, "alpha", ECHO)).stdout == "hello\n"
+        assert source.asked == [(USER, Profile.QUERY), (USER, Profile.CONTROL)]
+    finally:
+        (bash_node.home / ".bashrc").unlink()
+
+
 async def test_ninth_session_waits(fake_node: Starter, pool_for: PoolFor) -> None:
     """Of twenty commands no more than eight are open at once, and none is refused."""
     async with fake_node() as node, pool_for(node.port) as pool:
