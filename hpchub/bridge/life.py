@@ -17,6 +17,7 @@ import aiohttp
 
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
+from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
@@ -51,6 +52,7 @@ class ServerLife:
         hub_socket: Path,
         environ: Mapping[str, str] | None,
         progress: Progress,
+        queue: StartQueue,
     ) -> None:
         self.record = record
         self.progress = progress
@@ -61,6 +63,8 @@ class ServerLife:
         self._store = store
         self._hub_socket = hub_socket
         self._environ = environ
+        self._queue = queue
+        self._waits_for_turn = False
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
@@ -84,6 +88,7 @@ class ServerLife:
             if self.ended.is_set():
                 return
             self.progress.stopping()
+            self._leave_queue()
             if self._main is not None:
                 await self._submitted.wait()
             try:
@@ -96,6 +101,7 @@ class ServerLife:
 
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
+        self._leave_queue()
         if self._main is not None:
             with suppress(TimeoutError):  # a job that is being made would be nobody's
                 async with asyncio.timeout(_LEAVE_LIMIT_S):
@@ -144,14 +150,27 @@ class ServerLife:
                 "hpchub restarted before this server had started, and let it go.", "Start it again."
             )
         if not self._submitted.is_set():
-            await self._place.submit()
-            await self._save()
-            self._submitted.set()
+            self._waits_for_turn = True
+            async with self._queue.turn(self.record.user, self._tell_position):
+                self._waits_for_turn = False
+                await self._place.submit()
+                await self._save()
+                self._submitted.set()
         if not self.record.handed_over:
             await self._place.until_running()
             self.progress.tell(Phase.STARTING, f"Running on {self.record.node}: connecting to it")
             await self._save()
         return await self._keep()
+
+    def _leave_queue(self) -> None:
+        """A start whose turn has not come gives its place back; it has begun nothing yet."""
+        if self._waits_for_turn and self._main is not None:
+            self._main.cancel()
+
+    def _tell_position(self, before: int) -> None:
+        places = {0: "yours is the next", 1: "1 start before yours"}
+        place = places.get(before, f"{before} starts before yours")
+        self.progress.tell(Phase.CONNECTING, f"Many servers start at once: {place}")
 
     async def _keep(self) -> Verdict:
         """Attach, and attach again, until the place says that the server is gone."""
@@ -187,7 +206,8 @@ class ServerLife:
     async def _attached(self, start_by: float) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
         """The tunnel, both ways, with a notebook that answers at its end."""
         async with AsyncExitStack() as stack:
-            attachment = await self._place.attach()
+            async with self._queue.turn(self.record.user, at_once=True):
+                attachment = await self._place.attach()
             stack.push_async_callback(attachment.close)
             heartbeat = await self._until_handed_over(attachment)
             await attachment.forward_notebook(self.local_socket)

@@ -17,8 +17,10 @@ from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.settings import BridgeSettings
+from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.bridge.watcher import Watcher
+from hpchub.core.caps import refuse_beyond_caps
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
@@ -52,6 +54,8 @@ class Service:
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
+        self._queues = {name: StartQueue(cluster.starts_at_once) for name, cluster in clusters.items()}
+        self._being_added: list[ServerRecord] = []
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
@@ -118,6 +122,7 @@ class Service:
             InvalidRequest: Some option is refused; `fields` says which and why.
             NotAllowed: The user has no session.
             AccountProblem: The user may charge nothing on that cluster.
+            TooManyServers: A cap of the cluster file is reached.
         """
         self._refuse_when_closing()
         self.sessions.expires_at(user)
@@ -132,6 +137,7 @@ class Service:
                 same = record.options == chosen.as_dict()
                 if same and await self.lives[record.id].adopt(environ, base_url):
                     return record
+                self._refuse_beyond_caps(user, server_name, chosen)
                 await self.stop(record.id)
             self._forget_ended()
             return await self._start_new(user, server_name, chosen, environ, base_url)
@@ -216,8 +222,14 @@ class Service:
             base_url=base_url,
             created_at=time.time(),
         )
-        await asyncio.to_thread(self._store.add, record)
-        life = self.lives[record.id] = self._life(record, environ)
+        # Nothing may wait between the two: two starts at once cannot both take the last place.
+        self._refuse_beyond_caps(user, server_name, chosen)
+        self._being_added.append(record)
+        try:
+            await asyncio.to_thread(self._store.add, record)
+            life = self.lives[record.id] = self._life(record, environ)
+        finally:
+            self._being_added.remove(record)
         life.progress.tell(
             Phase.CONNECTING, f"Connecting to {self._clusters[chosen.cluster].title} as {user}"
         )
@@ -236,7 +248,18 @@ class Service:
             hub_socket=self.settings.hub_socket,
             environ=environ,
             progress=progress,
+            queue=self._queues[record.cluster],
         )
+
+    def _refuse_beyond_caps(self, user: str, server_name: str, chosen: ServerOptions) -> None:
+        """TooManyServers where there is no place for one more; one of the same name makes place."""
+        alive = [life.record for life in self.lives.values() if life.record.phase is not Phase.ENDED]
+        others = [
+            (record.cluster, Placement(record.options["placement"]), record.user, record.server_name)
+            for record in (*alive, *self._being_added)
+            if (record.user, record.server_name) != (user, server_name)
+        ]
+        refuse_beyond_caps(self._clusters[chosen.cluster], chosen.placement, user, others)
 
     def _place(
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress

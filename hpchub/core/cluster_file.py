@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpchub.core.cluster import (
+    STARTS_AT_ONCE,
     Attach,
+    Caps,
     Cluster,
     ComputePlacement,
     Container,
@@ -81,6 +83,10 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     login = _read_login(placements.table("login")) if placements.has("login") else None
     compute = _read_compute(placements.table("compute")) if placements.has("compute") else None
     placements.finish()
+    limits = top.table("limits")
+    caps = _read_caps(limits)
+    starts_at_once = limits.integer("starts_at_once", STARTS_AT_ONCE, low=1, high=1000)
+    limits.finish()
     if not login and not compute:
         top.fault("placements", "offers nothing: write [placements.login], [placements.compute] or both")
 
@@ -108,6 +114,8 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         partitions=partitions,
         environments=environments,
         defaults=defaults,
+        caps=caps,
+        starts_at_once=starts_at_once,
     )
 
 
@@ -130,8 +138,19 @@ def _runtime_dir(table: Table, default: str) -> str:
     return folder
 
 
+def _read_caps(table: Table) -> Caps:
+    """Left out is no cap; nobody writes a cap of 0, which would offer what cannot be had."""
+    most = {key: table.integer(key, 0, low=1, high=1_000_000) for key in ("servers", "servers_per_user")}
+    if 0 < most["servers"] < most["servers_per_user"]:
+        table.fault("servers_per_user", f"is more than servers, which is {most['servers']}")
+    return Caps(**most)
+
+
 def _read_login(table: Table) -> LoginPlacement:
-    placement = LoginPlacement(runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir))
+    placement = LoginPlacement(
+        runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir),
+        caps=_read_caps(table),
+    )
     table.finish()
     return placement
 
@@ -143,6 +162,7 @@ def _read_compute(table: Table) -> ComputePlacement:
         runtime_dir=_runtime_dir(table, usual.runtime_dir),
         sshd=table.text("sshd", usual.sshd, _PATH),
         port=table.integer("port", usual.port, low=1, high=65535),
+        caps=_read_caps(table),
     )
     table.finish()
     return placement

@@ -51,6 +51,9 @@ def configure(
         c.ConfigurableHTTPProxy.command = list(proxy_command)
 
     c.JupyterHub.allow_named_servers = True
+    # By default JupyterHub refuses the 101st start at once (429). The bridge lets a few through at a
+    # time and tells the rest how many are before them.
+    c.JupyterHub.concurrent_spawn_limit = 0
     # The bridge keeps servers; a hub that restarts finds them again.
     c.JupyterHub.cleanup_servers = False
     # It looks for a queued one until that is ready; nobody's login should wait for that.
