@@ -96,10 +96,15 @@ class Caps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPlacement:
-    """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets."""
+    """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets.
+
+    `idle_time_s`, `max_age_s`: when a server is stopped that does nothing, or in any case; 0 is never.
+    """
 
     runtime_dir: str = "/tmp"  # noqa: S108  each server makes a 0700 folder in it, and the bridge checks its owner
     caps: Caps = Caps()
+    idle_time_s: int = 0
+    max_age_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +116,8 @@ class ComputePlacement:
     sshd: str = "/usr/sbin/sshd"
     port: int = 22
     caps: Caps = Caps()
+    idle_time_s: int = 0
+    max_age_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,8 @@ def _read_login(table: Table) -> LoginPlacement:
     placement = LoginPlacement(
         runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir),
         caps=_read_caps(table),
+        idle_time_s=table.amount("idle_time", parse_time, 0),
+        max_age_s=table.amount("max_age", parse_time, 0),
     )
     table.finish()
     return placement
@@ -163,6 +165,8 @@ def _read_compute(table: Table) -> ComputePlacement:
         sshd=table.text("sshd", usual.sshd, _PATH),
         port=table.integer("port", usual.port, low=1, high=65535),
         caps=_read_caps(table),
+        idle_time_s=table.amount("idle_time", parse_time, 0),
+        max_age_s=table.amount("max_age", parse_time, 0),
     )
     table.finish()
     return placement

@@ -56,6 +56,8 @@ starts_at_once = 16
 runtime_dir = "/run/hpchub"
 servers = 100
 servers_per_user = 1
+idle_time = "08:00:00"
+max_age = "7-00:00:00"
 
 [placements.compute]
 attach = "ssh"
@@ -64,6 +66,8 @@ sshd = "/opt/sshd"
 port = 24
 servers = 800
 servers_per_user = 3
+idle_time = "01:00:00"
+max_age = "2-00:00:00"
 
 [partitions.cpu]
 title = "CPU"
@@ -131,6 +135,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert cluster.runtime_dir(Placement.COMPUTE) == "/dev/shm"
     assert (cluster.caps, cluster.starts_at_once) == (Caps(servers=900, servers_per_user=4), 16)
     assert cluster.home(Placement.LOGIN).caps == Caps(servers=100, servers_per_user=1)
+    assert (cluster.compute.idle_time_s, cluster.compute.max_age_s) == (3600, 2 * 86400)
+    assert cluster.home(Placement.LOGIN).idle_time_s == 8 * 3600
     assert cluster.compute.caps == Caps(servers=800, servers_per_user=3)
     assert cluster.runtime_dir(Placement.LOGIN) == "/run/hpchub"
     assert cluster.partitions["cpu"].max_memory_bytes == 256 * 1024**3
@@ -142,11 +148,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:39: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
+        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:43: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
         ("max_cpus = 64", "max_cpu = 64", "partitions.cpu.max_cpus: is missing"),
-        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:39: partitions.cpu.max_cpus: 0 is not"),
+        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:43: partitions.cpu.max_cpus: 0 is not"),
         ("max_cpus = 64", "max_cpus = true", "True is not a whole number"),
-        ('"256G"', '"256"', "alpha.toml:40: partitions.cpu.max_memory"),
+        ('"256G"', '"256"', "alpha.toml:44: partitions.cpu.max_memory"),
         ('"08:00:00"', "8", "partitions.cpu.max_time: 8 is not a text"),
         ("port = 2222", "port = 0", "alpha.toml:12: login_nodes[0].port"),
         ("port = 2223", "port = 0", "alpha.toml:16: login_nodes[1].port"),
