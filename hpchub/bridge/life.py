@@ -20,7 +20,7 @@ from hpchub.bridge.progress import Progress
 from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NotAllowed, NotListening, StartFailed, to_wire
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 300
 _LAUNCHER_WAIT_S = 60
 _LEAVE_LIMIT_S = 30
+# A launcher gives its server ten seconds to end by itself.
+_STOP_LIMIT_S = 20
 # While a launcher is not up yet, how soon and how often to ask whether it ever will be.
 _FIRST_ASK_S = 0.3
 _LONGEST_ASK_S = 5
@@ -65,6 +67,7 @@ class ServerLife:
         self._environ = environ
         self._queue = queue
         self._waits_for_turn = False
+        self._heartbeat: Heartbeat | None = None
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
@@ -92,12 +95,27 @@ class ServerLife:
             if self._main is not None:
                 await self._submitted.wait()
             try:
-                await self._place.cancel()
+                await self._cancel()
             except HpchubError:
                 self.progress.not_stopped()
                 raise
             await self.leave()
             await self._finish(Verdict(None, self.record.native_state))
+
+    async def _cancel(self) -> None:
+        """End the server by a command on the cluster; without a session, through the tunnel it has."""
+        try:
+            await self._place.cancel()
+        except NotAllowed:
+            if self._heartbeat is None:
+                raise
+            log.info("server.stopped_by_tunnel id=%s", self.record.id)
+            await self._heartbeat.stop()
+            try:
+                async with asyncio.timeout(_STOP_LIMIT_S):
+                    await self._heartbeat.closed()
+            except TimeoutError as error:
+                raise HostUnreachable(f"The server on {self.record.node} does not end.") from error
 
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
@@ -190,6 +208,7 @@ class ServerLife:
                     raise
                 # Somebody works on it: a fault of ours is no reason to end it.
                 log.exception("server.keep_crashed id=%s", self.record.id)
+            self._heartbeat = None
             async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
                 verdict = await self._verdict()
             if verdict is not None:
@@ -209,7 +228,7 @@ class ServerLife:
             async with self._queue.turn(self.record.user, at_once=True):
                 attachment = await self._place.attach()
             stack.push_async_callback(attachment.close)
-            heartbeat = await self._until_handed_over(attachment)
+            heartbeat = self._heartbeat = await self._until_handed_over(attachment)
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)

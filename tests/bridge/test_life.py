@@ -16,7 +16,7 @@ from hpchub.bridge.progress import Progress
 from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.server import Phase
-from hpchub.errors import SchedulerUnavailable
+from hpchub.errors import NotAllowed, SchedulerUnavailable
 
 from .places import (
     CannotBeCancelledAtFirst,
@@ -24,6 +24,7 @@ from .places import (
     Crashes,
     DiesWhileQueued,
     DiesWhileStarting,
+    NeedsALogin,
     NeverAnswers,
     NeverListens,
     NeverRuns,
@@ -519,3 +520,21 @@ async def test_a_stop_while_it_waits_for_its_turn(world: World, let_go: bool) ->
         assert isinstance(blocked, SlowToSubmit)
         blocked.gate.set()
     await ready(last)
+
+
+async def test_a_stop_without_a_session(world: World) -> None:
+    """What ends idle servers comes when their owners' sessions have ended: the tunnel is enough."""
+    life, place = world.life(NeedsALogin)
+    life.begin()
+    await ready(life)
+    await life.stop()
+    assert world.stored(life).phase is Phase.ENDED and not place.node.alive
+    life, place = world.life(NeedsALogin)
+    life.begin()
+    await ready(life)
+    place.node.reachable = False
+    place.node.cut()
+    await until(lambda: "verdict" in place.calls)
+    with pytest.raises(NotAllowed):
+        await life.stop()
+    assert place.node.alive and world.stored(life).phase is not Phase.ENDED

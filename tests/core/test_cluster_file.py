@@ -56,7 +56,7 @@ starts_at_once = 16
 runtime_dir = "/run/hpchub"
 servers = 100
 servers_per_user = 1
-idle_time = "08:00:00"
+idle_time = "09:00:00"
 max_age = "7-00:00:00"
 
 [placements.compute]
@@ -136,7 +136,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (cluster.caps, cluster.starts_at_once) == (Caps(servers=900, servers_per_user=4), 16)
     assert cluster.home(Placement.LOGIN).caps == Caps(servers=100, servers_per_user=1)
     assert (cluster.compute.idle_time_s, cluster.compute.max_age_s) == (3600, 2 * 86400)
-    assert cluster.home(Placement.LOGIN).idle_time_s == 8 * 3600
+    assert cluster.home(Placement.LOGIN).idle_time_s == 9 * 3600
     assert cluster.compute.caps == Caps(servers=800, servers_per_user=3)
     assert cluster.runtime_dir(Placement.LOGIN) == "/run/hpchub"
     assert cluster.partitions["cpu"].max_memory_bytes == 256 * 1024**3
