@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpchub.bridge.login_limits import LIMITS_NAME
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.secret import Secret
 from hpchub.errors import AccountProblem, HostUnreachable, NotAllowed, NotListening, UnexpectedOutput
@@ -49,7 +50,8 @@ _START_ON_LOGIN_NODE = f"""
 cd -- "$1" || exit 91
 setsid -f /bin/sh -c '
   echo $$ >pid; trap : TERM
-  /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
+  limited=; [ ! -e {LIMITS_NAME} ] || limited="/bin/bash {LIMITS_NAME}"
+  $limited /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
 ' </dev/null >>{LOG_NAME} 2>&1 || exit 94
 tries=0
 until [ -s pid ]; do
@@ -143,7 +145,7 @@ def parse_add(result: CommandResult, user: str, host: str) -> None:
 
 
 def start_on_login_node_command(folder: str) -> Command:
-    """Starts `notebook.sh` in a session of its own, and returns."""
+    """Starts `notebook.sh` in a session of its own, within limits where the folder has some, and returns."""
     return Command(argv=_sh(_START_ON_LOGIN_NODE, folder))
 
 

@@ -10,7 +10,9 @@ from hpchub.bridge.folder import (
     start_on_login_node_command,
 )
 from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.login_limits import LIMITS_NAME, limits_script
 from hpchub.bridge.places import Verdict
+from hpchub.core.cluster import LoginLimits
 from hpchub.core.command import Command
 from hpchub.ssh.attach import Attachment, attach_login
 
@@ -22,6 +24,11 @@ class OnLoginNode(InFolder):
     def command_node(self) -> str:
         """The server's processes are on one node, and its sockets are local to it."""
         return self.record.login_node
+
+    def own_files(self) -> dict[str, bytes]:
+        """What keeps the server within the cluster file's limits."""
+        limits = self.cluster.login.limits if self.cluster.login else LoginLimits()
+        return {LIMITS_NAME: limits_script(limits, self.record.id)} if limits.are_set else {}
 
     async def submit(self) -> None:
         """Make the folder and start the script; it runs on when this returns."""

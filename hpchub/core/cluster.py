@@ -95,6 +95,21 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoginLimits:
+    """What one server on a login node may take; 0 is no limit. `nice` is niceness, as nice(1) has it."""
+
+    memory_bytes: int = 0
+    cpus: int = 0
+    processes: int = 0
+    nice: int = 0
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any."""
+        return any((self.memory_bytes, self.cpus, self.processes, self.nice))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPlacement:
     """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets.
 
@@ -103,6 +118,7 @@ class LoginPlacement:
 
     runtime_dir: str = "/tmp"  # noqa: S108  each server makes a 0700 folder in it, and the bridge checks its owner
     caps: Caps = Caps()
+    limits: LoginLimits = LoginLimits()
     idle_time_s: int = 0
     max_age_s: int = 0
 

@@ -19,6 +19,7 @@ from hpchub.core.cluster import (
     Container,
     Defaults,
     Environment,
+    LoginLimits,
     LoginNode,
     LoginPlacement,
     Partition,
@@ -26,13 +27,17 @@ from hpchub.core.cluster import (
 )
 from hpchub.core.slugs import SCHEDULER_NAME, is_scheduler_name
 from hpchub.core.toml_table import Table, load_table, nearest
-from hpchub.core.units import parse_memory, parse_time
+from hpchub.core.units import parse_memory, parse_time, render_memory
 from hpchub.errors import ConfigError
 
 SCHEDULERS = ("slurm",)
 
 # A unix socket's path holds 107 bytes (unix(7)), and `/hpchub-ID/jupyter/kernel-UUID-ipc-N` 82.
 _LONGEST_RUNTIME_DIR = 25
+
+# JupyterLab with one kernel takes some 40 threads, and 300 MB of what RLIMIT_DATA counts.
+_LEAST_LOGIN_MEMORY = 512 * 1024**2
+_LEAST_LOGIN_PROCESSES = 64
 
 # Rendered into scripts and ssh command lines: no blanks, quotes or control characters.
 _PATH = re.compile(r"/[A-Za-z0-9._+@/-]*", re.ASCII)
@@ -146,10 +151,25 @@ def _read_caps(table: Table) -> Caps:
     return Caps(**most)
 
 
+def _read_login_limits(table: Table) -> LoginLimits:
+    limits = LoginLimits(
+        memory_bytes=table.amount("memory", parse_memory, 0),
+        cpus=table.integer("cpus", 0, low=1, high=65536),
+        processes=table.integer("processes", 0, low=1, high=1_000_000),
+        nice=table.integer("nice", 0, low=0, high=19),
+    )
+    if 0 < limits.memory_bytes < _LEAST_LOGIN_MEMORY:
+        table.fault("memory", f"no notebook server runs in less than {render_memory(_LEAST_LOGIN_MEMORY)}")
+    if 0 < limits.processes < _LEAST_LOGIN_PROCESSES:
+        table.fault("processes", f"no notebook server runs with less than {_LEAST_LOGIN_PROCESSES}")
+    return limits
+
+
 def _read_login(table: Table) -> LoginPlacement:
     placement = LoginPlacement(
         runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir),
         caps=_read_caps(table),
+        limits=_read_login_limits(table),
         idle_time_s=table.amount("idle_time", parse_time, 0),
         max_age_s=table.amount("max_age", parse_time, 0),
     )

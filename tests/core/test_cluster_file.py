@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpchub.core.cluster import Attach, Caps, Container, LoginNode, Placement
+from hpchub.core.cluster import Attach, Caps, Container, LoginLimits, LoginNode, Placement
 from hpchub.core.cluster_file import load_cluster, load_clusters
 from hpchub.core.toml_table import Table
 from hpchub.errors import ConfigError
@@ -56,6 +56,10 @@ starts_at_once = 16
 runtime_dir = "/run/hpchub"
 servers = 100
 servers_per_user = 1
+memory = "8G"
+cpus = 4
+processes = 500
+nice = 5
 idle_time = "09:00:00"
 max_age = "7-00:00:00"
 
@@ -136,6 +140,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (cluster.caps, cluster.starts_at_once) == (Caps(servers=900, servers_per_user=4), 16)
     assert cluster.home(Placement.LOGIN).caps == Caps(servers=100, servers_per_user=1)
     assert (cluster.compute.idle_time_s, cluster.compute.max_age_s) == (3600, 2 * 86400)
+    assert cluster.login is not None
+    limits = LoginLimits(memory_bytes=8 * 1024**3, cpus=4, processes=500, nice=5)
+    assert cluster.login.limits == limits and limits.are_set and not LoginLimits().are_set
     assert cluster.home(Placement.LOGIN).idle_time_s == 9 * 3600
     assert cluster.compute.caps == Caps(servers=800, servers_per_user=3)
     assert cluster.runtime_dir(Placement.LOGIN) == "/run/hpchub"
@@ -148,11 +155,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:43: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
+        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:47: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
         ("max_cpus = 64", "max_cpu = 64", "partitions.cpu.max_cpus: is missing"),
-        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:43: partitions.cpu.max_cpus: 0 is not"),
+        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:47: partitions.cpu.max_cpus: 0 is not"),
         ("max_cpus = 64", "max_cpus = true", "True is not a whole number"),
-        ('"256G"', '"256"', "alpha.toml:44: partitions.cpu.max_memory"),
+        ('"256G"', '"256"', "alpha.toml:48: partitions.cpu.max_memory"),
         ('"08:00:00"', "8", "partitions.cpu.max_time: 8 is not a text"),
         ("port = 2222", "port = 0", "alpha.toml:12: login_nodes[0].port"),
         ("port = 2223", "port = 0", "alpha.toml:16: login_nodes[1].port"),
@@ -167,6 +174,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("servers = 900", "server = 900", "limits.server: there is no key 'server' here; did you mean"),
         ("servers_per_user = 4", "servers_per_user = 901", "limits.servers_per_user: is more than servers"),
         ("servers_per_user = 1", "servers_per_user = -1", "placements.login.servers_per_user: -1 is not"),
+        ("processes = 500", "processes = 6", "placements.login.processes: no notebook server runs with less"),
+        ('memory = "8G"', 'memory = "8M"', "placements.login.memory: no notebook server runs in less"),
+        ("nice = 5", "nice = 20", "placements.login.nice: 20 is not a whole number from 0 to 19"),
         ("starts_at_once = 16", "starts_at_once = 0", "limits.starts_at_once: 0 is not"),
         ('attach = "ssh"', 'attach = "shs"', "did you mean 'ssh'?"),
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
