@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpchub.bridge.login_limits import LIMITS_NAME
+from hpchub.bridge.login_nodes import parse_load
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.secret import Secret
 from hpchub.errors import AccountProblem, HostUnreachable, NotAllowed, NotListening, UnexpectedOutput
@@ -40,7 +41,8 @@ cd -- "$HOME" || exit 91
 mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
 find . -mindepth 1 -maxdepth 1 -mtime +30 ! -exec test -e {{}}/{LAUNCHER_NAME} \\; -exec rm -rf {{}} +
 mkdir -- "$1" && tar -xmf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
-cd -- "$1" && pwd -P
+cd -- "$1" && pwd -P || exit 92
+read -r load rest </proc/loadavg && echo "$load $(nproc)" || :
 """
 
 # `setsid` leaves the session's process group, so the end of the SSH session is not the server's. It forks
@@ -122,7 +124,7 @@ def parse_prepare(result: CommandResult, user: str, host: str) -> str:
         AccountProblem: The home is missing, full or not writable; the message says which.
     """
     if result.exit_code == 0 and result.stdout.startswith("/"):
-        return result.stdout.rstrip("\n")
+        return result.stdout.partition("\n")[0]
     if result.exit_code == 91:
         raise AccountProblem(
             f"{user}'s home folder is missing or closed on {host}: {_last_line(result.stderr)}.",
@@ -131,6 +133,11 @@ def parse_prepare(result: CommandResult, user: str, host: str) -> str:
     if result.exit_code == 92:
         raise _home_problem(result.stderr, user, host)
     raise UnexpectedOutput("preparing the server's folder", result.stdout + result.stderr)
+
+
+def parse_prepared_load(result: CommandResult) -> float | None:
+    """The login node's load by CPU, which comes after the folder; None where it could not be told."""
+    return parse_load(result.stdout.partition("\n")[2])
 
 
 def add_command(folder: str, files: Mapping[str, bytes]) -> Command:

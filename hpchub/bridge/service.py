@@ -6,12 +6,14 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
+from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.on_login_node import OnLoginNode
 from hpchub.bridge.places import Place
 from hpchub.bridge.progress import Progress
@@ -56,6 +58,7 @@ class Service:
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
         self._queues = {name: StartQueue(cluster.starts_at_once) for name, cluster in clusters.items()}
         self._being_added: list[ServerRecord] = []
+        self._nodes = LoginNodes(self._servers_on, lambda *node: self._pool.rests(*node))
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
@@ -251,6 +254,16 @@ class Service:
             queue=self._queues[record.cluster],
         )
 
+    def _servers_on(self, cluster: str) -> Mapping[str, int]:
+        """How many servers each login node of a cluster holds."""
+        return Counter(
+            record.login_node
+            for record in (life.record for life in self.lives.values())
+            if record.cluster == cluster
+            and record.phase is not Phase.ENDED
+            and record.options["placement"] == Placement.LOGIN
+        )
+
     def _refuse_beyond_caps(self, user: str, server_name: str, chosen: ServerOptions) -> None:
         """TooManyServers where there is no place for one more; one of the same name makes place."""
         alive = [life.record for life in self.lives.values() if life.record.phase is not Phase.ENDED]
@@ -265,7 +278,7 @@ class Service:
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress
     ) -> Place:
         if options.placement is Placement.LOGIN:
-            return OnLoginNode(record, cluster, options, self._pool, progress)
+            return OnLoginNode(record, cluster, options, self._pool, progress, self._nodes)
         scheduler = self._schedulers[record.cluster]
         return InJob(record, cluster, options, self._pool, progress, scheduler, self._watcher)
 
