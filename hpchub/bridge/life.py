@@ -67,6 +67,7 @@ class ServerLife:
         self._environ = environ
         self._queue = queue
         self._waits_for_turn = False
+        self._tried_to_attach = record.handed_over
         self._heartbeat: Heartbeat | None = None
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
@@ -225,8 +226,7 @@ class ServerLife:
     async def _attached(self, start_by: float) -> AsyncIterator[tuple[Attachment, Heartbeat]]:
         """The tunnel, both ways, with a notebook that answers at its end."""
         async with AsyncExitStack() as stack:
-            async with self._queue.turn(self.record.user, at_once=True):
-                attachment = await self._place.attach()
+            attachment = await self._attach()
             stack.push_async_callback(attachment.close)
             heartbeat = self._heartbeat = await self._until_handed_over(attachment)
             await attachment.forward_notebook(self.local_socket)
@@ -240,6 +240,14 @@ class ServerLife:
             self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
             await self._save()
             yield attachment, heartbeat
+
+    async def _attach(self) -> Attachment:
+        """A way in. Only a start's first try takes a turn: lost tunnels must not keep new starts waiting."""
+        if self._tried_to_attach:
+            return await self._place.attach()
+        self._tried_to_attach = True
+        async with self._queue.turn(self.record.user, at_once=True):
+            return await self._place.attach()
 
     async def _until_handed_over(self, attachment: Attachment) -> Heartbeat:
         """Hand over as soon as the launcher listens; a server that has started listens already."""

@@ -22,6 +22,10 @@ from dataclasses import dataclass, field
 _TELL_EVERY_S = 1.0
 _WORTH_TELLING = 5
 
+# A start that hangs, in somebody's home folder or on a frozen node, goes on without its turn: the others
+# need not wait for what may never come.
+_LONGEST_TURN_S = 10.0
+
 # Whoever has a job that runs already goes before everybody's new ones: it is being charged for.
 _AT_ONCE = -1
 
@@ -35,6 +39,18 @@ class _Waiter:
     granted: asyncio.Future[None] = field(compare=False)
     tell: Callable[[int], None] | None = field(compare=False)
     told: int = field(default=-1, compare=False)
+
+
+class _Held:
+    """A turn that somebody has, to be given back once."""
+
+    def __init__(self, give: Callable[[], None]) -> None:
+        self._give: Callable[[], None] | None = give
+
+    def give_back(self) -> None:
+        give, self._give = self._give, None
+        if give is not None:
+            give()
 
 
 class StartQueue:
@@ -60,7 +76,8 @@ class StartQueue:
     async def turn(
         self, person: str, tell: Callable[[int], None] | None = None, *, at_once: bool = False
     ) -> AsyncIterator[None]:
-        """Wait for a turn and hold it for the body. A cancelled wait gives its place to the next.
+        """Wait for a turn and hold it for the body, ten seconds at most. A cancelled wait gives its
+        place to the next.
 
         Args:
             person: Whose start this is.
@@ -72,10 +89,13 @@ class StartQueue:
         self._of_person[person] += 1
         try:
             await self._wait(turn_of, tell)
+            held = _Held(self._next)
+            timer = asyncio.get_running_loop().call_later(_LONGEST_TURN_S, held.give_back)
             try:
                 yield
             finally:
-                self._next()
+                timer.cancel()
+                held.give_back()
         finally:
             self._of_person[person] -= 1
             if not self._of_person[person]:

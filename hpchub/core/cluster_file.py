@@ -35,7 +35,7 @@ SCHEDULERS = ("slurm",)
 # A unix socket's path holds 107 bytes (unix(7)), and `/hpchub-ID/jupyter/kernel-UUID-ipc-N` 82.
 _LONGEST_RUNTIME_DIR = 25
 
-# JupyterLab with one kernel takes some 40 threads, and 300 MB of what RLIMIT_DATA counts.
+# JupyterLab with one kernel takes some 25 threads, and each of the two 150 MB of what RLIMIT_DATA counts.
 _LEAST_LOGIN_MEMORY = 512 * 1024**2
 _LEAST_LOGIN_PROCESSES = 64
 

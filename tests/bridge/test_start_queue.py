@@ -155,3 +155,17 @@ async def test_a_failed_start_gives_its_turn_back() -> None:
             async with queue.turn("b", cannot_tell):
                 raise AssertionError("it was not its turn")
     assert (queue._free, queue.waiting, queue._teller) == (1, 0, None)
+
+
+async def test_a_start_that_hangs_holds_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the next one goes, and the turn is not given back twice."""
+    monkeypatch.setattr(module, "_LONGEST_TURN_S", 0.02)
+    crowd = Crowd(1)
+    hangs = crowd.start("hangs")
+    await settle()
+    after = crowd.start("after")
+    await asyncio.sleep(0.1)
+    assert crowd.begun == ["hangs", "after"]
+    crowd.go_on.set()
+    await asyncio.gather(hangs, after)
+    assert crowd.queue._free == 1
