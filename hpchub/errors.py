@@ -5,6 +5,7 @@
     │    ├─ InvalidRequest              a value is out of range; `fields` names which
     │    ├─ NotAllowed                  wrong credential, expired session, someone else's account
     │    ├─ AccountProblem              home full, login shell exits, no scheduler association
+    │    ├─ TooManyServers              a cap of the cluster file is reached
     │    ├─ SubmitRejected              the scheduler refused the job, in its own words
     │    └─ StartFailed                 the job or server died while starting; `log_tail` says how
     ├─ SiteError                   5xx  the staff can mend it
@@ -80,6 +81,12 @@ class NotAllowed(UserError):
 
 class AccountProblem(UserError):
     """The person's account on the cluster stands in the way: home, shell or association."""
+
+    status = 409
+
+
+class TooManyServers(UserError):
+    """The person, or everybody together, has as many servers as the cluster file allows."""
 
     status = 409
 

@@ -12,6 +12,8 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpchub.bridge.login_limits import LIMITS_NAME
+from hpchub.bridge.login_nodes import parse_load
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.secret import Secret
 from hpchub.errors import AccountProblem, HostUnreachable, NotAllowed, NotListening, UnexpectedOutput
@@ -41,7 +43,8 @@ mkdir -p {SERVERS_FOLDER} && cd {SERVERS_FOLDER} || exit 92
 find . -mindepth 1 -maxdepth 1 -mtime +30 ! -exec test -e {{}}/{LAUNCHER_NAME} \\; -exec rm -rf {{}} +
 rm -rf -- "$1"
 mkdir -- "$1" && tar -xmf - -C "$1" || {{ rm -rf -- "$1"; exit 92; }}
-cd -- "$1" && pwd -P
+cd -- "$1" && pwd -P || exit 92
+read -r load rest </proc/loadavg && echo "$load $(nproc)" || :
 """
 
 # `setsid` leaves the session's process group, so the end of the SSH session is not the server's. It forks
@@ -52,7 +55,8 @@ cd -- "$1" || exit 91
 [ ! -s pid ] || exit 0
 setsid -f /bin/sh -c '
   echo $$ >pid; trap : TERM
-  /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
+  limited=; [ ! -e {LIMITS_NAME} ] || limited="/bin/bash {LIMITS_NAME}"
+  $limited /bin/bash -l {SCRIPT_NAME}; echo $? >exit_code.new; mv exit_code.new exit_code
 ' </dev/null >>{LOG_NAME} 2>&1 || exit 94
 tries=0
 until [ -s pid ]; do
@@ -123,7 +127,7 @@ def parse_prepare(result: CommandResult, user: str, host: str) -> str:
         AccountProblem: The home is missing, full or not writable; the message says which.
     """
     if result.exit_code == 0 and result.stdout.startswith("/"):
-        return result.stdout.rstrip("\n")
+        return result.stdout.partition("\n")[0]
     if result.exit_code == 91:
         raise AccountProblem(
             f"{user}'s home folder is missing or closed on {host}: {_last_line(result.stderr)}.",
@@ -132,6 +136,11 @@ def parse_prepare(result: CommandResult, user: str, host: str) -> str:
     if result.exit_code == 92:
         raise _home_problem(result.stderr, user, host)
     raise UnexpectedOutput("preparing the server's folder", result.stdout + result.stderr)
+
+
+def parse_prepared_load(result: CommandResult) -> float | None:
+    """The login node's load by CPU, which comes after the folder; None where it could not be told."""
+    return parse_load(result.stdout.partition("\n")[2])
 
 
 def add_command(folder: str, files: Mapping[str, bytes]) -> Command:
@@ -146,7 +155,10 @@ def parse_add(result: CommandResult, user: str, host: str) -> None:
 
 
 def start_on_login_node_command(folder: str) -> Command:
-    """Starts `notebook.sh` in a session of its own, unless that was done before, and returns."""
+    """Starts `notebook.sh` in a session of its own and returns; does nothing where that was done before.
+
+    It keeps within limits where the folder has some.
+    """
     return Command(argv=_sh(_START_ON_LOGIN_NODE, folder))
 
 

@@ -16,6 +16,7 @@ from hpchub.bridge.folder import (
     parse_add,
     parse_outcome,
     parse_prepare,
+    parse_prepared_load,
     prepare_command,
     remove_command,
 )
@@ -70,10 +71,11 @@ class InFolder:
         """
         user = self.record.user
         with self.progress.meter.step("connect"):
-            self.record.login_node = await self.pool.node_of(user, self.cluster.name)
+            self.record.login_node = await self.choose_node()
         files = {LAUNCHER_NAME: launcher_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)
+        self.note_load(parse_prepared_load(result))
         if result.noise:
             self.progress.tell(
                 Phase.CONNECTING,
@@ -91,6 +93,13 @@ class InFolder:
             server_name=self.record.server_name,
             folder=self.record.folder,
         )
+
+    async def choose_node(self) -> str:
+        """The login node to work on: any will do that the person has a connection to."""
+        return await self.pool.node_of(self.record.user, self.cluster.name)
+
+    def note_load(self, load: float | None) -> None:
+        """What the login node says of its load; of interest to those who choose one."""
 
     def own_files(self) -> dict[str, bytes]:
         """What this place needs in the folder besides."""

@@ -18,10 +18,11 @@ import aiohttp
 
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
+from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NotAllowed, NotListening, StartFailed, to_wire
 from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 300
 _LAUNCHER_WAIT_S = 60
 _LEAVE_LIMIT_S = 30
+# A launcher gives its server ten seconds to end by itself.
+_STOP_LIMIT_S = 20
 # While a launcher is not up yet, how soon and how often to ask whether it ever will be.
 _FIRST_ASK_S = 0.3
 _LONGEST_ASK_S = 5
@@ -53,6 +56,7 @@ class ServerLife:
         local_socket: Path,
         hub_socket: Path,
         progress: Progress,
+        queue: StartQueue,
     ) -> None:
         self.record = record
         self.progress = progress
@@ -63,6 +67,10 @@ class ServerLife:
         self._place = place
         self._store = store
         self._hub_socket = hub_socket
+        self._queue = queue
+        self._waits_for_turn = False
+        self._tried_to_attach = record.handed_over
+        self._heartbeat: Heartbeat | None = None
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
@@ -87,18 +95,35 @@ class ServerLife:
             if self.ended.is_set():
                 return
             self.progress.stopping()
+            self._leave_queue()
             if self._main is not None:
                 await self._submitted.wait()
             try:
-                await self._place.cancel()
+                await self._cancel()
             except HpchubError:
                 self.progress.not_stopped()
                 raise
             await self.leave()
             await self._finish(Verdict(None, self.record.native_state))
 
+    async def _cancel(self) -> None:
+        """End the server by a command on the cluster; without a session, through the tunnel it has."""
+        try:
+            await self._place.cancel()
+        except NotAllowed:
+            if self._heartbeat is None:
+                raise
+            log.info("server.stopped_by_tunnel id=%s", self.record.id)
+            await self._heartbeat.stop()
+            try:
+                async with asyncio.timeout(_STOP_LIMIT_S):
+                    await self._heartbeat.closed()
+            except TimeoutError as error:
+                raise HostUnreachable(f"The server on {self.record.node} does not end.") from error
+
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
+        self._leave_queue()
         if self._main is not None:
             with suppress(TimeoutError):  # a job that is being made would be nobody's
                 async with asyncio.timeout(_LEAVE_LIMIT_S):
@@ -148,19 +173,36 @@ class ServerLife:
                 "Start it again.",
             )
         if not self._submitted.is_set():
-            again = bool(self.record.folder)
-            if not again:
-                await self._place.prepare()
-                await self._save()
-            await self._place.submit(again=again)
-            await self._save()
-            self._submitted.set()
+            self._waits_for_turn = True
+            async with self._queue.turn(self.record.user, self._tell_position):
+                self._waits_for_turn = False
+                await self._submit()
         if not self.record.handed_over:
             with self.progress.meter.step("queue"):
                 await self._place.until_running()
             self.progress.tell(Phase.STARTING, f"Running on {self.record.node}: connecting to it")
             await self._save()
         return await self._keep()
+
+    async def _submit(self) -> None:
+        """Each step is stored before the next: a bridge that takes this up knows how far it came."""
+        again = bool(self.record.folder)
+        if not again:
+            await self._place.prepare()
+            await self._save()
+        await self._place.submit(again=again)
+        await self._save()
+        self._submitted.set()
+
+    def _leave_queue(self) -> None:
+        """A start whose turn has not come gives its place back; it has begun nothing yet."""
+        if self._waits_for_turn and self._main is not None:
+            self._main.cancel()
+
+    def _tell_position(self, before: int) -> None:
+        places = {0: "yours is the next", 1: "1 start before yours"}
+        place = places.get(before, f"{before} starts before yours")
+        self.progress.tell(Phase.CONNECTING, f"Many servers start at once: {place}")
 
     async def _keep(self) -> Verdict:
         """Attach, and attach again, until the place says that the server is gone."""
@@ -180,6 +222,7 @@ class ServerLife:
                     raise
                 # Somebody works on it: a fault of ours is no reason to end it.
                 log.exception("server.keep_crashed id=%s", self.record.id)
+            self._heartbeat = None
             async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
                 verdict = await self._verdict()
             if verdict is not None:
@@ -197,10 +240,10 @@ class ServerLife:
         """The tunnel, both ways, with a notebook that answers at its end."""
         async with AsyncExitStack() as stack:
             with self.progress.meter.step("attach"):
-                attachment = await self._place.attach()
+                attachment = await self._attach()
             stack.push_async_callback(attachment.close)
             with self.progress.meter.step("start"):
-                heartbeat = await self._until_handed_over(attachment)
+                heartbeat = self._heartbeat = await self._until_handed_over(attachment)
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
@@ -215,6 +258,14 @@ class ServerLife:
             self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
             await self._save()
             yield attachment, heartbeat
+
+    async def _attach(self) -> Attachment:
+        """A way in. Only a start's first try takes a turn: lost tunnels must not keep new starts waiting."""
+        if self._tried_to_attach:
+            return await self._place.attach()
+        self._tried_to_attach = True
+        async with self._queue.turn(self.record.user, at_once=True):
+            return await self._place.attach()
 
     async def _until_handed_over(self, attachment: Attachment) -> Heartbeat:
         """Hand over as soon as the launcher listens; a server that has started listens already."""

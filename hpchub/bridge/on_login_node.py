@@ -10,18 +10,52 @@ from hpchub.bridge.folder import (
     start_on_login_node_command,
 )
 from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.login_limits import LIMITS_NAME, limits_script
+from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.places import Verdict
+from hpchub.bridge.progress import Progress
+from hpchub.bridge.store import ServerRecord
+from hpchub.core.choices import ServerOptions
+from hpchub.core.cluster import Cluster, LoginLimits
 from hpchub.core.command import Command
 from hpchub.ssh.attach import Attachment, attach_login
+from hpchub.ssh.pool import Pool
 
 
 class OnLoginNode(InFolder):
     """Starts the same script as a job would, and reads its exit code from the folder."""
 
+    def __init__(
+        self,
+        record: ServerRecord,
+        cluster: Cluster,
+        options: ServerOptions,
+        pool: Pool,
+        progress: Progress,
+        nodes: LoginNodes,
+    ) -> None:
+        super().__init__(record, cluster, options, pool, progress)
+        self._nodes = nodes
+
+    async def choose_node(self) -> str:
+        """The least busy login node that lets the person in."""
+        nodes = self._nodes.order(self.cluster, self.record.user)
+        self.record.login_node = nodes[0]  # counts from now on, for the starts beside this one
+        return await self.pool.first_of(self.record.user, self.cluster.name, nodes)
+
+    def note_load(self, load: float | None) -> None:
+        """For the next one that chooses."""
+        self._nodes.note(self.cluster.name, self.record.login_node, load)
+
     @property
     def command_node(self) -> str:
         """The server's processes are on one node, and its sockets are local to it."""
         return self.record.login_node
+
+    def own_files(self) -> dict[str, bytes]:
+        """What keeps the server within the cluster file's limits."""
+        limits = self.cluster.login.limits if self.cluster.login else LoginLimits()
+        return {LIMITS_NAME: limits_script(limits, self.record.id)} if limits.are_set else {}
 
     async def submit(self, *, again: bool) -> None:
         """Start the script, unless it was started; it runs on when this returns."""

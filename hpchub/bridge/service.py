@@ -7,12 +7,14 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
+from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.metrics import BridgeMetrics, Census
 from hpchub.bridge.on_login_node import OnLoginNode
 from hpchub.bridge.outlook import Outlook
@@ -22,9 +24,11 @@ from hpchub.bridge.readiness import missing_parts, take_census
 from hpchub.bridge.service_account import WithServiceAccounts
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.settings import BridgeSettings
+from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.bridge.sweep import RUNNING, WAITING, Sweep
 from hpchub.bridge.watcher import Watcher
+from hpchub.core.caps import refuse_beyond_caps
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
@@ -65,6 +69,9 @@ class Service:
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
+        self._queues = {name: StartQueue(cluster.starts_at_once) for name, cluster in clusters.items()}
+        self._being_added: list[ServerRecord] = []
+        self._nodes = LoginNodes(self._servers_on, lambda *node: self._pool.rests(*node))
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
@@ -138,6 +145,7 @@ class Service:
             InvalidRequest: Some option is refused; `fields` says which and why.
             NotAllowed: The user has no session.
             AccountProblem: The user may charge nothing on that cluster.
+            TooManyServers: A cap of the cluster file is reached.
         """
         self._refuse_when_closing()
         self.sessions.expires_at(user)
@@ -152,6 +160,7 @@ class Service:
                 same = record.options == chosen.as_dict()
                 if same and await self.lives[record.id].adopt(_sealable(environ), base_url):
                     return record
+                self._refuse_beyond_caps(user, server_name, chosen)
                 await self.stop(record.id)
             self._forget_ended()
             return await self._start_new(user, server_name, chosen, environ, base_url)
@@ -261,8 +270,14 @@ class Service:
             created_at=time.time(),
             environ=_sealable(environ),
         )
-        await asyncio.to_thread(self._store.add, record)
-        life = self.lives[record.id] = self._life(record)
+        # Nothing may wait between the two: two starts at once cannot both take the last place.
+        self._refuse_beyond_caps(user, server_name, chosen)
+        self._being_added.append(record)
+        try:
+            await asyncio.to_thread(self._store.add, record)
+            life = self.lives[record.id] = self._life(record)
+        finally:
+            self._being_added.remove(record)
         life.progress.tell(
             Phase.CONNECTING, f"Connecting to {self._clusters[chosen.cluster].title} as {user}"
         )
@@ -280,13 +295,34 @@ class Service:
             local_socket=self._sockets_dir() / f"{record.id}.sock",
             hub_socket=self.settings.hub_socket,
             progress=progress,
+            queue=self._queues[record.cluster],
         )
+
+    def _servers_on(self, cluster: str) -> Mapping[str, int]:
+        """How many servers each login node of a cluster holds."""
+        return Counter(
+            record.login_node
+            for record in (life.record for life in self.lives.values())
+            if record.cluster == cluster
+            and record.phase is not Phase.ENDED
+            and record.options["placement"] == Placement.LOGIN
+        )
+
+    def _refuse_beyond_caps(self, user: str, server_name: str, chosen: ServerOptions) -> None:
+        """TooManyServers where there is no place for one more; one of the same name makes place."""
+        alive = [life.record for life in self.lives.values() if life.record.phase is not Phase.ENDED]
+        others = [
+            (record.cluster, Placement(record.options["placement"]), record.user, record.server_name)
+            for record in (*alive, *self._being_added)
+            if (record.user, record.server_name) != (user, server_name)
+        ]
+        refuse_beyond_caps(self._clusters[chosen.cluster], chosen.placement, user, others)
 
     def _place(
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress
     ) -> Place:
         if options.placement is Placement.LOGIN:
-            return OnLoginNode(record, cluster, options, self._pool, progress)
+            return OnLoginNode(record, cluster, options, self._pool, progress, self._nodes)
         scheduler = self._schedulers[record.cluster]
         return InJob(record, cluster, options, self._pool, progress, scheduler, self._watcher)
 

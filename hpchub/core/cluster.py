@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+# A start takes some 0.3 s of connecting and submitting, so eight at once let through what one JupyterHub
+# can start at most (26 to 35 a second), with twice the handshakes that one login node takes at a time.
+STARTS_AT_ONCE = 8
+
 
 class Placement(StrEnum):
     """Where a notebook server runs."""
@@ -83,10 +87,40 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """The most servers at once, of everybody together and of one person. 0 is no cap."""
+
+    servers: int = 0
+    servers_per_user: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginLimits:
+    """What one server on a login node may take; 0 is no limit. `nice` is niceness, as nice(1) has it."""
+
+    memory_bytes: int = 0
+    cpus: int = 0
+    processes: int = 0
+    nice: int = 0
+
+    @property
+    def are_set(self) -> bool:
+        """Whether there is any."""
+        return any((self.memory_bytes, self.cpus, self.processes, self.nice))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoginPlacement:
-    """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets."""
+    """Servers on login nodes. `runtime_dir` is local to the node and holds their sockets.
+
+    `idle_time_s`, `max_age_s`: when a server is stopped that does nothing, or in any case; 0 is never.
+    """
 
     runtime_dir: str = "/tmp"  # noqa: S108  each server makes a 0700 folder in it, and the bridge checks its owner
+    caps: Caps = Caps()
+    limits: LoginLimits = LoginLimits()
+    idle_time_s: int = 0
+    max_age_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +131,9 @@ class ComputePlacement:
     runtime_dir: str = "/tmp"  # noqa: S108  as above
     sshd: str = "/usr/sbin/sshd"
     port: int = 22
+    caps: Caps = Caps()
+    idle_time_s: int = 0
+    max_age_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +170,8 @@ class Cluster:
     partitions: Mapping[str, Partition] = field(default_factory=dict)
     environments: Mapping[str, Environment]
     defaults: Defaults
+    caps: Caps = Caps()
+    starts_at_once: int = STARTS_AT_ONCE
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -144,12 +183,16 @@ class Cluster:
             offered.append(Placement.COMPUTE)
         return tuple(offered)
 
-    def runtime_dir(self, placement: Placement) -> str:
-        """The node-local folder that holds a server's own folder."""
+    def home(self, placement: Placement) -> LoginPlacement | ComputePlacement:
+        """What the file says of a placement that is offered."""
         home = self.login if placement is Placement.LOGIN else self.compute
         if home is None:
             raise ValueError(f"cluster {self.name} offers no placement {placement}")
-        return home.runtime_dir
+        return home
+
+    def runtime_dir(self, placement: Placement) -> str:
+        """The node-local folder that holds a server's own folder."""
+        return self.home(placement).runtime_dir
 
     def server_runtime_dir(self, placement: Placement, server_id: str) -> str:
         """A server's own folder on its node. Half of the id is unguessable enough, and a path to a

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpchub.core.cluster import (
+    STARTS_AT_ONCE,
     Attach,
+    Caps,
     Cluster,
     ComputePlacement,
     Container,
     Defaults,
     Environment,
+    LoginLimits,
     LoginNode,
     LoginPlacement,
     Partition,
@@ -24,13 +27,17 @@ from hpchub.core.cluster import (
 )
 from hpchub.core.slugs import SCHEDULER_NAME, is_safe_account_name, is_scheduler_name
 from hpchub.core.toml_table import Table, load_table, nearest
-from hpchub.core.units import parse_memory, parse_time
+from hpchub.core.units import parse_memory, parse_time, render_memory
 from hpchub.errors import ConfigError
 
 SCHEDULERS = ("slurm",)
 
 # A unix socket's path holds 107 bytes (unix(7)), and `/hpchub-ID/jupyter/kernel-UUID-ipc-N` 82.
 _LONGEST_RUNTIME_DIR = 25
+
+# JupyterLab with one kernel takes some 25 threads, and each of the two 150 MB of what RLIMIT_DATA counts.
+_LEAST_LOGIN_MEMORY = 512 * 1024**2
+_LEAST_LOGIN_PROCESSES = 64
 
 # Rendered into scripts and ssh command lines: no blanks, quotes or control characters.
 _PATH = re.compile(r"/[A-Za-z0-9._+@/-]*", re.ASCII)
@@ -84,6 +91,10 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     login = _read_login(placements.table("login")) if placements.has("login") else None
     compute = _read_compute(placements.table("compute")) if placements.has("compute") else None
     placements.finish()
+    limits = top.table("limits")
+    caps = _read_caps(limits)
+    starts_at_once = limits.integer("starts_at_once", STARTS_AT_ONCE, low=1, high=1000)
+    limits.finish()
     if not login and not compute:
         top.fault("placements", "offers nothing: write [placements.login], [placements.compute] or both")
 
@@ -112,6 +123,8 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         partitions=partitions,
         environments=environments,
         defaults=defaults,
+        caps=caps,
+        starts_at_once=starts_at_once,
     )
 
 
@@ -134,8 +147,36 @@ def _runtime_dir(table: Table, default: str) -> str:
     return folder
 
 
+def _read_caps(table: Table) -> Caps:
+    """Left out is no cap; nobody writes a cap of 0, which would offer what cannot be had."""
+    most = {key: table.integer(key, 0, low=1, high=1_000_000) for key in ("servers", "servers_per_user")}
+    if 0 < most["servers"] < most["servers_per_user"]:
+        table.fault("servers_per_user", f"is more than servers, which is {most['servers']}")
+    return Caps(**most)
+
+
+def _read_login_limits(table: Table) -> LoginLimits:
+    limits = LoginLimits(
+        memory_bytes=table.amount("memory", parse_memory, 0),
+        cpus=table.integer("cpus", 0, low=1, high=65536),
+        processes=table.integer("processes", 0, low=1, high=1_000_000),
+        nice=table.integer("nice", 0, low=0, high=19),
+    )
+    if 0 < limits.memory_bytes < _LEAST_LOGIN_MEMORY:
+        table.fault("memory", f"no notebook server runs in less than {render_memory(_LEAST_LOGIN_MEMORY)}")
+    if 0 < limits.processes < _LEAST_LOGIN_PROCESSES:
+        table.fault("processes", f"no notebook server runs with less than {_LEAST_LOGIN_PROCESSES}")
+    return limits
+
+
 def _read_login(table: Table) -> LoginPlacement:
-    placement = LoginPlacement(runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir))
+    placement = LoginPlacement(
+        runtime_dir=_runtime_dir(table, LoginPlacement().runtime_dir),
+        caps=_read_caps(table),
+        limits=_read_login_limits(table),
+        idle_time_s=table.amount("idle_time", parse_time, 0),
+        max_age_s=table.amount("max_age", parse_time, 0),
+    )
     table.finish()
     return placement
 
@@ -147,6 +188,9 @@ def _read_compute(table: Table) -> ComputePlacement:
         runtime_dir=_runtime_dir(table, usual.runtime_dir),
         sshd=table.text("sshd", usual.sshd, _PATH),
         port=table.integer("port", usual.port, low=1, high=65535),
+        caps=_read_caps(table),
+        idle_time_s=table.amount("idle_time", parse_time, 0),
+        max_age_s=table.amount("max_age", parse_time, 0),
     )
     table.finish()
     return placement

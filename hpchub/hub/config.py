@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from hpchub.hub.idle import SCOPES
 from hpchub.hub.pages import page_templates
 
 
@@ -19,6 +21,7 @@ def configure(
     hub_socket: Path | str,
     proxy_socket: Path | str | None = None,
     proxy_command: Sequence[str] | None = None,
+    check_idle_every_s: int = 300,
 ) -> None:
     """Set up JupyterHub for hpchub. What is set on `c` afterwards wins.
 
@@ -33,6 +36,8 @@ def configure(
         proxy_socket: Where configurable-http-proxy's API listens. None leaves the proxy's API as
             it is (a TCP port of the loopback, unless the site's file says otherwise).
         proxy_command: The command of configurable-http-proxy, where it is not in the PATH.
+        check_idle_every_s: How often the servers are looked at that the cluster files' `idle_time` or
+            `max_age` may end.
     """
     c.JupyterHub.authenticator_class = "hpchub"
     c.JupyterHub.spawner_class = "hpchub"
@@ -52,10 +57,14 @@ def configure(
         c.ConfigurableHTTPProxy.command = list(proxy_command)
 
     c.JupyterHub.allow_named_servers = True
+    # By default JupyterHub refuses the 101st start at once (429). The bridge lets a few through at a
+    # time and tells the rest how many are before them.
+    c.JupyterHub.concurrent_spawn_limit = 0
     # The bridge keeps servers; a hub that restarts finds them again.
     c.JupyterHub.cleanup_servers = False
     # It looks for a queued one until that is ready; nobody's login should wait for that.
     c.JupyterHub.init_spawners_timeout = 1
+    _cull_idle(c, clusters, bridge_socket, check_idle_every_s)
     c.JupyterHub.template_paths = [str(page_templates())]
     # What a cluster says must not be able to forge a line. And every link that fills the form would
     # otherwise leave an error with a traceback in the log.
@@ -64,6 +73,15 @@ def configure(
         "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
         "handlers": {"console": {"filters": ["hpchub_links"]}},
     }
+
+
+def _cull_idle(c: Any, clusters: Path | str, bridge_socket: Path | str, every_s: int) -> None:
+    """A service that stops idle servers. Added to what a site's file has set already."""
+    name = "idle-culler"
+    command = [sys.executable, "-m", "hpchub.hub.idle_culler", "--every-s", str(every_s)]
+    command += ["--clusters", str(clusters), "--bridge-socket", str(bridge_socket)]
+    c.JupyterHub.services.append({"name": name, "command": command})
+    c.JupyterHub.load_roles.append({"name": name, "services": [name], "scopes": list(SCOPES)})
 
 
 def _unix_url(socket: Path | str) -> str:

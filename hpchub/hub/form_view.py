@@ -98,12 +98,31 @@ def _placements(clusters: Mapping[str, Cluster], known: Known) -> list[dict[str,
                 {
                     "value": placement.value,
                     "title": title,
-                    "text": text,
+                    "text": " ".join((text, *_caps([clusters[name] for name in offering], placement))),
                     "clusters": offering,
                     "barred": barred,
                 }
             )
     return rows
+
+
+def _caps(clusters: Sequence[Cluster], placement: Placement) -> list[str]:
+    """What one person may have there, where all clusters that offer the placement agree."""
+    said = []
+    if placement is Placement.LOGIN:
+        limits = [cluster.login.limits for cluster in clusters if cluster.login]
+        if cpus := _agreed([limit.cpus for limit in limits]):
+            said.append(f"Up to {cpus} CPUs.")
+        if memory := _agreed([limit.memory_bytes for limit in limits]):
+            said.append(f"Up to {render_memory(memory)} of memory.")
+    if most := _agreed([cluster.home(placement).caps.servers_per_user for cluster in clusters]):
+        said.append(f"At most {most} of your servers at once.")
+    return said
+
+
+def _agreed(values: Sequence[int]) -> int:
+    """The one value of all; 0 where they differ, or there is none."""
+    return values[0] if len(set(values)) == 1 else 0
 
 
 def _partitions(clusters: Mapping[str, Cluster]) -> list[dict[str, Any]]:

@@ -252,6 +252,15 @@ class Pool:
         """The login node that the user's commands go to."""
         return (await self._line(user, cluster, _Use.COMMANDS, "")).node
 
+    async def first_of(self, user: str, cluster: str, nodes: Sequence[str]) -> str:
+        """The first of these login nodes that lets the user in; commands can go there."""
+        candidates = [one for node in nodes for one in self._candidates(user, cluster, node)]
+        return (await self._first_line(user, cluster, _Use.COMMANDS, candidates)).node
+
+    def rests(self, cluster: str, node: str) -> bool:
+        """Whether a login node failed lately, and is to be tried last."""
+        return self._node(cluster, node).resting_until > time.monotonic()
+
     async def drop_user(self, user: str) -> None:
         """Close all of a user's connections, and those that are being made."""
         await self._drop(lambda key: key.user == user)
@@ -263,6 +272,9 @@ class Pool:
         candidates = self._candidates(user, cluster, node)
         if not node:
             candidates = self._where_already(user, cluster, use, candidates)
+        return await self._first_line(user, cluster, use, candidates)
+
+    async def _first_line(self, user: str, cluster: str, use: _Use, candidates: Sequence[LoginNode]) -> Line:
         tried: dict[str, str] = {}
         for candidate in candidates:
             key = _Key(user, cluster, use, candidate.name)

@@ -44,8 +44,15 @@ class Node:
 
 
 class _Writer:
-    def write(self, _data: bytes, /) -> None:
-        """Nobody reads it."""
+    def __init__(self, node: Node, reader: asyncio.StreamReader) -> None:
+        self._node = node
+        self._reader = reader
+
+    def write(self, data: bytes, /) -> None:
+        """What a launcher does that is asked to stop."""
+        if json.loads(data) == {"stop": True}:
+            self._node.alive = self._node.launcher_listens = False
+            self._reader.feed_eof()
 
     def close(self) -> None:
         """Likewise."""
@@ -80,7 +87,7 @@ class LocalAttachment(Attachment):
         self._node.handovers.append(json.loads(line))
         reader = asyncio.StreamReader()
         self._readers.append(reader)
-        self._heartbeats.append(Heartbeat(reader, _Writer(), 4242))
+        self._heartbeats.append(Heartbeat(reader, _Writer(self._node, reader), 4242))
         return self._heartbeats[-1]
 
     async def forward_notebook(self, local_path: Path) -> None:
@@ -238,6 +245,14 @@ class CannotBeCancelledAtFirst(WellBehaved):
             self.calls.append("cancel refused")
             raise SchedulerUnavailable("slurmctld is away.")
         await super().cancel()
+
+
+class NeedsALogin(WellBehaved):
+    """Its owner's session has ended: no command runs any more, and the tunnel is still there."""
+
+    async def cancel(self) -> None:
+        self.calls.append("cancel refused")
+        raise NotAllowed("alice has no live session.", "Log in again.")
 
 
 class Crashes(WellBehaved):

@@ -14,10 +14,11 @@ import pytest
 from hpchub.bridge import life as life_module
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.progress import Progress
+from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import SchedulerUnavailable
+from hpchub.errors import NotAllowed, SchedulerUnavailable
 
 from .places import (
     CannotBeCancelledAtFirst,
@@ -25,6 +26,7 @@ from .places import (
     Crashes,
     DiesWhileQueued,
     DiesWhileStarting,
+    NeedsALogin,
     NeverAnswers,
     NeverListens,
     NeverRuns,
@@ -43,6 +45,7 @@ class World:
         self.store = store
         self.folder = folder
         self.lives: list[ServerLife] = []
+        self.queue = StartQueue(2)
 
     def life(
         self,
@@ -63,6 +66,7 @@ class World:
             local_socket=self.folder / f"{record.id}.sock",
             hub_socket=self.folder / "hub.sock",
             progress=progress,
+            queue=self.queue,
         )
         self.lives.append(life)
         return life, place
@@ -501,3 +505,72 @@ async def test_ready_is_not_said_of_a_tunnel_that_is_gone(world: World) -> None:
     await life.leave()
     again, _ = world.life(WellBehaved, world.stored(life))
     assert again.record.phase is not Phase.READY
+
+
+async def test_a_start_waits_for_its_turn(world: World) -> None:
+    """Beyond what the queue lets through a start begins nothing, and says how many are before it."""
+    slow = [world.life(SlowToSubmit) for _ in range(2)]
+    for life, _ in slow:
+        life.begin()
+    await asyncio.sleep(0)
+    late = [world.life(WellBehaved) for _ in range(3)]
+    for life, _ in late:
+        life.begin()
+    await until(lambda: world.queue.waiting == 3)
+    told = [life.progress.events[-1].message.partition(": ")[2] for life, _ in late]
+    assert told == ["yours is the next", "1 start before yours", "2 starts before yours"]
+    assert [place.calls for _, place in late] == [[], [], []]
+    for _, place in slow:
+        assert isinstance(place, SlowToSubmit)
+        place.gate.set()
+    for life, _ in (*slow, *late):
+        await ready(life)
+        await life.stop()
+
+
+async def test_a_job_in_the_queue_holds_no_turn(world: World) -> None:
+    """However many wait for the scheduler, others start."""
+    for _ in range(4):
+        life, _ = world.life(NeverRuns)
+        life.begin()
+        await until(lambda life=life: life.record.phase is Phase.QUEUED)
+    life, _ = world.life(WellBehaved)
+    life.begin()
+    await ready(life)
+
+
+@pytest.mark.parametrize("let_go", [False, True])
+async def test_a_stop_while_it_waits_for_its_turn(world: World, let_go: bool) -> None:
+    """The place goes to the next at once, and the stopped one begins nothing; so when the bridge ends."""
+    slow = [world.life(SlowToSubmit) for _ in range(2)]
+    waits, place = world.life(WellBehaved)
+    last, _ = world.life(WellBehaved)
+    for life in (*(life for life, _ in slow), waits, last):
+        life.begin()
+    await until(lambda: world.queue.waiting == 2)
+    async with asyncio.timeout(1):
+        await (waits.leave() if let_go else waits.stop())
+    assert "submit" not in place.calls and world.queue.waiting == 1
+    assert (world.stored(waits).phase is Phase.ENDED) is not let_go
+    for _, blocked in slow:
+        assert isinstance(blocked, SlowToSubmit)
+        blocked.gate.set()
+    await ready(last)
+
+
+async def test_a_stop_without_a_session(world: World) -> None:
+    """What ends idle servers comes when their owners' sessions have ended: the tunnel is enough."""
+    life, place = world.life(NeedsALogin)
+    life.begin()
+    await ready(life)
+    await life.stop()
+    assert world.stored(life).phase is Phase.ENDED and not place.node.alive
+    life, place = world.life(NeedsALogin)
+    life.begin()
+    await ready(life)
+    place.node.reachable = False
+    place.node.cut()
+    await until(lambda: "verdict" in place.calls)
+    with pytest.raises(NotAllowed):
+        await life.stop()
+    assert place.node.alive and world.stored(life).phase is not Phase.ENDED

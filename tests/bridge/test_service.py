@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.choices import ServerOptions
-from hpchub.core.cluster import Cluster
+from hpchub.core.cluster import Caps, Cluster
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
 from hpchub.errors import (
@@ -36,6 +37,7 @@ from hpchub.errors import (
     NotAllowed,
     SchedulerUnavailable,
     StartFailed,
+    TooManyServers,
 )
 from hpchub.local_api.server import listening
 from hpchub.ssh.key_agent import KeyAgent
@@ -274,6 +276,7 @@ async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
         set(caught.value.fields) == {"cpus", "nonsense"} and "Allowed: 1 to 4" in caught.value.fields["cpus"]
     )
     view = await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    await bridge.service.lives[view.id].ended.wait()  # told first, then stored
     for _ in range(2):
         assert isinstance(view.error, StartFailed)
         assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
@@ -403,6 +406,63 @@ async def test_a_start_whose_predecessor_cannot_be_stopped(bridge: Bridge) -> No
         await bridge.start(name="stubborn")
     assert await bridge.client.servers("alice") == [first]
     assert (await bridge.start(name="stubborn")).id != first.id
+
+
+async def test_the_last_place_is_taken_once(bridge: Bridge, clusters: dict[str, Cluster]) -> None:
+    """However many ask in the same moment; a stop, or a start of the same name, makes place."""
+    clusters["alpha"] = replace(clusters["alpha"], caps=Caps(servers=3, servers_per_user=2))
+    for user in ("alice", "bob"):
+        await bridge.log_in(user)
+    starts = (bridge.start(name=f"s{number}") for number in range(6))
+    results = await asyncio.gather(*starts, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, TooManyServers)]
+    views = [result for result in results if isinstance(result, ServerView)]
+    assert (len(views), len(refused)) == (2, 4) and "limits.servers_per_user" in refused[0].message
+    starts = (bridge.start("bob", name=f"s{number}") for number in range(2))
+    results = await asyncio.gather(*starts, return_exceptions=True)
+    assert [type(result) for result in results].count(TooManyServers) == 1
+    assert len(bridge.service.lives) == 3
+    views = [await bridge.until(view, Phase.READY) for view in views]
+    again = await bridge.start(name=views[0].server_name)
+    assert again.id != views[0].id
+    await bridge.client.stop(views[1].id)
+    await bridge.start(name="s9")
+
+
+async def test_a_refused_replacement_ends_nothing(bridge: Bridge, clusters: dict[str, Cluster]) -> None:
+    """The old server stays where the new one would be one too many on its own cluster."""
+    clusters["beta"] = replace(clusters["beta"], caps=Caps(servers=1))
+    for user in ("alice", "bob"):
+        await bridge.log_in(user)
+    first = await bridge.until(await bridge.start(), Phase.READY)
+    await bridge.start("bob", cluster="beta")
+    with pytest.raises(TooManyServers, match=r"limits\.servers"):
+        await bridge.start(cluster="beta")
+    assert await bridge.client.servers("alice") == [first]
+
+
+async def test_starts_wait_for_each_other(
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
+    slurm: FakeSlurm,
+) -> None:
+    """A cluster's own number of starts goes through at once, whoever's they are; another's do not count."""
+    clusters["alpha"] = replace(clusters["alpha"], starts_at_once=1)
+    async with a_bridge(settings, clusters, store, login, agent) as bridge:
+        await bridge.log_in("alice")
+        await bridge.log_in("bob")
+        slow = await bridge.start(name="slow")
+        waits = await bridge.start("bob")
+        await bridge.until(await bridge.start(name="elsewhere", cluster="beta"), Phase.READY)
+        _, events, _ = await bridge.client.events(waits.id, 1, 1)
+        assert events[-1].message == "Many servers start at once: yours is the next"
+        place = bridge.service.places[slow.id]
+        assert isinstance(place, SlowToSubmit)
+        place.gate.set()
+        await bridge.until(waits, Phase.READY)
 
 
 async def test_twenty_people_at_once(bridge: Bridge) -> None:

@@ -76,7 +76,7 @@ async def test_people_have_their_sessions(
     person = await source.credential("alice", Profile.CONTROL)
     service = await source.credential("slurmwatch", Profile.QUERY)
     assert person.certificate.principals == ["alice"]
-    assert person.key.get_fingerprint() != service.key.get_fingerprint()
+    assert person.certificate.key != service.certificate.key
 
 
 async def test_a_signer_that_does_not_know_it(source: WithServiceAccounts) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpchub.core.cluster import Attach, Container, LoginNode, Placement
+from hpchub.core.cluster import Attach, Caps, Container, LoginLimits, LoginNode, Placement
 from hpchub.core.cluster_file import load_cluster, load_clusters
 from hpchub.core.toml_table import Table
 from hpchub.errors import ConfigError
@@ -47,14 +47,31 @@ port = 2222
 name = "login2"
 port = 2223
 
+[limits]
+servers = 900
+servers_per_user = 4
+starts_at_once = 16
+
 [placements.login]
 runtime_dir = "/run/hpchub"
+servers = 100
+servers_per_user = 1
+memory = "8G"
+cpus = 4
+processes = 500
+nice = 5
+idle_time = "09:00:00"
+max_age = "7-00:00:00"
 
 [placements.compute]
 attach = "ssh"
 runtime_dir = "/dev/shm"
 sshd = "/opt/sshd"
 port = 24
+servers = 800
+servers_per_user = 3
+idle_time = "01:00:00"
+max_age = "2-00:00:00"
 
 [partitions.cpu]
 title = "CPU"
@@ -127,6 +144,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert cluster.compute is not None
     assert (cluster.compute.attach, cluster.compute.port) == (Attach.SSH, 24)
     assert cluster.runtime_dir(Placement.COMPUTE) == "/dev/shm"
+    assert (cluster.caps, cluster.starts_at_once) == (Caps(servers=900, servers_per_user=4), 16)
+    assert cluster.home(Placement.LOGIN).caps == Caps(servers=100, servers_per_user=1)
+    assert (cluster.compute.idle_time_s, cluster.compute.max_age_s) == (3600, 2 * 86400)
+    assert cluster.login is not None
+    limits = LoginLimits(memory_bytes=8 * 1024**3, cpus=4, processes=500, nice=5)
+    assert cluster.login.limits == limits and limits.are_set and not LoginLimits().are_set
+    assert cluster.home(Placement.LOGIN).idle_time_s == 9 * 3600
+    assert cluster.compute.caps == Caps(servers=800, servers_per_user=3)
     assert cluster.runtime_dir(Placement.LOGIN) == "/run/hpchub"
     assert cluster.partitions["cpu"].max_memory_bytes == 256 * 1024**3
     image = cluster.environments["py3.11"]
@@ -137,11 +162,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:30: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
+        ("max_cpus = 64", "max_cpu = 64", "alpha.toml:47: partitions.cpu.max_cpu: there is no key 'max_cpu'"),
         ("max_cpus = 64", "max_cpu = 64", "partitions.cpu.max_cpus: is missing"),
-        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:30: partitions.cpu.max_cpus: 0 is not"),
+        ("max_cpus = 64", "max_cpus = 0", "alpha.toml:47: partitions.cpu.max_cpus: 0 is not"),
         ("max_cpus = 64", "max_cpus = true", "True is not a whole number"),
-        ('"256G"', '"256"', "alpha.toml:31: partitions.cpu.max_memory"),
+        ('"256G"', '"256"', "alpha.toml:48: partitions.cpu.max_memory"),
         ('"08:00:00"', "8", "partitions.cpu.max_time: 8 is not a text"),
         ("port = 2222", "port = 0", "alpha.toml:12: login_nodes[0].port"),
         ("port = 2223", "port = 0", "alpha.toml:16: login_nodes[1].port"),
@@ -152,6 +177,14 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('conda_root = "/opt/conda"', "", "environments.lab.conda_root: is missing"),
         ('["compute"]', '["moon"]', "environments.py3.11.placements"),
         ('"/a:/b"', '"/a b"', "environments.py3.11.binds"),
+        ("servers = 900", "servers = 0", "limits.servers: 0 is not a whole number"),
+        ("servers = 900", "server = 900", "limits.server: there is no key 'server' here; did you mean"),
+        ("servers_per_user = 4", "servers_per_user = 901", "limits.servers_per_user: is more than servers"),
+        ("servers_per_user = 1", "servers_per_user = -1", "placements.login.servers_per_user: -1 is not"),
+        ("processes = 500", "processes = 6", "placements.login.processes: no notebook server runs with less"),
+        ('memory = "8G"', 'memory = "8M"', "placements.login.memory: no notebook server runs in less"),
+        ("nice = 5", "nice = 20", "placements.login.nice: 20 is not a whole number from 0 to 19"),
+        ("starts_at_once = 16", "starts_at_once = 0", "limits.starts_at_once: 0 is not"),
         ('attach = "ssh"', 'attach = "shs"', "did you mean 'ssh'?"),
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
         ('kind = "slurm"', 'status_account = "root"', "alpha.toml:5: scheduler.status_account: 'root' is no"),
@@ -220,6 +253,7 @@ _KEYS = st.sampled_from(
         "known_hosts",
         "scheduler",
         "login_nodes",
+        "limits",
         "placements",
         "partitions",
         "environments",

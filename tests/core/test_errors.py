@@ -12,6 +12,7 @@ EXAMPLES = (
     errors.InvalidRequest("bad", "do this", fields={"cpus": "1 to 4"}),
     errors.NotAllowed("no", "log in"),
     errors.AccountProblem("home full"),
+    errors.TooManyServers("3 of 3", "stop one"),
     errors.SubmitRejected("refused", "ask for less"),
     errors.StartFailed("died", log_tail="last line", log_path="/home/a/server.log"),
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),

@@ -91,11 +91,11 @@ c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.log_level = "DEBUG"
 c.HpchubSpawner.poll_interval = 1
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 1}}
-c.JupyterHub.services = [{{"name": "tests", "api_token": {token!r}}}]
-c.JupyterHub.load_roles = [{{
+c.JupyterHub.services.append({{"name": "tests", "api_token": {token!r}}})
+c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],
     "scopes": ["admin:users", "admin:servers", "access:servers"],
-}}]
+}})
 """
 
 

@@ -36,6 +36,23 @@ def test_accounts_know_their_partitions(clusters_dir: Path) -> None:
     assert view["default_account"] == "bound"
 
 
+def test_caps_and_limits_are_said(tmp_path: Path, clusters_dir: Path) -> None:
+    """Beside the placement, where the cluster file has some."""
+    text = (clusters_dir / "demo.toml").read_text()
+    assert text.count("[placements.login]\n") == 1
+    limited = '[placements.login]\nservers_per_user = 2\nmemory = "8G"\ncpus = 4\n'
+    (tmp_path / "demo.toml").write_text(text.replace("[placements.login]\n", limited))
+    plain, said = (
+        {row["value"]: row["text"] for row in view_of(clusters_in(folder), Known(), {}, {})["placements"]}
+        for folder in (clusters_dir, tmp_path)
+    )
+    assert (
+        said["login"]
+        == f"{plain['login']} Up to 4 CPUs. Up to 8G of memory. At most 2 of your servers at once."
+    )
+    assert said["compute"] == plain["compute"]
+
+
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
