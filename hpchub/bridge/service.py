@@ -47,7 +47,7 @@ class Service:
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
-        self._pool = Pool(clusters, self.sessions)
+        self._pool = Pool(clusters, self.sessions, settings.limits)
         self._watcher = Watcher(self._pool, self._schedulers)
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False

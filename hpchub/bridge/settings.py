@@ -10,9 +10,20 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpchub.core.toml_table import Table, load_table
+from hpchub.ssh.limits import Limits
 
 # A unix socket's path holds 107 bytes (unix(7)); a server's adds `/s/` and 41 more.
 _LONGEST_RUNTIME_DIR = 60
+
+# The keys of [ssh], each with the most that makes sense; `Limits` says what they are.
+_SSH = {
+    "connect_timeout_s": 120,
+    "login_timeout_s": 120,
+    "command_timeout_s": 600,
+    "keepalive_interval_s": 600,
+    "keepalive_tries": 20,
+    "node_rest_s": 3600,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +36,7 @@ class BridgeSettings:
     hub_socket: Path
     clusters: Path
     database: str = field(repr=False)  # may hold a password
+    limits: Limits = field(default_factory=Limits)
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -46,6 +58,7 @@ def load_settings(path: Path) -> BridgeSettings:
             hub_socket=folder / table.text("hub_socket"),
             clusters=folder / table.text("clusters"),
             database=table.text("database"),
+            limits=_limits(table.table("ssh")),
         )
         try:
             make_url(settings.database or "sqlite://")
@@ -55,3 +68,9 @@ def load_settings(path: Path) -> BridgeSettings:
         return settings
 
     return load_table(path, read, f"The bridge's settings in {path} are wrong:")
+
+
+def _limits(table: Table) -> Limits:
+    given = {key: table.integer(key, low=1, high=high) for key, high in _SSH.items() if table.has(key)}
+    table.finish()
+    return Limits(**given)

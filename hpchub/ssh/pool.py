@@ -12,7 +12,7 @@ import random
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -103,6 +103,7 @@ class Pool:
             AccountProblem, HostUnreachable, HostKeyMismatch, CertificateExpired, NotAllowed,
             UnexpectedOutput: See `runner.run_command` and `connect.log_in`.
         """
+        command = replace(command, timeout_s=min(command.timeout_s, self._limits.command_timeout_s))
         while True:
             line = await self._line(user, cluster, _Use.COMMANDS, node)
             await line.acquire()
