@@ -27,6 +27,7 @@ def slurm() -> FakeSlurm:
 @pytest.fixture
 def watcher(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Watcher:
     monkeypatch.setattr(watcher_module, "_INTERVALS", ((float("inf"), 0.02),))
+    monkeypatch.setattr(watcher_module, "_AFTER_FAILURE_S", 0.02)
     return Watcher(slurm, {"alpha": Slurm(), "beta": Slurm()})  # type: ignore[arg-type]
 
 
@@ -40,7 +41,7 @@ async def nobody_asks(watcher: Watcher) -> None:
     ("age_s", "took_s", "expected"),
     [
         (0, 0.01, 0.2), (2.99, 0, 0.2), (3, 0, 1), (14.9, 0.1, 1), (15, 0, 3), (59, 0.5, 3), (60, 0, 10),
-        (1e9, 0, 10), (0, 1, 5), (0, 30, 150), (1e9, 1.9, 10), (1e9, 3, 15),
+        (1e9, 0, 10), (0, 1, 5), (0, 30, 30), (1e9, 60, 30), (1e9, 1.9, 10), (1e9, 3, 15),
     ],
 )  # fmt: skip
 def test_how_often(age_s: float, took_s: float, expected: float) -> None:
