@@ -15,9 +15,10 @@ from pathlib import Path
 
 import aiohttp
 
+from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
-from hpchub.bridge.store import ServerRecord, Store
+from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
@@ -36,6 +37,10 @@ _STEP_S = 0.05
 _ANSWER_LIMIT_S = 10
 _LONGEST_STEP_S = 1
 _LONGEST_PAUSE_S = 30
+# A launcher that is asked to end kills its server after ten seconds.
+_END_LIMIT_S = 20
+# A connection that is lost ends its channels first, and says so itself a moment later.
+_LOSS_SHOWS_S = 0.2
 
 
 class ServerLife:
@@ -45,7 +50,7 @@ class ServerLife:
         self,
         record: ServerRecord,
         place: Place,
-        store: Store,
+        keeper: Keeper,
         *,
         local_socket: Path,
         hub_socket: Path,
@@ -58,7 +63,7 @@ class ServerLife:
         self.ended = asyncio.Event()
         self.ended_at = 0.0
         self._place = place
-        self._store = store
+        self._keeper = keeper
         self._hub_socket = hub_socket
         self._environ = environ
         self._handing_over = False
@@ -70,6 +75,7 @@ class ServerLife:
             # Its tunnel went with whoever held it, and so did a stop: neither is so until it is again.
             record.phase = Phase.CONNECTING
         self._stopping = asyncio.Lock()
+        self._way: tuple[Attachment, Heartbeat] | None = None
         self._main: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -88,11 +94,33 @@ class ServerLife:
                 await self._submitted.wait()
             try:
                 await self._place.cancel()
-            except HpchubError:
-                self.progress.not_stopped()
-                raise
+            except HpchubError as error:
+                if not await self._ends_when_asked():
+                    self.progress.not_stopped(str(error))
+                    raise
+                log.warning("server.stopped_unscheduled id=%s error=%s", self.record.id, error)
             await self.leave()
             await self._finish(Verdict(None, self.record.native_state))
+
+    async def _ends_when_asked(self) -> bool:
+        """Where the scheduler cannot be told: ask the server itself to end. Whether it has.
+
+        Its channel closes with it. Where the way to it is lost instead, nobody knows.
+        """
+        if self._way is None:
+            return False
+        attachment, heartbeat = self._way
+        lost = asyncio.ensure_future(attachment.wait_closed())
+        try:
+            async with asyncio.timeout(_END_LIMIT_S):
+                await heartbeat.stop()
+                await heartbeat.closed()
+            await asyncio.sleep(_LOSS_SHOWS_S)
+            return not lost.done()
+        except TimeoutError:
+            return False
+        finally:
+            lost.cancel()
 
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
@@ -162,6 +190,8 @@ class ServerLife:
                 async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
+                    async with self._stopping:
+                        self._way = None  # a stop may have wanted to see what was lost
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
@@ -190,6 +220,7 @@ class ServerLife:
             attachment = await self._place.attach()
             stack.push_async_callback(attachment.close)
             heartbeat = await self._until_handed_over(attachment)
+            self._way = attachment, heartbeat
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
@@ -295,11 +326,9 @@ class ServerLife:
             with suppress(HpchubError):  # what stays behind costs a little room, and holds no token
                 await self._place.clean_up(keep_log=verdict.error is not None)
         self.progress.tell(Phase.ENDED, str(verdict.error or "Ended"))
-        try:
-            await self._save()
-        finally:
-            self.ended_at = time.time()
-            self.ended.set()
+        await self._save()
+        self.ended_at = time.time()
+        self.ended.set()
 
     async def _save(self) -> None:
-        await asyncio.to_thread(self._store.save, self.record)
+        await self._keeper.save(self.record)

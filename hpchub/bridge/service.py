@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hpchub.bridge.in_job import InJob
+from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.on_login_node import OnLoginNode
 from hpchub.bridge.places import Place
@@ -24,7 +25,16 @@ from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire, to_wire
+from hpchub.errors import (
+    AccountProblem,
+    ConfigError,
+    HostUnreachable,
+    InvalidRequest,
+    RemoteError,
+    SchedulerUnavailable,
+    from_wire,
+    to_wire,
+)
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.pool import Pool
@@ -47,6 +57,7 @@ class Service:
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
+        self._keeper = Keeper(store)
         self._pool = Pool(clusters, self.sessions, settings.limits)
         self._watcher = Watcher(self._pool, self._schedulers)
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
@@ -70,6 +81,7 @@ class Service:
         self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
         await self._watcher.close()
+        await self._keeper.close()
         await self._pool.__aexit__(None, None, None)
 
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:
@@ -93,9 +105,15 @@ class Service:
         self.sessions.expires_at(user)
         if not rows or time.monotonic() - kept_at > _ASSOCIATIONS_KEPT_S:
             scheduler = self._schedulers[cluster_name]
-            result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
-            rows = scheduler.parse_associations(result)
-            self._associations[user, cluster_name] = (time.monotonic(), rows)
+            try:
+                result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
+                rows = scheduler.parse_associations(result)
+            except RemoteError as error:
+                if not rows or not error.retryable:
+                    raise
+                log.warning("associations.old user=%s cluster=%s error=%s", user, cluster_name, error)
+            else:
+                self._associations[user, cluster_name] = (time.monotonic(), rows)
         if not rows:
             raise AccountProblem(
                 f"{user} has no account in the scheduler of {cluster_name} (no association).",
@@ -123,8 +141,7 @@ class Service:
         self.sessions.expires_at(user)
         chosen = choose(self._clusters, options)
         if chosen.placement is Placement.COMPUTE:
-            rows = await self.associations(user, chosen.cluster)
-            chosen = choose(self._clusters, options, {chosen.cluster: rows})
+            chosen = await self._check_account(user, chosen, options)
         async with self._starting.setdefault((user, server_name), asyncio.Lock()):
             for record in self.servers_of(user):
                 if record.server_name != server_name:
@@ -135,6 +152,17 @@ class Service:
                 await self.stop(record.id)
             self._forget_ended()
             return await self._start_new(user, server_name, chosen, environ, base_url)
+
+    async def _check_account(
+        self, user: str, chosen: ServerOptions, options: Mapping[str, Any]
+    ) -> ServerOptions:
+        """The options, with an account that the user may charge. While the accounting is away, sbatch decides."""
+        try:
+            rows = await self.associations(user, chosen.cluster)
+        except SchedulerUnavailable as error:
+            log.warning("associations.unchecked user=%s cluster=%s error=%s", user, chosen.cluster, error)
+            return chosen
+        return choose(self._clusters, options, {chosen.cluster: rows})
 
     async def find(self, server_id: str) -> ServerRecord:
         """A server, ended or not. InvalidRequest where there never was one."""
@@ -190,7 +218,7 @@ class Service:
             f"The cluster {record.cluster} is not described any more, so its server was given up."
         )
         record.phase, record.error = Phase.ENDED, to_wire(gone)
-        await asyncio.to_thread(self._store.save, record)
+        await self._keeper.save(record)
 
     def _forget_ended(self) -> None:
         """Ended servers stay in memory for their last events; the store remembers the rest."""
@@ -216,7 +244,7 @@ class Service:
             base_url=base_url,
             created_at=time.time(),
         )
-        await asyncio.to_thread(self._store.add, record)
+        await self._keeper.add(record)
         life = self.lives[record.id] = self._life(record, environ)
         life.progress.tell(
             Phase.CONNECTING, f"Connecting to {self._clusters[chosen.cluster].title} as {user}"
@@ -231,7 +259,7 @@ class Service:
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),
-            self._store,
+            self._keeper,
             local_socket=self._sockets_dir() / f"{record.id}.sock",
             hub_socket=self.settings.hub_socket,
             environ=environ,

@@ -26,6 +26,7 @@ class Node:
         self.launcher_listens = True
         self.notebook_answers = True
         self.alive = True
+        self.obeys = False
         self.handovers: list[dict[str, Any]] = []
         self.attachments: list[LocalAttachment] = []
 
@@ -44,8 +45,15 @@ class Node:
 
 
 class _Writer:
-    def write(self, _data: bytes, /) -> None:
-        """Nobody reads it."""
+    def __init__(self, node: Node, reader: asyncio.StreamReader) -> None:
+        self._node = node
+        self._reader = reader
+
+    def write(self, data: bytes, /) -> None:
+        """The launcher ends when it is told to, and its channel with it; the way stays open."""
+        if self._node.obeys and json.loads(data).get("stop"):
+            self._node.alive = self._node.launcher_listens = False
+            self._reader.feed_eof()
 
     def close(self) -> None:
         """Likewise."""
@@ -80,7 +88,7 @@ class LocalAttachment(Attachment):
         self._node.handovers.append(json.loads(line))
         reader = asyncio.StreamReader()
         self._readers.append(reader)
-        self._heartbeats.append(Heartbeat(reader, _Writer(), 4242))
+        self._heartbeats.append(Heartbeat(reader, _Writer(self._node, reader), 4242))
         return self._heartbeats[-1]
 
     async def forward_notebook(self, local_path: Path) -> None:

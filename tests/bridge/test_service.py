@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from hpchub.bridge import life as life_module
 from hpchub.bridge import service as service_module
 from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.places import Place
@@ -112,7 +113,7 @@ class Bridge:
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     slurm = FakeSlurm()
-    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions: slurm)
+    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions, _limits: slurm)
     return slurm
 
 
@@ -239,6 +240,7 @@ async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
         set(caught.value.fields) == {"cpus", "nonsense"} and "Allowed: 1 to 4" in caught.value.fields["cpus"]
     )
     view = await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    await bridge.service.lives[view.id].ended.wait()  # its row is written
     for _ in range(2):
         assert isinstance(view.error, StartFailed)
         assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
@@ -358,8 +360,11 @@ async def test_a_start_while_it_is_being_stopped_waits(bridge: Bridge) -> None:
     place.gate.set()
 
 
-async def test_a_start_whose_predecessor_cannot_be_stopped(bridge: Bridge) -> None:
+async def test_a_start_whose_predecessor_cannot_be_stopped(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No second server of that name: the error says why, and the first one stays visible."""
+    monkeypatch.setattr(life_module, "_END_LIMIT_S", 0.05)
     await bridge.log_in("alice")
     first = await bridge.until(await bridge.start(name="stubborn"), Phase.READY)
     with pytest.raises(SchedulerUnavailable):
