@@ -28,6 +28,7 @@ from hpchub.ssh.credentials import CredentialSource
 from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.line import Line, channels_of
+from hpchub.ssh.mismatch import Mismatches
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Pool:
         self._connecting: dict[_Key, asyncio.Task[Line]] = {}
         self._nodes: dict[tuple[str, str], _Node] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._mismatches = Mismatches()
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._sweep())
@@ -170,9 +172,16 @@ class Pool:
         try:
             credential = await self._credentials.credential(user, Profile.TUNNEL)
             connect.check_valid(credential, user, time.time())
-            inner = await connect.log_in(
-                user, target, host_keys, credential.key, credential.certificate, self._limits, tunnel=outer
-            )
+            with self._mismatches.strictly(self._clusters[cluster].known_hosts, node):
+                inner = await connect.log_in(
+                    user,
+                    target,
+                    host_keys,
+                    credential.key,
+                    credential.certificate,
+                    self._limits,
+                    tunnel=outer,
+                )
         except BaseException:
             release()
             raise
@@ -311,9 +320,10 @@ class Pool:
                 credential = await self._credentials.credential(key.user, key.use.profile)
                 connect.check_valid(credential, key.user, time.time())
                 try:
-                    return await connect.log_in(
-                        key.user, node, host_keys, credential.key, credential.certificate, self._limits
-                    )
+                    with self._mismatches.strictly(self._clusters[key.cluster].known_hosts, node.name):
+                        return await connect.log_in(
+                            key.user, node, host_keys, credential.key, credential.certificate, self._limits
+                        )
                 except HostUnreachable as error:
                     if tries >= self._limits.handshake_tries or not _was_dropped(error):
                         raise
