@@ -150,7 +150,8 @@ class InJob(InFolder):
     async def cancel(self) -> None:
         """Cancel the job, if there is one, and wait until it is over: ended, or not in the queue any more.
 
-        A controller forgets only jobs that have ended; the history may lack them, or call them pending for ever.
+        A controller forgets only jobs that have ended; the history may lack them, or call them pending for
+        ever.
         """
         if not self.record.job_id:
             return

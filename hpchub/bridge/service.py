@@ -156,7 +156,7 @@ class Service:
     async def _check_account(
         self, user: str, chosen: ServerOptions, options: Mapping[str, Any]
     ) -> ServerOptions:
-        """The options, with an account that the user may charge. While the accounting is away, sbatch decides."""
+        """The options, with an account that the user may charge. Is the accounting away, sbatch decides."""
         try:
             rows = await self.associations(user, chosen.cluster)
         except SchedulerUnavailable as error:
