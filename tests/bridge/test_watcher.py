@@ -127,6 +127,18 @@ async def test_failures_are_told_and_survived(watcher: Watcher, slurm: FakeSlurm
         await watcher.ask("alice", "alpha", [RUNNING])
 
 
+async def test_what_fails_at_once_is_not_asked_at_once_again(
+    watcher: Watcher, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause after a failure is its own, however new the job is."""
+    monkeypatch.setattr(watcher_module, "_AFTER_FAILURE_S", 0.1)
+    slurm.failing["squeue"] = SchedulerUnavailable("garbage")
+    async with watcher.following("alice", "alpha", JobId("1")):
+        await asyncio.sleep(0.35)
+    assert 2 <= slurm.count("squeue") <= 4
+    await nobody_asks(watcher)
+
+
 async def test_a_missing_history_hides_nothing_that_the_queue_knows(
     watcher: Watcher, slurm: FakeSlurm
 ) -> None:

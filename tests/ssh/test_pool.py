@@ -15,6 +15,7 @@ import pytest
 from hpchub.core.certificate import Profile
 from hpchub.core.command import Command
 from hpchub.errors import AccountProblem, CertificateExpired, HostKeyMismatch, HostUnreachable, InvalidRequest
+from hpchub.ssh import runner
 from hpchub.ssh.pool import Pool
 
 from .conftest import (
@@ -319,3 +320,16 @@ async def test_unknown_places_are_refused(pool_for: PoolFor, cluster: str, node:
     async with pool_for(free_port()) as pool:
         with pytest.raises(InvalidRequest):
             await pool.run("alice", cluster, ECHO, node=node)
+
+
+async def test_a_session_whose_command_will_not_end_is_left(
+    bash_node: RealNode, pool_for: PoolFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd holds a channel while its command lives, and srun lives on when its node is gone: nobody waits."""
+    monkeypatch.setattr(runner, "_CLOSE_LIMIT_S", 0.2)
+    async with pool_for(bash_node.port) as pool:
+        stubborn = ("sh", "-c", "trap : HUP TERM PIPE; sleep 3; sleep 3")
+        session = await pool.open_session(USER, "alpha", stubborn, node="login1")
+        async with asyncio.timeout(2):
+            await session.close()
+        assert (await pool.run(USER, "alpha", ECHO)).exit_code == 0
