@@ -149,20 +149,17 @@ def login_node_refuses(demo: Demo, host: str) -> Iterator[None]:
 
 
 @contextmanager
-def login_node_out_of_processes(demo: Demo, host: str, uid: int) -> Iterator[None]:
-    """One account may start no process more on a login node: in its sessions and in new ones."""
-    limited: list[Process] = []
-    before = (0, 0)
+def login_node_out_of_processes(demo: Demo, host: str) -> Iterator[None]:
+    """New sessions on a login node may start no process. Old ones are ended, and at the end the new ones."""
+    listeners = [one for one in processes_in(demo, host) if _is_listener(one)]
+    before = [_limit(one.pid, resource.RLIMIT_NPROC, 0) for one in listeners]
+    end_sessions(demo, host)
     try:
-        for one in processes_in(demo, host):
-            if one.uid == uid or _is_listener(one):
-                before = _limit(one.pid, resource.RLIMIT_NPROC, 0)
-                limited.append(one)
         yield
     finally:
-        for one in processes_in(demo, host):  # those that began meanwhile have inherited it
-            if one.uid == uid or one in limited:
-                _limit(one.pid, resource.RLIMIT_NPROC, before[0])
+        for one, (soft, _) in zip(listeners, before, strict=True):
+            _limit(one.pid, resource.RLIMIT_NPROC, soft)
+        end_sessions(demo, host)
 
 
 # -- the network and compute nodes ------------------------------------------------------------------

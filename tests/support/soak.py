@@ -48,8 +48,11 @@ def plan(seed: int, length_s: float, *, names: Sequence[str], longest_s: float =
     rng = random.Random(seed)  # noqa: S311  to be repeated
     planned: list[Planned] = []
     now = rng.uniform(1, 3)
+    deck: list[str] = []
     while now < length_s - longest_s / 3:
-        name = rng.choice(names)
+        if not deck:  # each once before one comes again
+            deck = rng.sample(names, len(names))
+        name = deck.pop()
         lasts_s = round(rng.uniform(longest_s / 3, longest_s), 1)
         planned.append(Planned(round(now, 1), name, lasts_s))
         others = [other for other in names if other.split()[0] != name.split()[0]]
@@ -113,13 +116,13 @@ class Person(threading.Thread):
         if (action == "start" and len(mine) < _MOST_SERVERS) or not mine:
             self._number += 1
             server = Server(self._demo, session, self.name, f"soak{self._number}")
-            self._start(server, self._rng.choice(["login", "compute", "compute"]))
+            self._begin(server, self._rng.choice(["login", "compute", "compute"]))
         elif action == "stop":
-            self._stop(self._rng.choice(mine))
+            self._end(self._rng.choice(mine))
         else:
             self._cell(self._rng.choice(mine))
 
-    def _start(self, server: Server, placement: str) -> None:
+    def _begin(self, server: Server, placement: str) -> None:
         try:
             answer = server.ask(placement=placement)
             deadline = time.monotonic() + _START_LIMIT_S
@@ -147,7 +150,7 @@ class Person(threading.Thread):
             answered = False
         self._ledger.count("cells run" if answered else "cells that had to wait")
 
-    def _stop(self, witness: Witness) -> None:
+    def _end(self, witness: Witness) -> None:
         server = witness.server
         del self._ledger.running[server.user, server.name]
         try:
