@@ -38,7 +38,7 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format bench
+.PHONY: test test-fast coverage lint types docs format bench soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -63,6 +63,11 @@ docs: $(STAMPS)/dev ## links and snippets of every page
 format: $(STAMPS)/dev ## rewrite the sources as `lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=20 RESTARTS=1
+	@$(HPCHUB) demo install
+	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(or $(MINUTES),20) \
+		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts)
 
 bench: demo-install ## how fast, how small: a table, and bench/results/
 	$(BIN)/python -m bench

@@ -10,6 +10,7 @@
     │    └─ StartFailed                 the job or server died while starting; `log_tail` says how
     ├─ SiteError                   5xx  the staff can mend it
     │    ├─ ConfigError                 a cluster file or setting is wrong; `problems` lists all
+    │    ├─ StoreUnavailable            the hub's own database cannot be written
     │    └─ UnexpectedOutput            a command answered with something nobody can read
     └─ RemoteError                 503  nobody needs to: it may pass
          ├─ SchedulerUnavailable
@@ -139,6 +140,12 @@ class ConfigError(SiteError):
 
     def __str__(self) -> str:
         return "\n".join((super().__str__(), *self.problems))
+
+
+class StoreUnavailable(SiteError):
+    """The hub's own database cannot be written: its disk is full, say. What runs goes on."""
+
+    status = 503
 
 
 class UnexpectedOutput(SiteError):

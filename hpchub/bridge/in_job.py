@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 import asyncssh
@@ -183,14 +183,27 @@ class InJob(InFolder):
     async def verdict(self) -> Verdict | None:
         """The scheduler's word; only a definite final state is an end."""
         status = await self._ask()
+        if status.state is JobState.QUEUED and self.record.handed_over:
+            return Verdict(self._requeued(status), status.native)
         if not status.state.is_final:
             return None
         if status.state is JobState.FINISHED and self.record.handed_over:
             return Verdict(None, status.native)
         return Verdict(await self._failure(status), status.native)
 
+    def _requeued(self, status: JobStatus) -> StartFailed:
+        """The job would run once more, without what was in memory and without a token."""
+        return StartFailed(
+            f"Job {self._job_id} ended and was put back into the queue: {self._scheduler.explain(status)}",
+            "What was in memory is lost, so it is not started again by itself. Start it again.",
+        )
+
     async def cancel(self) -> None:
-        """Cancel the job, if there is one, and wait until the scheduler says that it is over."""
+        """Cancel the job, if there is one, and wait until it is over: ended, or not in the queue any more.
+
+        A controller forgets only jobs that have ended; the history may lack them, or call them pending for
+        ever.
+        """
         if not self.record.job_id and self.record.folder:
             self.record.job_id = await self._find_lost()
         if not self.record.job_id:
@@ -201,14 +214,12 @@ class InJob(InFolder):
                 result = await self.run(self._scheduler.cancel_command([self._job_id]))
                 self._scheduler.parse_cancel(result)
             for _ in range(20):
-                status = await self._ask()
-                self.record.native_state = status.native or self.record.native_state
-                if status.state.is_final:
+                if await self._is_over():
                     return
                 await asyncio.sleep(_STEP_S)
             if time.monotonic() > deadline:
                 raise SchedulerUnavailable(
-                    f"Job {self._job_id} was cancelled but has not ended: it is {status.native}.",
+                    f"Job {self._job_id} was cancelled but has not ended: it is {self.record.native_state}.",
                     "The scheduler may still be ending it. Try again in a minute.",
                 )
 
@@ -223,6 +234,19 @@ class InJob(InFolder):
 
     def _query(self, kind: str) -> AbstractContextManager[None]:
         return self._watcher.metrics.query(self.cluster.name, kind)
+
+    async def _is_over(self) -> bool:
+        """Whether the queue has the job no more, or as one that has ended; notes its native state."""
+        result = await self.run(self._scheduler.status_command([self._job_id]))
+        status = self._scheduler.parse_status(result).get(self._job_id)
+        if status is None:
+            with suppress(HpchubError):  # how it ended is nice to know, that it did is known
+                status = await self._ask()
+            if status is not None and status.state.is_final:
+                self.record.native_state = status.native
+            return True
+        self.record.native_state = status.native
+        return status.state.is_final
 
     async def _ask(self) -> JobStatus:
         answers = await self._watcher.ask(self.record.user, self.cluster.name, [self._job_id])

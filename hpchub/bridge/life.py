@@ -16,13 +16,14 @@ from pathlib import Path
 
 import aiohttp
 
+from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.start_queue import StartQueue
-from hpchub.bridge.store import ServerRecord, Store
+from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, NotAllowed, NotListening, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
 from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 300
 _LAUNCHER_WAIT_S = 60
 _LEAVE_LIMIT_S = 30
-# A launcher gives its server ten seconds to end by itself.
-_STOP_LIMIT_S = 20
 # While a launcher is not up yet, how soon and how often to ask whether it ever will be.
 _FIRST_ASK_S = 0.3
 _LONGEST_ASK_S = 5
@@ -42,6 +41,10 @@ _STEP_S = 0.05
 _ANSWER_LIMIT_S = 10
 _LONGEST_STEP_S = 1
 _LONGEST_PAUSE_S = 30
+# A launcher that is asked to end kills its server after ten seconds.
+_END_LIMIT_S = 20
+# A connection that is lost ends its channels first, and says so itself a moment later.
+_LOSS_SHOWS_S = 0.2
 
 
 class ServerLife:
@@ -51,7 +54,7 @@ class ServerLife:
         self,
         record: ServerRecord,
         place: Place,
-        store: Store,
+        keeper: Keeper,
         *,
         local_socket: Path,
         hub_socket: Path,
@@ -65,12 +68,11 @@ class ServerLife:
         self.tunnel_open = False
         self.ended_at = 0.0
         self._place = place
-        self._store = store
+        self._keeper = keeper
         self._hub_socket = hub_socket
         self._queue = queue
         self._waits_for_turn = False
         self._tried_to_attach = record.handed_over
-        self._heartbeat: Heartbeat | None = None
         self._handing_over = False
         self._was_ready = record.phase is Phase.READY
         self._submitted = asyncio.Event()
@@ -80,6 +82,7 @@ class ServerLife:
             # Its tunnel went with whoever held it, and so did a stop: neither is so until it is again.
             record.phase = Phase.CONNECTING
         self._stopping = asyncio.Lock()
+        self._way: tuple[Attachment, Heartbeat] | None = None
         self._main: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -99,27 +102,34 @@ class ServerLife:
             if self._main is not None:
                 await self._submitted.wait()
             try:
-                await self._cancel()
-            except HpchubError:
-                self.progress.not_stopped()
-                raise
+                await self._place.cancel()
+            except HpchubError as error:
+                if not await self._ends_when_asked():
+                    self.progress.not_stopped(str(error))
+                    raise
+                log.warning("server.stopped_unscheduled id=%s error=%s", self.record.id, error)
             await self.leave()
             await self._finish(Verdict(None, self.record.native_state))
 
-    async def _cancel(self) -> None:
-        """End the server by a command on the cluster; without a session, through the tunnel it has."""
+    async def _ends_when_asked(self) -> bool:
+        """Where the scheduler cannot be told: ask the server itself to end. Whether it has.
+
+        Its channel closes with it. Where the way to it is lost instead, nobody knows.
+        """
+        if self._way is None:
+            return False
+        attachment, heartbeat = self._way
+        lost = asyncio.ensure_future(attachment.wait_closed())
         try:
-            await self._place.cancel()
-        except NotAllowed:
-            if self._heartbeat is None:
-                raise
-            log.info("server.stopped_by_tunnel id=%s", self.record.id)
-            await self._heartbeat.stop()
-            try:
-                async with asyncio.timeout(_STOP_LIMIT_S):
-                    await self._heartbeat.closed()
-            except TimeoutError as error:
-                raise HostUnreachable(f"The server on {self.record.node} does not end.") from error
+            async with asyncio.timeout(_END_LIMIT_S):
+                await heartbeat.stop()
+                await heartbeat.closed()
+            await asyncio.sleep(_LOSS_SHOWS_S)
+            return not lost.done()
+        except TimeoutError:
+            return False
+        finally:
+            lost.cancel()
 
     async def leave(self) -> None:
         """Let go of the server without ending it: this process ends, the server need not."""
@@ -213,6 +223,8 @@ class ServerLife:
                 async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
+                    async with self._stopping:
+                        self._way = None  # a stop may have wanted to see what was lost
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
@@ -222,7 +234,6 @@ class ServerLife:
                     raise
                 # Somebody works on it: a fault of ours is no reason to end it.
                 log.exception("server.keep_crashed id=%s", self.record.id)
-            self._heartbeat = None
             async with self._stopping:  # a stop ends this task; one that failed leaves it to go on
                 verdict = await self._verdict()
             if verdict is not None:
@@ -243,7 +254,8 @@ class ServerLife:
                 attachment = await self._attach()
             stack.push_async_callback(attachment.close)
             with self.progress.meter.step("start"):
-                heartbeat = self._heartbeat = await self._until_handed_over(attachment)
+                heartbeat = await self._until_handed_over(attachment)
+            self._way = attachment, heartbeat
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
@@ -363,11 +375,9 @@ class ServerLife:
             with suppress(HpchubError):  # what stays behind costs a little room, and holds no token
                 await self._place.clean_up(keep_log=verdict.error is not None)
         self.progress.tell(Phase.ENDED, str(verdict.error or "Ended"))
-        try:
-            await self._save()
-        finally:
-            self.ended_at = time.time()
-            self.ended.set()
+        await self._save()
+        self.ended_at = time.time()
+        self.ended.set()
 
     async def _save(self) -> None:
-        await asyncio.to_thread(self._store.save, self.record)
+        await self._keeper.save(self.record)

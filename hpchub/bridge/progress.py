@@ -68,15 +68,18 @@ class Progress:
 
     def stopping(self) -> None:
         """Somebody stops the server."""
-        self._held_back = (self._record.phase, "It could not be stopped, and goes on")
+        self._held_back = (self._record.phase, "")
         self.tell(Phase.STOPPING, "Stopping")
 
-    def not_stopped(self) -> None:
-        """The stop has failed: tell where the server was, or came to meanwhile."""
+    def not_stopped(self, why: str) -> None:
+        """The stop has failed: tell why, and where the server was, or came to meanwhile."""
         held_back, self._held_back = self._held_back, None
         if self._record.phase is Phase.STOPPING and held_back is not None:
-            self._record.phase = held_back[0]
-            self.tell(*held_back)
+            phase, news = held_back
+            self._record.phase = phase
+            self.tell(phase, f"It could not be stopped, and goes on: {why}")
+            if news:
+                self.tell(phase, news)
 
     async def after(self, count: int, wait_s: float) -> list[Event]:
         """Events beyond the first `count`; waits up to `wait_s` seconds for one."""

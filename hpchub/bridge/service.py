@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpchub.bridge.in_job import InJob
+from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.metrics import BridgeMetrics, Census
@@ -34,7 +35,15 @@ from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import ConnectionView, Phase, ServerView
-from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, InvalidRequest, from_wire
+from hpchub.errors import (
+    AccountProblem,
+    ConfigError,
+    HostUnreachable,
+    InvalidRequest,
+    RemoteError,
+    SchedulerUnavailable,
+    from_wire,
+)
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.key_agent import KeyAgent
@@ -62,7 +71,9 @@ class Service:
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
-        self._pool = Pool(clusters, WithServiceAccounts(self.sessions, self.signer), metrics=self.metrics.ssh)
+        self._keeper = Keeper(store)
+        credentials = WithServiceAccounts(self.sessions, self.signer)
+        self._pool = Pool(clusters, credentials, settings.limits, metrics=self.metrics.ssh)
         accounts = {name: cluster.status_account for name, cluster in clusters.items()}
         self._watcher = Watcher(self._pool, self._schedulers, accounts, self.metrics)
         self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
@@ -97,6 +108,7 @@ class Service:
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
         await self._sweep.close()
         await self._watcher.close()
+        await self._keeper.close()
         await self._pool.__aexit__(None, None, None)
 
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:
@@ -119,10 +131,16 @@ class Service:
         self.sessions.expires_at(user)
         if not rows or time.monotonic() - kept_at > _ASSOCIATIONS_KEPT_S:
             scheduler = self._schedulers[cluster_name]
-            with self.metrics.query(cluster_name, "associations"):
-                result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
-                rows = scheduler.parse_associations(result)
-            self._associations[user, cluster_name] = (time.monotonic(), rows)
+            try:
+                with self.metrics.query(cluster_name, "associations"):
+                    result = await self._pool.run(user, cluster_name, scheduler.associations_command(user))
+                    rows = scheduler.parse_associations(result)
+            except RemoteError as error:
+                if not rows or not error.retryable:
+                    raise
+                log.warning("associations.old user=%s cluster=%s error=%s", user, cluster_name, error)
+            else:
+                self._associations[user, cluster_name] = (time.monotonic(), rows)
         if not rows:
             raise AccountProblem(
                 f"{user} has no account in the scheduler of {cluster_name} (no association).",
@@ -151,8 +169,7 @@ class Service:
         self.sessions.expires_at(user)
         chosen = choose(self._clusters, options)
         if chosen.placement is Placement.COMPUTE:
-            rows = await self.associations(user, chosen.cluster)
-            chosen = choose(self._clusters, options, {chosen.cluster: rows})
+            chosen = await self._check_account(user, chosen, options)
         async with self._starting.setdefault((user, server_name), asyncio.Lock()):
             for record in self.servers_of(user):
                 if record.server_name != server_name:
@@ -164,6 +181,17 @@ class Service:
                 await self.stop(record.id)
             self._forget_ended()
             return await self._start_new(user, server_name, chosen, environ, base_url)
+
+    async def _check_account(
+        self, user: str, chosen: ServerOptions, options: Mapping[str, Any]
+    ) -> ServerOptions:
+        """The options, with an account that the user may charge. Is the accounting away, sbatch decides."""
+        try:
+            rows = await self.associations(user, chosen.cluster)
+        except SchedulerUnavailable as error:
+            log.warning("associations.unchecked user=%s cluster=%s error=%s", user, chosen.cluster, error)
+            return chosen
+        return choose(self._clusters, options, {chosen.cluster: rows})
 
     async def find(self, server_id: str) -> ServerRecord:
         """A server, ended or not. InvalidRequest where there never was one."""
@@ -274,7 +302,7 @@ class Service:
         self._refuse_beyond_caps(user, server_name, chosen)
         self._being_added.append(record)
         try:
-            await asyncio.to_thread(self._store.add, record)
+            await self._keeper.add(record)
             life = self.lives[record.id] = self._life(record)
         finally:
             self._being_added.remove(record)
@@ -291,7 +319,7 @@ class Service:
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),
-            self._store,
+            self._keeper,
             local_socket=self._sockets_dir() / f"{record.id}.sock",
             hub_socket=self.settings.hub_socket,
             progress=progress,

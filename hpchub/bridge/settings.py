@@ -12,9 +12,20 @@ from sqlalchemy.exc import ArgumentError
 from hpchub.core.toml_table import Table, load_table
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.ssh.limits import Limits
 
 # A unix socket's path holds 107 bytes (unix(7)); a server's adds `/s/` and 41 more.
 _LONGEST_RUNTIME_DIR = 60
+
+# The keys of [ssh], each with the most that makes sense; `Limits` says what they are.
+_SSH = {
+    "connect_timeout_s": 120,
+    "login_timeout_s": 120,
+    "command_timeout_s": 600,
+    "keepalive_interval_s": 600,
+    "keepalive_tries": 20,
+    "node_rest_s": 3600,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +41,7 @@ class BridgeSettings:
     database: str = field(repr=False)  # may hold a password
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
+    limits: Limits = field(default_factory=Limits)
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -54,6 +66,7 @@ def load_settings(path: Path) -> BridgeSettings:
             database=table.text("database"),
             metrics_listen=read_metrics_listen(table),
             log_format=table.choice("log_format", LogFormat, LogFormat.TEXT),
+            limits=_limits(table.table("ssh")),
         )
         try:
             make_url(settings.database or "sqlite://")
@@ -63,3 +76,9 @@ def load_settings(path: Path) -> BridgeSettings:
         return settings
 
     return load_table(path, read, f"The bridge's settings in {path} are wrong:")
+
+
+def _limits(table: Table) -> Limits:
+    given = {key: table.integer(key, low=1, high=high) for key, high in _SSH.items() if table.has(key)}
+    table.finish()
+    return Limits(**given)

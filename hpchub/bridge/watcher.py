@@ -24,8 +24,13 @@ from hpchub.ssh.pool import Pool
 # once or not for minutes.
 _INTERVALS = ((3.0, 0.2), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
 
-# After an answer that took t, wait at least 5 t: a slow controller is not to be hurried.
+# After an answer that took t, wait at least 5 t: a slow controller is not to be hurried. But no longer
+# than this, or whoever waits would not see for minutes that it is back.
 PATIENCE = 5.0
+_LONGEST_S = 30.0
+
+# What fails fast would otherwise be asked five times a second.
+_AFTER_FAILURE_S = 2.0
 
 # This many queries may follow each other at the pace of a new job, and one more for every 3 s: people
 # who keep coming, as to a lecture, would otherwise hold a whole cluster at that pace.
@@ -36,7 +41,7 @@ _REFILL_S = 3.0
 def interval_s(age_s: float, answer_took_s: float) -> float:
     """Seconds until the next query."""
     usual = next(pause for limit, pause in _INTERVALS if age_s < limit)
-    return max(usual, PATIENCE * answer_took_s)
+    return max(usual, min(PATIENCE * answer_took_s, _LONGEST_S))
 
 
 @dataclass(slots=True)
@@ -133,7 +138,9 @@ class Watcher:
                 if job_id in answers:
                     listener.put_nowait(answers[job_id])
             now = time.monotonic()
+            failed = any(isinstance(answer, HpchubError) for answer in answers.values())
             with suppress(TimeoutError):
-                async with asyncio.timeout(interval_s(now - watch.newest, now - began)):
+                pause_s = interval_s(now - watch.newest, now - began)
+                async with asyncio.timeout(max(pause_s, _AFTER_FAILURE_S) if failed else pause_s):
                     await watch.wake.wait()
         del self._watches[key]

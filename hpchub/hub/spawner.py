@@ -23,7 +23,7 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.server import Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError, StartFailed, UserError
 from hpchub.hub.form import Form
-from hpchub.hub.refusals import spawn_exception
+from hpchub.hub.refusals import refusal_html, spawn_exception
 
 # How long one question for news waits at the bridge, which answers at once where there is some.
 _WAIT_S = 20.0
@@ -175,6 +175,8 @@ class HpchubSpawner(Spawner):
             return None
         if view.phase is not Phase.ENDED:
             return None
+        if view.error:
+            self._endings[self.user.name, self.name] = refusal_html(view.error)
         return 1 if view.error else 0
 
     async def get_url(self) -> str:
@@ -210,6 +212,17 @@ class HpchubSpawner(Spawner):
             if view.phase in _SETTLED:
                 return
 
+    @property
+    def ending(self) -> str:
+        """HTML that says why the server that ran before ended by itself; empty where it did not."""
+        return self._endings.get((self.user.name, self.name), "")
+
+    @property
+    def _endings(self) -> dict[tuple[str, str], str]:
+        """Kept beside the spawners: JupyterHub makes a new one after each stop."""
+        endings: dict[tuple[str, str], str] = self.user.settings.setdefault("hpchub_endings", {})
+        return endings
+
     def get_env(self) -> dict[str, str]:
         """JupyterHub's, as text. The addresses in it are the hub's own: the bridge puts in those
         that hold on the node.
@@ -222,6 +235,7 @@ class HpchubSpawner(Spawner):
     async def _begin(self) -> None:
         """Asks the bridge to start, and learns the server's id even if this start is cancelled."""
         self._may_live = True
+        self._endings.pop((self.user.name, self.name), None)
         self._beginning = asyncio.ensure_future(self._start_once_the_bridge_is_there())
         try:
             view = await asyncio.shield(self._beginning)

@@ -19,6 +19,9 @@ from hpchub.errors import NotAllowed, ProcessAway
 
 _ANSWER_WAIT_S = 10
 
+# An agent that is asked by hundreds in one moment resets some of their connections (OpenSSH 9.2).
+_AT_ONCE = 16
+
 
 class KeyAgent:
     """One ssh-agent behind its unix socket.
@@ -28,6 +31,7 @@ class KeyAgent:
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def add(self, key: asyncssh.SSHKey, lifetime_s: int = 0) -> None:
         """Give it a private key, which it forgets after so many seconds; never, for 0."""
@@ -58,7 +62,11 @@ class KeyAgent:
     async def _connected(self) -> AsyncIterator[SSHAgentClient]:
         """A connection for one request: a request that is cancelled leaves no answer for the next."""
         try:
-            async with asyncio.timeout(_ANSWER_WAIT_S), SSHAgentClient(str(self.socket)) as client:
+            async with (
+                self._turns,
+                asyncio.timeout(_ANSWER_WAIT_S),
+                SSHAgentClient(str(self.socket)) as client,
+            ):
                 yield client
         except (OSError, ValueError, TimeoutError) as error:  # asyncssh raises ValueError for every refusal
             if str(error) == "Unable to sign with requested key":

@@ -15,6 +15,7 @@ class Limits:
         handshake_tries: How often a handshake that sshd dropped is tried.
         connect_timeout_s: For TCP to answer.
         login_timeout_s: For the handshake after that.
+        command_timeout_s: The most that any command gets, whatever it asks for.
         keepalive_interval_s: A silent peer is asked this often ...
         keepalive_tries: ... and given up after this many questions without answer.
         channels_per_connection: Forwarded channels; sshd has 1,016 file descriptors for them.
@@ -28,6 +29,7 @@ class Limits:
     handshake_tries: int = 4
     connect_timeout_s: float = 10.0
     login_timeout_s: float = 20.0
+    command_timeout_s: float = 60.0
     keepalive_interval_s: float = 15.0
     keepalive_tries: int = 3
     channels_per_connection: int = 500

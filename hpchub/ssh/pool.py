@@ -12,7 +12,7 @@ import random
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -31,6 +31,7 @@ from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.line import Line, channels_of
 from hpchub.ssh.metrics import SshMetrics
+from hpchub.ssh.mismatch import Mismatches
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Pool:
         self._connecting: dict[_Key, asyncio.Task[Line]] = {}
         self._nodes: dict[tuple[str, str], _Node] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._mismatches = Mismatches()
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._sweep())
@@ -128,6 +130,7 @@ class Pool:
         return await self._run(account, cluster, command, _Use.QUERIES, "")
 
     async def _run(self, user: str, cluster: str, command: Command, use: _Use, node: str) -> CommandResult:
+        command = replace(command, timeout_s=min(command.timeout_s, self._limits.command_timeout_s))
         while True:
             line = await self._line(user, cluster, use, node)
             await line.acquire()
@@ -199,7 +202,8 @@ class Pool:
         try:
             credential = await self._credentials.credential(user, Profile.TUNNEL)
             connect.check_valid(credential, user, time.time())
-            with self.metrics.handshake(cluster):
+            where = self._clusters[cluster].known_hosts
+            with self._mismatches.strictly(where, node), self.metrics.handshake(cluster):
                 inner = await connect.log_in(
                     user,
                     target,
@@ -393,7 +397,8 @@ class Pool:
                 credential = await self._credentials.credential(key.user, key.use.profile)
                 connect.check_valid(credential, key.user, time.time())
                 try:
-                    with self.metrics.handshake(key.cluster):
+                    where = self._clusters[key.cluster].known_hosts
+                    with self._mismatches.strictly(where, node.name), self.metrics.handshake(key.cluster):
                         return await connect.log_in(
                             key.user, node, host_keys, credential.key, credential.certificate, self._limits
                         )

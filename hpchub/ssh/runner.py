@@ -27,6 +27,7 @@ _FORCED = "forced"
 # Linux allows 128 KiB for one argument (MAX_ARG_STRLEN), and the login shell's -c is one.
 _LONGEST = 120_000
 _NOISE_SHOWN = 400
+_CLOSE_LIMIT_S = 2.0
 
 
 def remote_text(argv: Sequence[str], marker: str) -> str:
@@ -77,10 +78,18 @@ class Streams:
         return _shown(self._said)
 
     async def close(self) -> None:
-        """End the command's channel."""
+        """End the command's channel, and wait a moment for its end.
+
+        sshd holds it until the command has ended, and an srun whose node is gone does not end for minutes:
+        whoever lost it wants to go on.
+        """
         self._process.close()
-        await self._process.wait_closed()
-        await self._listener
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                await self._process.wait_closed()
+                await self._listener
+        except TimeoutError:
+            self._listener.cancel()
 
     async def _listen(self) -> None:
         try:

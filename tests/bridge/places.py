@@ -26,6 +26,7 @@ class Node:
         self.launcher_listens = True
         self.notebook_answers = True
         self.alive = True
+        self.obeys = False
         self.handovers: list[dict[str, Any]] = []
         self.attachments: list[LocalAttachment] = []
 
@@ -49,8 +50,8 @@ class _Writer:
         self._reader = reader
 
     def write(self, data: bytes, /) -> None:
-        """What a launcher does that is asked to stop."""
-        if json.loads(data) == {"stop": True}:
+        """The launcher ends when it is told to, and its channel with it; the way stays open."""
+        if self._node.obeys and json.loads(data).get("stop"):
             self._node.alive = self._node.launcher_listens = False
             self._reader.feed_eof()
 

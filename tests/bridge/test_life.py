@@ -6,19 +6,23 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, event
 
+from hpchub.bridge import keeper as keeper_module
 from hpchub.bridge import life as life_module
+from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import NotAllowed, SchedulerUnavailable
+from hpchub.errors import NotAllowed, SchedulerUnavailable, StoreUnavailable
 
 from .places import (
     CannotBeCancelledAtFirst,
@@ -43,6 +47,7 @@ class World:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
+        self.keeper = Keeper(store)
         self.folder = folder
         self.lives: list[ServerLife] = []
         self.queue = StartQueue(2)
@@ -62,7 +67,7 @@ class World:
         life = ServerLife(
             record,
             place,
-            self.store,
+            self.keeper,
             local_socket=self.folder / f"{record.id}.sock",
             hub_socket=self.folder / "hub.sock",
             progress=progress,
@@ -77,6 +82,23 @@ class World:
         return record
 
 
+@contextmanager
+def unwritable(store: Store) -> Iterator[None]:
+    """The database refuses every write, as on a file system that is full or was remounted read-only."""
+
+    def refuse(connection: Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA query_only = {state}")
+
+    state = "ON"
+    event.listen(store._engine, "begin", refuse)
+    try:
+        yield
+    finally:
+        state = "OFF"
+        with store._engine.begin():  # the pool's one connection writes again
+            event.remove(store._engine, "begin", refuse)
+
+
 def a_record() -> ServerRecord:
     return ServerRecord(
         id=secrets.token_hex(16), user="alice", server_name="", cluster="alpha", options={},
@@ -85,13 +107,15 @@ def a_record() -> ServerRecord:
 
 
 @pytest.fixture
-async def world(store: Store, short_dir: Path) -> AsyncIterator[World]:
+async def world(store: Store, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Checks at the end that no task, socket or attachment is left behind."""
+    monkeypatch.setattr(life_module, "_END_LIMIT_S", 0.05)
     before = asyncio.all_tasks()
     world = World(store, short_dir)
     yield world
     for life in world.lives:
         await life.leave()
+    await world.keeper.close()
     await asyncio.sleep(0.01)
     assert list(short_dir.iterdir()) == []
     assert asyncio.all_tasks() - before <= {asyncio.current_task()}
@@ -317,6 +341,36 @@ async def test_a_stop_that_fails_leaves_the_server(world: World) -> None:
     assert life.record.phase is Phase.ENDED
 
 
+async def test_a_stop_without_a_scheduler(world: World) -> None:
+    """Where the job cannot be cancelled the server itself is asked to end; its channel's end is the proof."""
+    life, place = world.life(CannotBeCancelledAtFirst)
+    place.node.obeys = True
+    life.begin()
+    await ready(life)
+    await asyncio.wait_for(life.stop(), 5)
+    assert life.record.phase is Phase.ENDED and life.record.error is None
+    assert place.calls.count("cancel refused") == 1 and "cancel" not in place.calls
+
+
+async def test_a_lost_way_is_no_proof_of_an_end(world: World) -> None:
+    """Neither scheduler nor server can be told: the stop fails, and the server is not forgotten."""
+    life, place = world.life(CannotBeCancelledAtFirst)
+    assert isinstance(place, CannotBeCancelledAtFirst)
+    place.gate.clear()
+    life.begin()
+    await ready(life)
+    stop = asyncio.create_task(life.stop())
+    await place.cancelling.wait()
+    place.node.reachable = False
+    place.node.cut()
+    place.gate.set()
+    with pytest.raises(SchedulerUnavailable):
+        await stop
+    assert not life.ended.is_set() and "slurmctld is away" in life.progress.events[-1].message
+    place.node.reachable = True
+    await until(lambda: len(place.node.handovers) == 2)
+
+
 async def test_what_happens_during_a_failing_stop_is_told_after_it(world: World) -> None:
     """A server that becomes ready while its stop fails is ready, not starting for ever."""
     life, place = world.life(CannotBeCancelledAtFirst)
@@ -461,21 +515,42 @@ async def test_a_bridge_that_ends_while_it_submits_keeps_the_job_id(world: World
     assert world.stored(life).job_id == "42"
 
 
-async def test_a_store_that_fails_does_not_keep_a_stop_waiting(
+async def test_a_store_that_cannot_be_written_ends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hub's disk is full: the server ends all the same, and the fault is raised."""
-    life, place = world.life(WellBehaved)
+    """The hub's disk is full: the job goes on, its id is written once there is room, and a stop works."""
+    monkeypatch.setattr(keeper_module, "_RETRY_S", 0.02)
+    life, place = world.life(SlowToSubmit)
+    assert isinstance(place, SlowToSubmit)
     life.begin()
-    await ready(life)
-
-    def full(_record: ServerRecord) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(world.store, "save", full)
-    with pytest.raises(OSError, match="no space"):
+    with unwritable(world.store):
+        place.gate.set()
+        await ready(life)
+        assert world.stored(life).job_id == ""
+    await until(lambda: world.stored(life).job_id == "42" and world.stored(life).phase is Phase.READY)
+    with unwritable(world.store):
         await life.stop()
-    assert life.ended.is_set() and "cancel" in place.calls
+        assert life.ended.is_set() and "cancel" in place.calls
+        assert world.stored(life).phase is Phase.READY
+    await until(lambda: world.stored(life).phase is Phase.ENDED)
+
+
+async def test_nothing_new_begins_while_the_store_cannot_be_written(world: World) -> None:
+    """A start that would leave no trace is refused in words, with the database's own reason."""
+    with unwritable(world.store), pytest.raises(StoreUnavailable, match="readonly database"):
+        await world.keeper.add(a_record())
+    await world.keeper.add(a_record())
+
+
+async def test_what_could_not_be_written_is_written_at_the_end(world: World) -> None:
+    """A bridge that ends while rows wait tries once more."""
+    life, _ = world.life(WellBehaved)
+    with unwritable(world.store):
+        life.record.job_id = "77"
+        await world.keeper.save(life.record)
+        assert world.stored(life).job_id == ""
+    await world.keeper.close()
+    assert world.stored(life).job_id == "77"
 
 
 async def test_nothing_is_sent_to_a_folder_of_somebody_else(world: World) -> None:
@@ -561,6 +636,7 @@ async def test_a_stop_while_it_waits_for_its_turn(world: World, let_go: bool) ->
 async def test_a_stop_without_a_session(world: World) -> None:
     """What ends idle servers comes when their owners' sessions have ended: the tunnel is enough."""
     life, place = world.life(NeedsALogin)
+    place.node.obeys = True
     life.begin()
     await ready(life)
     await life.stop()

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import aiohttp
 import pytest
 
+from hpchub.bridge import life as life_module
 from hpchub.bridge import service as service_module
 from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.outlook import Outlook
@@ -118,7 +119,7 @@ class Bridge:
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     slurm = FakeSlurm()
-    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions, **_more: slurm)
+    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions, _limits, **_more: slurm)
     return slurm
 
 
@@ -398,8 +399,11 @@ async def test_a_start_while_it_is_being_stopped_waits(bridge: Bridge) -> None:
     place.gate.set()
 
 
-async def test_a_start_whose_predecessor_cannot_be_stopped(bridge: Bridge) -> None:
+async def test_a_start_whose_predecessor_cannot_be_stopped(
+    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No second server of that name: the error says why, and the first one stays visible."""
+    monkeypatch.setattr(life_module, "_END_LIMIT_S", 0.05)
     await bridge.log_in("alice")
     first = await bridge.until(await bridge.start(name="stubborn"), Phase.READY)
     with pytest.raises(SchedulerUnavailable):

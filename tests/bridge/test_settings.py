@@ -9,6 +9,7 @@ import pytest
 
 from hpchub.bridge.settings import load_settings
 from hpchub.errors import ConfigError
+from hpchub.ssh.limits import Limits
 
 GOOD = """
 runtime_dir = "/run/hpchub"
@@ -83,3 +84,13 @@ def test_a_database_password_is_not_shown(tmp_path: Path) -> None:
     path.write_text(GOOD.replace("sqlite:////var/lib/hpchub/bridge.db", "postgresql://hub:canary@db/hub"))
     settings = load_settings(path)
     assert "canary" not in repr(settings) and "canary" in settings.database
+
+
+def test_patience_with_ssh_can_be_set(tmp_path: Path) -> None:
+    """[ssh] changes the limits it names and leaves the others; nonsense is a fault like any other."""
+    path = tmp_path / "bridge.toml"
+    path.write_text(GOOD + "[ssh]\nlogin_timeout_s = 5\nkeepalive_tries = 2\n")
+    assert load_settings(path).limits == Limits(login_timeout_s=5, keepalive_tries=2)
+    found = problems(tmp_path, GOOD + "[ssh]\nlogin_timeout_s = 0\nkeepalive_trys = 2\n")
+    assert any("ssh.login_timeout_s: 0 is not a whole number from 1 to 120" in line for line in found)
+    assert any("did you mean" in line for line in found)

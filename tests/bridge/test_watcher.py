@@ -27,6 +27,7 @@ def slurm() -> FakeSlurm:
 @pytest.fixture
 def watcher(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Watcher:
     monkeypatch.setattr(watcher_module, "_INTERVALS", ((float("inf"), 0.02),))
+    monkeypatch.setattr(watcher_module, "_AFTER_FAILURE_S", 0.02)
     return Watcher(slurm, {"alpha": Slurm(), "beta": Slurm()})  # type: ignore[arg-type]
 
 
@@ -47,7 +48,7 @@ async def nobody_asks(watcher: Watcher) -> None:
     ("age_s", "took_s", "expected"),
     [
         (0, 0.01, 0.2), (2.99, 0, 0.2), (3, 0, 1), (14.9, 0.1, 1), (15, 0, 3), (59, 0.5, 3), (60, 0, 10),
-        (1e9, 0, 10), (0, 1, 5), (0, 30, 150), (1e9, 1.9, 10), (1e9, 3, 15),
+        (1e9, 0, 10), (0, 1, 5), (0, 30, 30), (1e9, 60, 30), (1e9, 1.9, 10), (1e9, 3, 15),
     ],
 )  # fmt: skip
 def test_how_often(age_s: float, took_s: float, expected: float) -> None:
@@ -131,6 +132,18 @@ async def test_failures_are_told_and_survived(watcher: Watcher, slurm: FakeSlurm
     with pytest.raises(SchedulerUnavailable):
         slurm.answers["squeue"] = lambda _command: golden("squeue_controller_down")
         await watcher.ask("alice", "alpha", [RUNNING])
+
+
+async def test_what_fails_at_once_is_not_asked_at_once_again(
+    watcher: Watcher, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause after a failure is its own, however new the job is."""
+    monkeypatch.setattr(watcher_module, "_AFTER_FAILURE_S", 0.1)
+    slurm.failing["squeue"] = SchedulerUnavailable("garbage")
+    async with watcher.following("alice", "alpha", JobId("1")):
+        await asyncio.sleep(0.35)
+    assert 2 <= slurm.count("squeue") <= 4
+    await nobody_asks(watcher)
 
 
 async def test_a_missing_history_hides_nothing_that_the_queue_knows(

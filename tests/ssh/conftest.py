@@ -107,6 +107,7 @@ class FakeNode:
     """An asyncssh server that lets anyone in whom the authority names, and counts."""
 
     port: int = 0
+    seen: int = 0
     logins: int = 0
     most_handshakes: int = 0
     handshakes: int = 0
@@ -128,6 +129,7 @@ class _Server(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.conn = conn
         node = self.node
+        node.seen += 1
         node.handshakes += 1
         node.most_handshakes = max(node.most_handshakes, node.handshakes)
         if node.handshakes > node.max_startups:

@@ -15,6 +15,7 @@ import pytest
 from hpchub.core.certificate import Profile
 from hpchub.core.command import Command
 from hpchub.errors import AccountProblem, CertificateExpired, HostKeyMismatch, HostUnreachable, InvalidRequest
+from hpchub.ssh import runner
 from hpchub.ssh.pool import Pool
 
 from .conftest import (
@@ -142,6 +143,23 @@ async def test_wrong_host_key(fake_node: Starter, pool_for: PoolFor, source: Sou
             with pytest.raises(HostKeyMismatch, match=r"login\d showed") as caught:
                 await pool.run("alice", "alpha", ECHO)
         assert not caught.value.retryable and node.logins + second.logins == 0
+
+
+async def test_a_wrong_host_key_is_not_looked_at_again(
+    fake_node: Starter, pool_for: PoolFor, host_key: asyncssh.SSHKey
+) -> None:
+    """However often somebody asks: before the file has changed, the host is not spoken to. Then it is."""
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    async with (
+        fake_node() as node,
+        pool_for(node.port, lines=known_hosts_line("127.0.0.1", other)) as pool,
+    ):
+        for _ in range(5):
+            with pytest.raises(HostKeyMismatch, match=r"login1 showed"):
+                await pool.run("alice", "alpha", ECHO)
+        assert node.seen == 1
+        pool._clusters["alpha"].known_hosts.write_text(known_hosts_line("127.0.0.1", host_key))
+        assert (await pool.run("alice", "alpha", ECHO)).exit_code == 0
 
 
 async def test_known_by_name_and_by_authority(
@@ -321,3 +339,16 @@ async def test_unknown_places_are_refused(pool_for: PoolFor, cluster: str, node:
     async with pool_for(free_port()) as pool:
         with pytest.raises(InvalidRequest):
             await pool.run("alice", cluster, ECHO, node=node)
+
+
+async def test_a_session_whose_command_will_not_end_is_left(
+    bash_node: RealNode, pool_for: PoolFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd holds a channel while its command lives, and srun lives on when its node is gone: nobody waits."""
+    monkeypatch.setattr(runner, "_CLOSE_LIMIT_S", 0.2)
+    async with pool_for(bash_node.port) as pool:
+        stubborn = ("sh", "-c", "trap : HUP TERM PIPE; sleep 3; sleep 3")
+        session = await pool.open_session(USER, "alpha", stubborn, node="login1")
+        async with asyncio.timeout(2):
+            await session.close()
+        assert (await pool.run(USER, "alpha", ECHO)).exit_code == 0

@@ -124,19 +124,30 @@ class Server:
     @contextmanager
     def kernel(self) -> Iterator[Kernel]:
         """A kernel of its own, spoken to as JupyterLab does."""
+        kernel_id = self.new_kernel()
+        try:
+            with self.connected(kernel_id) as kernel:
+                yield kernel
+        finally:
+            self.session.delete(f"{self.base}api/kernels/{kernel_id}")
+
+    def new_kernel(self) -> str:
+        """Start a kernel that stays; its id."""
         self.open().raise_for_status()
         made = self.session.post(f"{self.base}api/kernels")
         assert made.status_code == 201, made.text
-        path = f"{self.base}api/kernels/{made.json()['id']}"
-        try:
-            address = f"{self.demo.url}{path}/channels?_xsrf={quote(self.session.xsrf_token('/' + path))}"
-            cookies = {"Cookie": self.session.cookie_header(path)}
-            with connect(
-                address.replace("http", "ws", 1), additional_headers=cookies, proxy=None, max_size=None
-            ) as socket:
-                yield Kernel(socket)
-        finally:
-            self.session.delete(path)
+        return str(made.json()["id"])
+
+    @contextmanager
+    def connected(self, kernel_id: str) -> Iterator[Kernel]:
+        """A WebSocket to a kernel that runs already."""
+        path = f"{self.base}api/kernels/{kernel_id}"
+        address = f"{self.demo.url}{path}/channels?_xsrf={quote(self.session.xsrf_token('/' + path))}"
+        cookies = {"Cookie": self.session.cookie_header(path)}
+        with connect(
+            address.replace("http", "ws", 1), additional_headers=cookies, proxy=None, max_size=None
+        ) as socket:
+            yield Kernel(socket)
 
     def run(self, code: str) -> str:
         """What code prints in a fresh kernel."""

@@ -1,0 +1,252 @@
+"""Parts of the cluster fail while people work: no server is lost, and people are told what is wrong."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from support import faults
+from support.demo import Demo
+from support.hub import HubSession
+from support.inside import hub_process
+from support.servers import Server, until
+from support.slurm import job_fields, job_id_of, jobs_of
+from support.witness import Witness
+
+pytestmark = pytest.mark.live
+
+# Longer than what `short_patience` allows.
+_OUTLASTS_COMMANDS_S = 8.0
+_OUTLASTS_KEEPALIVE_S = 10.0
+# Attempts to reach what is away, for each server: some at once, then fewer and fewer. More is a spin.
+_FIRST_ATTEMPTS = 16
+_MOST_ATTEMPTS_PER_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def impatient(demo: Demo) -> Iterator[Demo]:
+    """The demo with a bridge of short patience."""
+    with faults.short_patience(demo):
+        yield demo
+
+
+@pytest.fixture(scope="module")
+def people(impatient: Demo) -> Iterator[dict[str, HubSession]]:
+    """Alice and Bob, logged in."""
+    with ExitStack() as stack:
+        sessions = {}
+        for name in ("alice", "bob"):
+            session = sessions[name] = stack.enter_context(HubSession(impatient.url))
+            password = impatient.users[name]
+            until(lambda: session.submit_login(name, password, to="/hub/home").ok, f"{name} logs in")  # noqa: B023
+        yield sessions
+
+
+@pytest.fixture(scope="module")
+def workers(impatient: Demo, people: dict[str, HubSession]) -> Iterator[list[Witness]]:
+    """Alice works in a job, Bob on a login node; both must outlive every fault of this file."""
+    job = Server(impatient, people["alice"], "alice", "job").start(placement="compute")
+    here = Server(impatient, people["bob"], "bob", "here").start(placement="login")
+    yield [Witness.of(job), Witness.of(here)]
+    for server in (job, here):
+        server.stop()
+
+
+@pytest.fixture
+def waiting(impatient: Demo, people: dict[str, HubSession]) -> Iterator[Server]:
+    """A server of Alice's whose job waits in the queue."""
+    change = ["scontrol", "update", "PartitionName=short"]
+    impatient.exec("ctl", [*change, "State=DOWN"], check=True)
+    server = Server(impatient, people["alice"], "alice", "waits")
+    asking = threading.Thread(target=server.ask, kwargs={"partition": "short"}, daemon=True)
+    asking.start()
+    until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
+    server.until_said("the partition is down")
+    job_id = job_id_of(impatient, "alice", "waits")
+    yield server
+    assert job_id_of(impatient, "alice", "waits") == job_id, "the job that waited is another"
+    impatient.exec("ctl", [*change, "State=UP"], check=True)
+    server.stop()
+    asking.join(30)
+
+
+@contextmanager
+def nothing_lost(demo: Demo, workers: list[Witness]) -> Iterator[None]:
+    """Around a fault: afterwards every server is the same as before, and the bridge did not spin."""
+    bridge, began, attempts = hub_process(demo, "bridge"), time.monotonic(), _attempts(demo)
+    yield
+    took_s = time.monotonic() - began
+    for worker in workers:
+        worker.is_back()
+    made = _attempts(demo) - attempts
+    most = (_FIRST_ATTEMPTS + _MOST_ATTEMPTS_PER_S * took_s) * len(workers)
+    assert made <= most, f"{made} attempts in {took_s:.0f} s"
+    assert hub_process(demo, "bridge") == bridge, "the bridge has ended"
+    back_s = time.monotonic() - began - took_s
+    print(f"servers: {len(workers)}, lost: 0, attempts: {made}, back after {back_s:.1f} s")
+
+
+def _attempts(demo: Demo) -> int:
+    """How often the bridge has failed to reach something, and logged it."""
+    log = (Path(demo.info["logs"]) / "bridge.log").read_text(errors="replace")
+    return sum(log.count(words) for words in ("attach_failed", "verdict_failed", "query_failed"))
+
+
+@pytest.mark.parametrize("how", [faults.daemon_frozen, faults.daemon_dead])
+def test_slurmctld_away(impatient: Demo, workers: list[Witness], waiting: Server, how: object) -> None:
+    """The controller is away for longer than a command may take: who works goes on, who waits is told."""
+    with nothing_lost(impatient, workers), how(impatient, "slurmctld"):  # type: ignore[operator]
+        began = time.monotonic()
+        said = waiting.until_said("Still trying")
+        assert "squeue" in said
+        assert all(worker.answers() for worker in workers)
+        time.sleep(max(0, began + _OUTLASTS_COMMANDS_S - time.monotonic()))
+        assert all(worker.answers() for worker in workers)
+
+
+def test_squeue_answers_nonsense(impatient: Demo, workers: list[Witness], waiting: Server) -> None:
+    """What nobody can read decides nothing; the person reads that squeue answers strangely."""
+    with nothing_lost(impatient, workers):
+        for what in ("an error", "garbage", "half a line"):
+            with faults.squeue_answers(impatient, what):
+                assert "squeue answered" in waiting.until_said("Still trying")
+                before = faults.squeue_calls(impatient)
+                time.sleep(2.5)
+                assert faults.squeue_calls(impatient) - before < 5, what
+    assert all(worker.answers() for worker in workers)
+
+
+def test_accounting_away(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
+    """Without slurmdbd jobs still start: sbatch checks the account from what slurmctld remembers."""
+    with nothing_lost(impatient, workers), faults.daemon_dead(impatient, "slurmdbd"):
+        server = Server(impatient, people["bob"], "bob", "fresh").start(placement="compute")
+        assert server.run("print(6 * 7)") == "42"
+        server.stop()
+
+
+def test_stop_without_the_scheduler(impatient: Demo, people: dict[str, HubSession]) -> None:
+    """A person can end a server although slurmctld does not answer; the job is over when it is back."""
+    server = Server(impatient, people["bob"], "bob", "stops").start(placement="compute")
+    job_id = job_id_of(impatient, "bob", "stops")
+    with faults.daemon_frozen(impatient, "slurmctld"):
+        server.stop()
+    until(lambda: "stops" not in str(jobs_of(impatient, "bob")), "the job is over", 40)
+    assert job_fields(impatient, job_id)["JobState"] != "RUNNING"
+
+
+def test_login_node_frozen(impatient: Demo, workers: list[Witness]) -> None:
+    """A login node that stands still: the job is reached through the other one, Bob's server waits."""
+    node = _node_of(workers[1])
+    with nothing_lost(impatient, workers), faults.login_node_frozen(impatient, node):
+        time.sleep(_OUTLASTS_KEEPALIVE_S)
+        workers[0].is_back(20)
+        page = workers[1].server.session.get(f"{workers[1].server.base}lab")
+        assert page.status_code == 503
+        assert "What runs in it goes on" in page.text and "restarting" not in page.text
+
+
+def test_fabric_cut(impatient: Demo, workers: list[Witness]) -> None:
+    """The job's node is off the network for a while; when it is back, so is the server."""
+    node = job_fields(impatient, workers[0].job_id)["BatchHost"]
+    with nothing_lost(impatient, workers), faults.fabric_cut(impatient, node):
+        time.sleep(_OUTLASTS_KEEPALIVE_S)
+        assert not _opens(workers[0])
+        assert workers[1].answers()
+
+
+def _opens(worker: Witness) -> bool:
+    return worker.server.session.get(f"{worker.server.base}api/status").ok
+
+
+def test_login_node_dead(impatient: Demo, workers: list[Witness]) -> None:
+    """sshd and all sessions of a login node are killed: the job is reached through the other node at once,
+    and a server on the node itself outlives it.
+    """
+    node = _node_of(workers[1])
+    with nothing_lost(impatient, workers), faults.login_node_dead(impatient, node):
+        workers[0].is_back(20)
+        until(lambda: not _opens(workers[1]), "the way to Bob's server is lost", 5)
+
+
+def test_login_node_refuses(impatient: Demo, workers: list[Witness]) -> None:
+    """sshd drops every new login while the old sessions die one by one: nobody knocks without a pause."""
+    node = _node_of(workers[1])
+    with nothing_lost(impatient, workers), faults.login_node_refuses(impatient, node):
+        faults.end_sessions(impatient, node)
+        workers[0].is_back(20)
+        until(lambda: not _opens(workers[1]), "the way to Bob's server is lost", 5)
+        time.sleep(4)
+
+
+@pytest.mark.parametrize("fault", ["processes", "munge"])
+def test_login_node_half_broken(
+    impatient: Demo, workers: list[Witness], people: dict[str, HubSession], fault: str
+) -> None:
+    """A node that lets people in, but starts nothing for them or cannot prove who they are: who works goes
+    on, and a new start says what is wrong.
+    """
+    node = _node_of(workers[1])
+    broken = (
+        faults.login_node_out_of_processes(impatient, node)
+        if fault == "processes"
+        else faults.daemon_dead(impatient, "munged", node)
+    )
+    with nothing_lost(impatient, workers), broken:
+        workers[0].is_back(20)
+        _, message = Server(impatient, people["bob"], "bob", "fresh").refusal(placement="compute")
+        print(message)
+        assert node in message or "Slurm did not answer sbatch" in message
+    assert Server(impatient, people["bob"], "bob", "fresh").start(placement="compute").model()["ready"]
+    Server(impatient, people["bob"], "bob", "fresh").stop()
+
+
+def test_full_disk(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
+    """The bridge's disk is full: who works goes on, a server can be stopped, nothing new begins."""
+    server = Server(impatient, people["bob"], "bob", "fresh").start(placement="compute")
+    with nothing_lost(impatient, workers), faults.bridge_disk_full(impatient):
+        assert all(worker.answers() for worker in workers)
+        server.stop()
+        status, message = server.refusal(placement="compute")
+        assert status in {202, 503} and "begins nothing new" in message
+    server.start(placement="compute")
+    server.stop()
+
+
+def test_compute_node_dies(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
+    """The job of a node that lost its power has ended: the person reads why. The others go on."""
+    victim = Server(impatient, people["bob"], "bob", "victim").start(placement="compute", partition="gpu")
+    assert job_fields(impatient, workers[0].job_id)["BatchHost"] == "c1"
+    with nothing_lost(impatient, workers), faults.compute_node_dead(impatient, "c2"):
+        impatient.exec("ctl", ["scontrol", "update", "NodeName=c2", "State=DOWN", "Reason=crash"], check=True)
+        until(lambda: not victim.model().get("ready"), "the hub has noticed", 30)
+        assert "its node failed (NODE_FAIL)" in _why_ended(victim)
+
+
+def test_requeued_by_the_operator(impatient: Demo, people: dict[str, HubSession]) -> None:
+    """A job that is put back into the queue has lost its memory: the person reads so, and no job is left."""
+    server = Server(impatient, people["bob"], "bob", "again").start(placement="compute")
+    job_id = job_id_of(impatient, "bob", "again")
+    impatient.exec("ctl", ["scontrol", "update", f"JobId={job_id}", "Requeue=1"], check=True)
+    impatient.exec("ctl", ["scontrol", "requeue", job_id], check=True)
+    until(lambda: not server.model().get("ready"), "the hub has noticed", 30)
+    assert "put back into the queue" in _why_ended(server)
+    assert "again" not in str(jobs_of(impatient, "bob"))
+    server.start(placement="compute")  # and the words are gone with the next start
+    server.stop()
+    assert "put back" not in _why_ended(server)
+
+
+def _node_of(worker: Witness) -> str:
+    return worker.server.run("import socket; print(socket.gethostname())")
+
+
+def _why_ended(server: Server) -> str:
+    """What the person reads where their server was."""
+    until(lambda: not server.model(), "the hub has let go", 30)
+    return html.unescape(server.session.get(f"hub/user/{server.user}/{server.name}/lab").text)
