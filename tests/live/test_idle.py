@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,8 +26,8 @@ IDLE_S = 4
 
 
 @pytest.fixture
-def culler(demo: Demo, tmp_path: Path) -> Iterator[Path]:
-    """The culler as JupyterHub runs it, with its role's scopes and no more, but impatient; its log."""
+def culler(demo: Demo, tmp_path: Path) -> Iterator[Callable[[], Path]]:
+    """Starts the culler as JupyterHub runs it, with its role's scopes and no more, but impatient; its log."""
     folder = Path(demo.directory, "clusters.d")
     text = (folder / "demo.toml").read_text()
     for name in folder.iterdir():
@@ -52,9 +52,15 @@ def culler(demo: Demo, tmp_path: Path) -> Iterator[Path]:
     argv = [sys.executable, "-m", "hpchub.hub.idle_culler", "--every-s", "1"]
     argv += ["--clusters", str(tmp_path), "--bridge-socket", str(sockets / "bridge.sock")]
     log = tmp_path / "culler.log"
-    with log.open("w") as out, subprocess.Popen(argv, env=environ, stdout=out, stderr=out) as process:
-        yield log
-        process.terminate()
+    with ExitStack() as stack:
+
+        def start() -> Path:
+            out = stack.enter_context(log.open("w"))
+            process = stack.enter_context(subprocess.Popen(argv, env=environ, stdout=out, stderr=out))
+            stack.callback(process.terminate)
+            return log
+
+        yield start
 
 
 @contextmanager
@@ -75,21 +81,22 @@ def _busy(server: Server) -> bool:
     return any(kernel["execution_state"] == "busy" for kernel in kernels)
 
 
-def test_only_the_idle_one_ends(demo: Demo, server_of: ServerOf, culler: Path) -> None:
+def test_only_the_idle_one_ends(demo: Demo, server_of: ServerOf, culler: Callable[[], Path]) -> None:
     """A kernel that sleeps in silence, a terminal that prints, and a job whose placement has no idle time
     stay; the server that does nothing is gone.
     """
     silent = server_of("alice", "silent").start(placement="login")
     prints = server_of("alice", "prints").start(placement="login")
     job = server_of("bob", "job").start(placement="compute")
-    with _computing(silent, "import time\nfor _ in range(120): time.sleep(1)"):
+    with _computing(silent, "import time\nfor _ in range(600): time.sleep(1)"):
         _print_in_a_terminal(prints)
+        log = culler()  # not before: whoever has not begun to work is idle
         idle = server_of("bob", "idle").start(placement="login")
         began = time.monotonic()
-        until(lambda: not idle.model(), f"it is stopped:\n{culler.read_text()}", 60)
+        until(lambda: not idle.model(), f"it is stopped:\n{log.read_text()}", 60)
         assert time.monotonic() - began > IDLE_S - 1
         time.sleep(2 * IDLE_S)
-        said = culler.read_text()
+        said = log.read_text()
         assert all(server.model().get("ready") for server in (silent, prints, job)), said
         assert _busy(silent)
     assert "idle.cannot_tell" not in said and "Error" not in said, said
@@ -106,7 +113,7 @@ def _print_in_a_terminal(server: Server) -> None:
     address = f"{server.demo.url}{path}?_xsrf={quote(server.session.xsrf_token('/' + path))}"
     cookies = {"Cookie": server.session.cookie_header(path)}
     with connect(address.replace("http", "ws", 1), additional_headers=cookies, proxy=None) as socket:
-        socket.send(json.dumps(["stdin", "for i in $(seq 240); do echo $i; sleep 0.5; done\n"]))
+        socket.send(json.dumps(["stdin", "for i in $(seq 1200); do echo $i; sleep 0.5; done\n"]))
         until(lambda: '"2' in str(socket.recv(timeout=20)), "it prints", 20)
 
 
