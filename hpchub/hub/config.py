@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tornado import netutil
+
 from hpchub.hub.pages import page_templates
+from hpchub.local_api.sockets import BACKLOG
+
+_bind_unix_socket = netutil.bind_unix_socket
 
 
 def configure(
@@ -44,6 +50,7 @@ def configure(
     c.JupyterHub.hub_bind_url = _unix_url(hub_socket)
     c.JupyterHub.hub_connect_url = _unix_url(hub_socket)
     c.JupyterHub.hub_socket_mode = 0o600
+    _let_a_crowd_wait()
     if proxy_socket is not None:
         c.ConfigurableHTTPProxy.api_url = _unix_url(proxy_socket)
         c.ConfigurableHTTPProxy.command_umask = 0o077
@@ -61,6 +68,14 @@ def configure(
         "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
         "handlers": {"console": {"filters": ["hpchub_links"]}},
     }
+
+
+def _let_a_crowd_wait() -> None:
+    """JupyterHub leaves its socket with tornado's backlog of 128, and has no setting for it.
+
+    Beyond that a unix socket refuses at once, and people would see the proxy's 503.
+    """
+    netutil.bind_unix_socket = functools.partial(_bind_unix_socket, backlog=BACKLOG)
 
 
 def _unix_url(socket: Path | str) -> str:
