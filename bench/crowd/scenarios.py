@@ -109,9 +109,14 @@ class Crowd:
         """Everybody is known to the hub and has logged in (without the passwords)."""
         everybody = [*self._names, *self._waiting]
         await self._people.create(everybody)
+        await self._log_in_admin()
         took = await self._sessions.open(everybody)
         self._say(f"{len(everybody)} people have logged in, {len(everybody) / took:.0f} sessions/s")
         return {"people": len(everybody), "sessions_per_s": len(everybody) / took}
+
+    async def _log_in_admin(self) -> None:
+        """Whose token the bench uses: without a session, JupyterHub would ask the bridge at every call."""
+        await self._sessions.open(["admin"])
 
     async def lecture(self) -> Numbers:
         """b: the burst."""
@@ -250,6 +255,7 @@ class Crowd:
         answers_s = time.monotonic() - began
         kept = await self._sessions.is_open(up[0])
         if not kept:  # as if each had logged in again
+            await self._log_in_admin()
             await self._sessions.open([*up, *self._waiting], in_flight=50)
         reached = await self._people.until_all_reached(up, _BACK_LIMIT_S)
         counted = self._side.counts() - before
