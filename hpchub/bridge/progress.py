@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from hpchub.bridge.endings import Endings
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Event, Phase
 
@@ -30,8 +31,10 @@ _LONGEST_MESSAGE = 500
 class Progress:
     """A server's phase, its events so far, and a way to wait for the next."""
 
-    def __init__(self, record: ServerRecord) -> None:
+    def __init__(self, record: ServerRecord, endings: Endings | None = None) -> None:
+        """`endings` hears of the server's end."""
         self._record = record
+        self._endings = endings
         self.events: list[Event] = []
         self._news = asyncio.Event()
         self._held_back: tuple[Phase, str] | None = None
@@ -56,6 +59,8 @@ class Progress:
         )
         self._news.set()
         self._news = asyncio.Event()
+        if phase is Phase.ENDED and self._endings is not None:
+            self._endings.note(self._record.id)
 
     def stopping(self) -> None:
         """Somebody stops the server."""

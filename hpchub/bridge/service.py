@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpchub.bridge.endings import Endings
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.on_login_node import OnLoginNode
@@ -44,6 +45,7 @@ class Service:
         self.settings = settings
         self.sessions = Sessions(SignerClient(settings.signer_socket))
         self.lives: dict[str, ServerLife] = {}
+        self.endings = Endings()
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
@@ -191,6 +193,7 @@ class Service:
         )
         record.phase, record.error = Phase.ENDED, to_wire(gone)
         await asyncio.to_thread(self._store.save, record)
+        self.endings.note(record.id)
 
     def _forget_ended(self) -> None:
         """Ended servers stay in memory for their last events; the store remembers the rest."""
@@ -227,7 +230,7 @@ class Service:
     def _life(self, record: ServerRecord, environ: Mapping[str, str] | None) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
-        progress = Progress(record)
+        progress = Progress(record, self.endings)
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),
