@@ -25,7 +25,9 @@ Numbers = dict[str, Any]
 _SCHEDULER = ("sbatch", "squeue", "sacct", "scancel", "sacctmgr", "srun")
 _WEBSOCKETS = 200
 _BACK_LIMIT_S = 300.0
-_SETTLE_S = 15.0
+# Just after a submission the bridge asks more often; a minute later it is as it stays.
+_SETTLE_S, _LONG_SETTLE_S = 15.0, 70.0
+_LECTURE = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Size:
     @property
     def burst(self) -> int:
         """A lecture: 1,200 people, or all there are."""
-        return min(1200, self.servers)
+        return min(_LECTURE, self.servers)
 
     @property
     def running(self) -> int:
@@ -76,6 +78,7 @@ async def lecture(
         "people": len(names),
         "up": len(starts.seconds),
         "failed": dict(Counter(starts.failed.values()).most_common(3)),
+        "failed_names": list(starts.failed),
         "all_up_s": starts.took_s,
         "start_s": percentiles(list(starts.seconds.values())),
         "probe_s": percentiles([took for _, took, status in rows if status]),
@@ -127,6 +130,9 @@ class Crowd:
         found = await lecture(self._people, names, self._options, probe, side.pids | simulators)
         counted = side.counts() - before
         found["counts"] = dict(counted)
+        self._failed = set(found["failed_names"])
+        for why, number in found["failed"].items():
+            self._say(f"  {number} did not come up: {why[:200]}")
         self._say(
             f"{found['up']} of {len(names)} up after {found['all_up_s']:.0f} s; the hub answered in "
             f"{1000 * found['probe_s']['p50']:.0f} ms (p50), {1000 * found['probe_s']['p99']:.0f} ms (p99)"
@@ -140,7 +146,7 @@ class Crowd:
         stopped_s = await self._people.stop(leaving)
         limit = asyncio.Semaphore(20)
         await asyncio.gather(*(self._begin(name, limit) for name in self._waiting))
-        await asyncio.sleep(_SETTLE_S)
+        await asyncio.sleep(_SETTLE_S if size.burst < _LECTURE else _LONG_SETTLE_S)
         before, span = self._side.counts(), Span.begin(self._side.pids)
         await asyncio.sleep(size.window_s)
         minutes = span.seconds / 60
@@ -176,9 +182,10 @@ class Crowd:
 
     async def hold(self) -> Numbers:
         """c: all that there are, with activity; the hub and then the bridge die in the middle."""
-        names, running = self._names, self._names[: self._size.running]
+        names = self._names
+        running = [name for name in names[: self._size.running] if name not in self._failed]
         more = await self._people.press_start(
-            names[len(running) :], self._options, over_s=(len(names) - len(running)) / 15
+            names[self._size.running :], self._options, over_s=(len(names) - self._size.running) / 15
         )
         up = [*running, *more.seconds]
         self._say(f"{len(up)} servers up; holding them for {self._size.hold_s:.0f} s")
