@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 from tornado import netutil
 
 from hpchub.hub.pages import page_templates
@@ -51,6 +54,7 @@ def configure(
     c.JupyterHub.hub_connect_url = _unix_url(hub_socket)
     c.JupyterHub.hub_socket_mode = 0o600
     _let_a_crowd_wait()
+    event.listen(Engine, "connect", _write_ahead)
     if proxy_socket is not None:
         c.ConfigurableHTTPProxy.api_url = _unix_url(proxy_socket)
         c.ConfigurableHTTPProxy.command_umask = 0o077
@@ -76,6 +80,20 @@ def _let_a_crowd_wait() -> None:
     Beyond that a unix socket refuses at once, and people would see the proxy's 503.
     """
     netutil.bind_unix_socket = functools.partial(_bind_unix_socket, backlog=BACKLOG)
+
+
+def _write_ahead(connection: object, _record: object) -> None:
+    """SQLite's write-ahead log, which is written to the disk now and then.
+
+    JupyterHub commits some thirty times for each start, on its event loop, and nobody is answered while
+    the disk writes. A hub that dies loses nothing; a machine that loses its power may lose what JupyterHub
+    wrote in the last moments (https://sqlite.org/wal.html). Sites that mind have PostgreSQL.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode == "wal":  # some file systems cannot, and then it stays as it was
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _unix_url(socket: Path | str) -> str:
