@@ -38,7 +38,7 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format bench soak
+.PHONY: test test-fast coverage lint types docs format bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -71,6 +71,11 @@ soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=
 
 bench: demo-install ## how fast, how small: a table, and bench/results/
 	$(BIN)/python -m bench
+
+# The most servers; with fewer than 4000 everything else is shorter too.
+SERVERS ?= 4000
+bench-crowd: demo-install ## thousands of servers; SERVERS=100 is quick
+	$(BIN)/python -m bench.crowd --servers $(SERVERS)
 
 ## What it takes -----------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,18 +31,18 @@ class Report:
         lines = [f"## {title}", "", note, "", _line(head), _line(["---", *["---:"] * (len(head) - 1)])]
         self._parts.append("\n".join([*lines, *map(_line, rows)]))
 
-    def text(self, moment: datetime, took_s: float) -> str:
+    def text(self, moment: datetime, took_s: float, title: str = "Bench") -> str:
         """The whole page."""
         facts = "\n".join(f"- {name}: {value}" for name, value in self.numbers["machine"].items())
-        head = f"# Bench of {moment:%Y-%m-%d %H:%M} UTC\n\n{facts}\n- the whole bench: {took_s:.0f} s"
+        head = f"# {title} of {moment:%Y-%m-%d %H:%M} UTC\n\n{facts}\n- the whole bench: {took_s:.0f} s"
         return "\n\n".join([head, *self._parts]) + "\n"
 
-    def write(self, took_s: float) -> tuple[str, Path]:
-        """Write .md and .json, named after the moment; the page and its path."""
+    def write(self, took_s: float, title: str = "Bench", suffix: str = "") -> tuple[str, Path]:
+        """Write .md and .json, named after the moment and the suffix; the page and its path."""
         moment = datetime.now(UTC)
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{moment:%Y-%m-%dT%H%MZ}.md"
-        page = self.text(moment, took_s)
+        path = RESULTS / f"{moment:%Y-%m-%dT%H%MZ}{suffix}.md"
+        page = self.text(moment, took_s, title)
         path.write_text(page, encoding="utf-8")
         path.with_suffix(".json").write_text(json.dumps(self.numbers, indent=1) + "\n", encoding="utf-8")
         return page, path
@@ -56,6 +58,7 @@ def machine() -> dict[str, str]:
         "kernel": platform.release(),
         "load before": " ".join(f"{one:.2f}" for one in os.getloadavg()),
         "Python": platform.python_version(),
+        "a write to the disk (fsync)": f"{1000 * _fsync_s():.2f} ms",
         **{name: importlib.metadata.version(name) for name in versions},
         "Slurm": _first_line("/usr/sbin/slurmd", "-V"),
         "OpenSSH": _first_line("ssh", "-V"),
@@ -75,6 +78,19 @@ def milliseconds(phases: Mapping[str, float]) -> list[str]:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _fsync_s() -> float:
+    """The median of some, beside the databases: each commit of SQLite waits for it."""
+    times = []
+    with tempfile.NamedTemporaryFile() as file:
+        for _ in range(50):
+            file.write(b"x" * 4096)
+            file.flush()
+            began = time.monotonic()
+            os.fsync(file.fileno())
+            times.append(time.monotonic() - began)
+    return statistics.median(times)
 
 
 def _processor() -> str:

@@ -79,6 +79,14 @@ class BridgeClient:
         events = [Event.from_dict(event) for event in body["events"]]
         return ServerView.from_dict(body["server"]), events, int(body["next"])
 
+    async def endings(self, bridge: str, after: int, wait_s: float) -> tuple[str, list[str], int]:
+        """Which bridge answers, the servers that have ended beyond the first `after`, and their number.
+
+        Give bridge and number back next time; a bridge that has restarted counts anew.
+        """
+        body = await self._call("GET", f"endings?bridge={_quote(bridge)}&after={after}&wait_s={wait_s}")
+        return body["bridge"], list(body["ended"]), int(body["next"])
+
     async def stop(self, server_id: str) -> ServerView:
         """End a server; returns once its job or process is gone."""
         return ServerView.from_dict(await self._call("DELETE", f"servers/{_quote(server_id)}"))

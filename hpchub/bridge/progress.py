@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from hpchub.bridge.endings import Endings
 from hpchub.bridge.metrics import BridgeMetrics, ServerMeter
 from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.store import ServerRecord
@@ -32,8 +33,12 @@ _LONGEST_MESSAGE = 500
 class Progress:
     """A server's phase, its events so far, a way to wait for the next, and its job's outlook."""
 
-    def __init__(self, record: ServerRecord, metrics: BridgeMetrics | None = None) -> None:
+    def __init__(
+        self, record: ServerRecord, metrics: BridgeMetrics | None = None, endings: Endings | None = None
+    ) -> None:
+        """`endings` hears of the server's end."""
         self._record = record
+        self._endings = endings
         self.meter = ServerMeter(metrics or BridgeMetrics(), record)
         self.events: list[Event] = []
         self.outlook = Outlook()
@@ -65,6 +70,8 @@ class Progress:
         )
         self._news.set()
         self._news = asyncio.Event()
+        if phase is Phase.ENDED and self._endings is not None:
+            self._endings.note(self._record.id)
 
     def stopping(self) -> None:
         """Somebody stops the server."""

@@ -39,6 +39,7 @@ def make_bridge_app(service: Service) -> web.Application:
             web.get("/v1/servers/{id}", api.server),
             web.get("/v1/servers/{id}/events", api.events),
             web.delete("/v1/servers/{id}", api.stop),
+            web.get("/v1/endings", api.endings),
         ]
     )
     return app
@@ -99,13 +100,7 @@ class _Api:
         return web.json_response(self._view(await self._service.find(request.match_info["id"])))
 
     async def events(self, request: web.Request) -> web.Response:
-        try:
-            after = int(request.query.get("after", "0"))
-            wait_s = min(float(request.query.get("wait_s", "0")), _LONGEST_WAIT_S)
-        except ValueError as error:
-            raise InvalidRequest("after and wait_s must be numbers.") from error
-        if after < 0 or not wait_s >= 0:  # so that NaN is refused too
-            raise InvalidRequest("after and wait_s must not be negative.")
+        after, wait_s = _position(request)
         life = self._service.lives.get(request.match_info["id"])
         if life is None:
             record = await self._service.find(request.match_info["id"])
@@ -121,8 +116,26 @@ class _Api:
             }
         )
 
+    async def endings(self, request: web.Request) -> web.Response:
+        after, wait_s = _position(request)
+        endings = self._service.endings
+        ended, number = await endings.after(request.query.get("bridge", ""), after, wait_s)
+        return web.json_response({"bridge": endings.bridge, "ended": ended, "next": number})
+
     async def stop(self, request: web.Request) -> web.Response:
         return web.json_response(self._view(await self._service.stop(request.match_info["id"])))
 
     def _view(self, record: ServerRecord) -> dict[str, Any]:
         return self._service.view(record).as_dict()
+
+
+def _position(request: web.Request) -> tuple[int, float]:
+    """From where on somebody asks for news, and how many seconds to wait for some."""
+    try:
+        after = int(request.query.get("after", "0"))
+        wait_s = min(float(request.query.get("wait_s", "0")), _LONGEST_WAIT_S)
+    except ValueError as error:
+        raise InvalidRequest("after and wait_s must be numbers.") from error
+    if after < 0 or not wait_s >= 0:  # so that NaN is refused too
+        raise InvalidRequest("after and wait_s must not be negative.")
+    return after, wait_s

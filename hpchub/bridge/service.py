@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpchub.bridge.endings import Endings
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.life import ServerLife
@@ -68,6 +69,7 @@ class Service:
         self.signer = SignerClient(settings.signer_socket)
         self.sessions = Sessions(self.signer, agent, store, metrics=self.metrics)
         self.lives: dict[str, ServerLife] = {}
+        self.endings = Endings()
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
@@ -315,7 +317,7 @@ class Service:
     def _life(self, record: ServerRecord) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
-        progress = Progress(record, self.metrics)
+        progress = Progress(record, self.metrics, self.endings)
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),

@@ -89,7 +89,7 @@ class HubSide:
         say("signer: checks passwords, signs certificates")
         agent = self.sockets / "agent.sock"
         start("agent", "ssh-agent", "-D", "-a", str(agent), stale=agent)
-        _wait(processes, "agent", lambda: _listens(agent), 20)
+        _wait(processes, "agent", lambda: listens(agent), 20)
         bridge = (*_HPCHUB, "bridge", "--config", str(self.layout.hub / "bridge.toml"))
         start("bridge", *hosts[HUB].enter(bridge))
         _wait_for_socket(processes, "bridge", self.sockets / "bridge.sock")
@@ -208,7 +208,8 @@ def _wait_for_hub(processes: Processes, port: int) -> None:
     _wait(processes, "jupyterhub", ready, 60)
 
 
-def _listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections at a unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
 

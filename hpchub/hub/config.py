@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tornado import netutil
+
 from hpchub.hub.idle import SCOPES
 from hpchub.hub.pages import page_templates
+from hpchub.local_api.sockets import BACKLOG
+
+_bind_unix_socket = netutil.bind_unix_socket
 
 
 def configure(
@@ -50,6 +59,8 @@ def configure(
     c.JupyterHub.hub_bind_url = _unix_url(hub_socket)
     c.JupyterHub.hub_connect_url = _unix_url(hub_socket)
     c.JupyterHub.hub_socket_mode = 0o600
+    _let_a_crowd_wait()
+    event.listen(Engine, "connect", _write_ahead)
     if proxy_socket is not None:
         c.ConfigurableHTTPProxy.api_url = _unix_url(proxy_socket)
         c.ConfigurableHTTPProxy.command_umask = 0o077
@@ -82,6 +93,28 @@ def _cull_idle(c: Any, clusters: Path | str, bridge_socket: Path | str, every_s:
     command += ["--clusters", str(clusters), "--bridge-socket", str(bridge_socket)]
     c.JupyterHub.services.append({"name": name, "command": command})
     c.JupyterHub.load_roles.append({"name": name, "services": [name], "scopes": list(SCOPES)})
+
+
+def _let_a_crowd_wait() -> None:
+    """JupyterHub leaves its socket with tornado's backlog of 128, and has no setting for it.
+
+    Beyond that a unix socket refuses at once, and people would see the proxy's 503.
+    """
+    netutil.bind_unix_socket = functools.partial(_bind_unix_socket, backlog=BACKLOG)
+
+
+def _write_ahead(connection: object, _record: object) -> None:
+    """SQLite's write-ahead log, which is written to the disk now and then.
+
+    JupyterHub commits some thirty times for each start, on its event loop, and nobody is answered while
+    the disk writes. A hub that dies loses nothing; a machine that loses its power may lose what JupyterHub
+    wrote in the last moments (https://sqlite.org/wal.html). Sites that mind have PostgreSQL.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode == "wal":  # some file systems cannot, and then it stays as it was
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _unix_url(socket: Path | str) -> str:

@@ -22,6 +22,7 @@ from traitlets import Unicode, default
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.server import Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError, StartFailed, UserError
+from hpchub.hub.endings import EndedServers, ended_servers
 from hpchub.hub.form import Form
 from hpchub.hub.refusals import refusal_html, spawn_exception
 
@@ -70,8 +71,8 @@ class HpchubSpawner(Spawner):
 
     @default("poll_interval")
     def _default_poll_interval(self) -> int:
-        # The bridge knows at once that a server ended; asking it is a call over a unix socket.
-        return 5
+        # The bridge tells at once that a server has ended (`start_polling`). This finds what was missed.
+        return 300
 
     @default("options_form")
     def _default_options_form(self) -> object:
@@ -179,6 +180,18 @@ class HpchubSpawner(Spawner):
             self._endings[self.user.name, self.name] = refusal_html(view.error)
         return 1 if view.error else 0
 
+    def start_polling(self) -> None:
+        """JupyterHub calls this once the server runs, or runs on: hear of its end as well."""
+        super().start_polling()
+        if self.server_id:
+            self._ended_servers().watch(self.server_id, self.poll_and_notify)
+
+    def stop_polling(self) -> None:
+        """JupyterHub calls this before it stops the server, and once it has ended."""
+        super().stop_polling()
+        if self.server_id:
+            self._ended_servers().forget(self.server_id)
+
     async def get_url(self) -> str:
         """The server's URL after a restart of the hub; waits where the server is not ready yet.
 
@@ -228,6 +241,9 @@ class HpchubSpawner(Spawner):
         that hold on the node.
         """
         return {name: str(value) for name, value in super().get_env().items() if value is not None}
+
+    def _ended_servers(self) -> EndedServers:
+        return ended_servers(self.user.settings, Path(self.bridge_socket))
 
     def _form(self) -> Form:
         return Form(self, Path(self.clusters), self.bridge)

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, to_wire
-from hpchub.local_api.sockets import listen_privately, peer_uid
+from hpchub.local_api.sockets import BACKLOG, listen_privately, peer_uid
 from hpchub.logs import CORRELATION_HEADER, correlated
 
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ async def listening(app: web.Application, path: Path) -> AsyncIterator[None]:
         listener = listen_privately(path)
         inode = _inode(path)
         try:
-            await web.SockSite(runner, listener).start()
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
             _log.info("api.listening socket=%s", path)
             yield
         finally:

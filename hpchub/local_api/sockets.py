@@ -11,6 +11,10 @@ from pathlib import Path
 from hpchub.errors import ConfigError
 from hpchub.private_files import make_private_folder
 
+# How many may wait to be let in. Where as many do, connect(2) fails at once on a unix socket (EAGAIN),
+# while TCP would have the caller try again. Linux allows no more than net.core.somaxconn, 4096.
+BACKLOG = 4096
+
 _MAX_PATH_BYTES = 107  # unix(7): sun_path holds 108, and a NUL ends it
 _UCRED = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
@@ -30,7 +34,7 @@ def listen_privately(path: Path) -> socket.socket:
     umask = os.umask(0o177)
     try:
         listener.bind(str(path))
-        listener.listen(64)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(f"Nothing can listen on {path}: {error.strerror}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +32,14 @@ HostKeys = Callable[[str, str, int | None], tuple[list[Any], ...]]
 def known_host_keys(path: Path, node: LoginNode) -> HostKeys:
     """What asyncssh asks for a node's keys: those the file has for its name or its address.
 
-    The file is read at each handshake, so that a changed one counts at once.
+    The file is looked at before each handshake, so that a changed one counts at once.
 
     Raises:
         ConfigError: The file cannot be read.
     """
     try:
-        hosts = asyncssh.read_known_hosts(str(path))
+        status = path.stat()
+        hosts = _read_known_hosts(path, (status.st_ino, status.st_mtime_ns, status.st_size))
     except (OSError, ValueError) as error:
         raise ConfigError(f"The known_hosts file {path} cannot be read: {error}") from error
 
@@ -47,6 +49,12 @@ def known_host_keys(path: Path, node: LoginNode) -> HostKeys:
         return tuple([*one, *other] for one, other in zip(by_name, by_address, strict=True))
 
     return match
+
+
+@functools.lru_cache(maxsize=64)
+def _read_known_hosts(path: Path, _version: tuple[int, int, int]) -> asyncssh.SSHKnownHosts:
+    """Read once for each version of a file: every open connection keeps what it was given."""
+    return asyncssh.read_known_hosts(str(path))
 
 
 def pinned_host_key(public_key: asyncssh.SSHKey) -> HostKeys:

@@ -268,6 +268,18 @@ async def test_a_view_tells_what_is_known_of_the_job(bridge: Bridge) -> None:
     }
 
 
+async def test_ends_are_told_over_the_api(bridge: Bridge) -> None:
+    """A question that waits is answered by a server's end, and by no other's start."""
+    await bridge.log_in("alice")
+    view = await bridge.until(await bridge.start(name="never-runs"), Phase.QUEUED)
+    name, ended, count = await bridge.client.endings("", 0, 0)
+    assert (ended, count) == ([], 0)
+    waiting = asyncio.create_task(bridge.client.endings(name, count, 20))
+    await asyncio.sleep(0.05)
+    await bridge.client.stop(view.id)
+    assert await asyncio.wait_for(waiting, 1) == (name, [view.id], 1)
+
+
 async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
     """A refused option names its field, a failed start has its log; also from the store, after a restart."""
     await bridge.log_in("alice")

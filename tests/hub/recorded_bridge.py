@@ -19,6 +19,7 @@ from typing import Any
 import asyncssh
 from aiohttp import web
 
+from hpchub.bridge.endings import Endings
 from hpchub.core.certificate import Profile
 from hpchub.core.choices import choose
 from hpchub.core.cluster import Placement
@@ -107,6 +108,7 @@ class RecordedBridge:
     def start(self) -> None:
         """Listen; returns once it does."""
         self._loop = asyncio.new_event_loop()
+        self._endings = Endings()
         self._ready.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -127,7 +129,12 @@ class RecordedBridge:
     def end(self, one: Served, error: HpchubError | None = None) -> None:
         """A server ends by itself."""
         one.error = error
-        self._loop.call_soon_threadsafe(one.tell, Phase.ENDED, "Ended", 100)
+
+        def end() -> None:
+            one.tell(Phase.ENDED, "Ended", 100)
+            self._endings.note(one.id)
+
+        self._loop.call_soon_threadsafe(end)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -158,6 +165,7 @@ class RecordedBridge:
                 web.get("/v1/servers/{id}", self._server),
                 web.get("/v1/servers/{id}/events", self._events),
                 web.delete("/v1/servers/{id}", self._stop),
+                web.get("/v1/endings", self._ended),
             ]
         )
         await self._serve(app, self.socket)
@@ -195,6 +203,13 @@ class RecordedBridge:
             raise NotAllowed(f"That login was not {user}'s.")
         self.sessions[user] = time.time() + 3600
         return web.json_response({"expires_at": self.sessions[user]})
+
+    async def _ended(self, request: web.Request) -> web.Response:
+        query = request.query
+        ended, number = await self._endings.after(
+            query["bridge"], int(query["after"]), float(query["wait_s"])
+        )
+        return web.json_response({"bridge": self._endings.bridge, "ended": ended, "next": number})
 
     def _need_session(self, user: str) -> float:
         if user not in self.sessions:

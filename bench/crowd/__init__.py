@@ -1,0 +1,1 @@
+"""A crowd: thousands of servers on simulated login nodes. `make bench-crowd`; see bench/README.md."""
