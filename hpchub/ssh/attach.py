@@ -173,8 +173,8 @@ class SshAttachment(Attachment):
         forward = LocalForward(
             lambda local: serve_by_channel(self._connection, self._channels, remote, local)
         )
-        self._forwards.append(forward)
         await forward.listen(local_path)
+        self._forwards.append(forward)
 
     async def wait_closed(self) -> None:
         """See `Attachment`."""

@@ -163,11 +163,9 @@ class LocalForward:
         """Start to listen at `path`."""
         loop = asyncio.get_running_loop()
         self._path = path
-        # In two steps: whoever is cancelled in the second leaves a server that `close` knows of.
         self._server = await loop.create_unix_server(
-            lambda: _Incoming(self._start), sock=private_listener(path), start_serving=False
+            lambda: _Incoming(self._start), sock=private_listener(path)
         )
-        await self._server.start_serving()
 
     def _start(self, local: Local) -> None:
         task = asyncio.ensure_future(self._guarded(local))
