@@ -91,12 +91,18 @@ class LoginPlacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputePlacement:
-    """Servers in jobs. `sshd` is its path on compute nodes; `port` belongs to attach `ssh`."""
+    """Servers in jobs. `sshd` is its path on compute nodes; `port` belongs to attach `ssh`.
+
+    Before its job's time is up a server warns, `warn_before_s` seconds ahead, and where `successor`
+    is set it offers to start another one.
+    """
 
     attach: Attach = Attach.SRUN
     runtime_dir: str = "/tmp"  # noqa: S108  as above
     sshd: str = "/usr/sbin/sshd"
     port: int = 22
+    warn_before_s: tuple[int, ...] = (900, 300)
+    successor: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,8 @@ def _read_compute(table: Table) -> ComputePlacement:
         runtime_dir=_runtime_dir(table, usual.runtime_dir),
         sshd=table.text("sshd", usual.sshd, _PATH),
         port=table.integer("port", usual.port, low=1, high=65535),
+        warn_before_s=table.amounts("warn_before", parse_time, usual.warn_before_s),
+        successor=table.boolean("successor", usual.successor),
     )
     table.finish()
     return placement

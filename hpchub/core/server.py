@@ -43,7 +43,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
-    """A server as the bridge tells of it. `socket` is empty until it is ready."""
+    """A server as the bridge tells of it. `socket` is empty until it is ready.
+
+    While its job waits: `reason` is why, in plain words with the scheduler's own in brackets,
+    `queue_place` how many jobs of its partition go first, `expected_start` when the scheduler thinks
+    that it starts. While it runs: `ends_at` is when its time is up. Unix seconds; None is unknown.
+    """
 
     id: str
     user: str
@@ -57,6 +62,10 @@ class ServerView:
     socket: str
     error: HpchubError | None
     created_at: float
+    reason: str = ""
+    queue_place: int | None = None
+    expected_start: int | None = None
+    ends_at: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it back."""

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jupyterhub.spawner import Spawner
+from markupsafe import Markup
 from traitlets import Unicode, default
 
 from hpchub.bridge.client import BridgeClient
@@ -24,6 +25,7 @@ from hpchub.core.server import Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, RemoteError, StartFailed, UserError
 from hpchub.hub.form import Form
 from hpchub.hub.refusals import spawn_exception
+from hpchub.hub.servers import servers_html
 
 # How long one question for news waits at the bridge, which answers at once where there is some.
 _WAIT_S = 20.0
@@ -197,6 +199,10 @@ class HpchubSpawner(Spawner):
         that hold on the node.
         """
         return {name: str(value) for name, value in super().get_env().items() if value is not None}
+
+    async def servers_html(self, only: str | None = None) -> Markup:
+        """For the templates: what the person's servers are doing, or the one named `only`."""
+        return await servers_html(self.bridge, Path(self.clusters), self.user, only)
 
     def _form(self) -> Form:
         return Form(self, Path(self.clusters), self.bridge)

@@ -127,6 +127,20 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (cluster.defaults.account, cluster.defaults.time_s, cluster.defaults.gpus) == ("physics", 7200, 1)
 
 
+def test_warnings_near_the_end(tmp_path: Path) -> None:
+    """A quarter of an hour and five minutes ahead, unless the file says otherwise; none for an empty list."""
+    usual = load_cluster(write(tmp_path, LARGE)).compute
+    assert usual is not None
+    assert (usual.warn_before_s, usual.successor) == ((900, 300), True)
+    said = 'port = 24\nwarn_before = ["01:00:00", "00:00:30"]\nsuccessor = false'
+    other = load_cluster(write(tmp_path, LARGE.replace("port = 24", said))).compute
+    assert other is not None
+    assert (other.warn_before_s, other.successor) == ((3600, 30), False)
+    none = load_cluster(write(tmp_path, LARGE.replace("port = 24", "warn_before = []"))).compute
+    assert none is not None
+    assert none.warn_before_s == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -146,6 +160,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('["compute"]', '["moon"]', "environments.py3.11.placements"),
         ('"/a:/b"', '"/a b"', "environments.py3.11.binds"),
         ('attach = "ssh"', 'attach = "shs"', "did you mean 'ssh'?"),
+        ("port = 24", 'warn_before = ["5 min"]', "placements.compute.warn_before: '5 min' is not a time"),
+        ("port = 24", 'warn_before = "00:05:00"', "is not a list of texts"),
+        ("port = 24", 'successor = "no"', "placements.compute.successor: 'no' is not true or false"),
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
         ('partition = "cpu"', 'partition = "cup"', "did you mean 'cpu'?"),
         ('account = "physics"', 'account = "a b"', "defaults.account"),
