@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
+from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.folder import (
     LAUNCHER_NAME,
     LOG_NAME,
@@ -26,7 +27,8 @@ from hpchub.core.cluster import Cluster
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.server import Phase
 from hpchub.errors import HpchubError, StartFailed
-from hpchub.remote.handover import launcher_source
+from hpchub.remote.handover import extension_source, launcher_source
+from hpchub.remote.launcher import EXTENSION
 from hpchub.schedulers.render import render_notebook_script
 from hpchub.ssh.pool import Pool
 
@@ -47,6 +49,7 @@ class InFolder:
         self.options = options
         self.pool = pool
         self.progress = progress
+        self.end = EndTime(cluster.compute)
 
     async def run(self, command: Command) -> CommandResult:
         """Run a command as the user."""
@@ -70,7 +73,7 @@ class InFolder:
         """
         user = self.record.user
         self.record.login_node = await self.pool.node_of(user, self.cluster.name)
-        files = {LAUNCHER_NAME: launcher_source()}
+        files = {LAUNCHER_NAME: launcher_source(), EXTENSION: extension_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)
         if result.noise:

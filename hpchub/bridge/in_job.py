@@ -99,6 +99,7 @@ class InJob(InFolder):
                 self.record.native_state = answer.native or self.record.native_state
                 if answer.state is JobState.RUNNING and answer.node:
                     self.record.node = answer.node
+                    self._guess_end()
                     return
                 if answer.state.is_final:
                     raise await self._failure(answer)
@@ -156,6 +157,11 @@ class InJob(InFolder):
                     f"Job {self._job_id} was cancelled but has not ended: it is {status.native}.",
                     "The scheduler may still be ending it. Try again in a minute.",
                 )
+
+    def _guess_end(self) -> None:
+        """A first value: the job has just begun, as far as anybody here knows."""
+        if self.options.resources is not None:
+            self.end.set(time.time() + self.options.resources.time_s)
 
     async def _inner_keys(self) -> InnerKeys:
         """The keys of the job's sshd. A bridge that did not submit it gives it a new client key."""

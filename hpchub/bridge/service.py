@@ -177,6 +177,7 @@ class Service:
             socket=str(life.local_socket) if life is not None and ready else "",
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
+            ends_at=life.end.at if life is not None else None,
         )
 
     def _refuse_when_closing(self) -> None:

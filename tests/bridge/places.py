@@ -9,9 +9,11 @@ from typing import Any
 
 from aiohttp import web
 
+from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
+from hpchub.core.cluster import ComputePlacement
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, NotAllowed, NotListening, SchedulerUnavailable, StartFailed
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -27,6 +29,7 @@ class Node:
         self.notebook_answers = True
         self.alive = True
         self.handovers: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
         self.attachments: list[LocalAttachment] = []
 
     def cut(self) -> None:
@@ -44,11 +47,14 @@ class Node:
 
 
 class _Writer:
-    def write(self, _data: bytes, /) -> None:
-        """Nobody reads it."""
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def write(self, data: bytes, /) -> None:
+        self._node.told.append(json.loads(data))
 
     def close(self) -> None:
-        """Likewise."""
+        """Nothing is kept open."""
 
 
 class LocalAttachment(Attachment):
@@ -80,7 +86,7 @@ class LocalAttachment(Attachment):
         self._node.handovers.append(json.loads(line))
         reader = asyncio.StreamReader()
         self._readers.append(reader)
-        self._heartbeats.append(Heartbeat(reader, _Writer(), 4242))
+        self._heartbeats.append(Heartbeat(reader, _Writer(self._node), 4242))
         return self._heartbeats[-1]
 
     async def forward_notebook(self, local_path: Path) -> None:
@@ -117,6 +123,7 @@ class WellBehaved:
         self.record = record
         self.progress = progress
         self.node = Node()
+        self.end = EndTime(ComputePlacement(warn_before_s=(60,), successor=False))
         self.calls: list[str] = []
         self.error: StartFailed | None = None
         self.foreign = False

@@ -465,3 +465,16 @@ async def test_ready_is_not_said_of_a_tunnel_that_is_gone(world: World) -> None:
     await life.leave()
     again, _ = world.life(WellBehaved, world.stored(life), None)
     assert again.record.phase is not Phase.READY
+
+
+async def test_the_launcher_learns_the_end(world: World) -> None:
+    """A launcher is told when its job's time is up, again after a lost connection, and after each change."""
+    life, place = world.life(WellBehaved)
+    life.begin()
+    await ready(life)
+    life.end.set(1000)
+    place.node.cut()
+    await until(lambda: len(place.node.told) == 2)
+    life.end.set(2000)
+    told = [(line["ends_at"], line["warn_before_s"], line["successor"]) for line in place.node.told]
+    assert told == [(1000, [60], False), (1000, [60], False), (2000, [60], False)]
