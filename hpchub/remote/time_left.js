@@ -81,41 +81,16 @@
     window.open(`${option("hubHost")}${option("hubPrefix")}hpchub/successor/${name}`, "_blank", "noopener");
   }
 
+  // What takes the notification away again. JupyterLab before 3.6 has none; its status bar must do.
   async function notify(app, message) {
-    if (app.commands.hasCommand("apputils:notify")) {
-      const actions = offersSuccessor()
-        ? [{ label: "Start a successor", commandId: SUCCESSOR, caption: "Opens the hub's form with the same options" }]
-        : [];
-      const options = { autoClose: false, actions };
-      const id = await app.commands.execute("apputils:notify", { message, type: "warning", options });
-      return () => app.commands.execute("apputils:dismiss-notification", { id });
+    if (!app.commands.hasCommand("apputils:notify")) {
+      return () => {};
     }
-    return notifyByHand(message);
-  }
-
-  // JupyterLab 3 has no notifications.
-  function notifyByHand(message) {
-    const note = document.createElement("div");
-    note.id = "hpchub-warning";
-    note.setAttribute("role", "alert");
-    note.style.cssText =
-      "position: fixed; right: 1em; bottom: 3em; z-index: 10000; max-width: 24em; padding: 1em; " +
-      "border: 1px solid var(--jp-warn-color1, orange); background: var(--jp-layout-color1, white); " +
-      "color: var(--jp-ui-font-color1, black)";
-    note.append(message, document.createElement("br"));
-    const button = (label, act) => {
-      const element = document.createElement("button");
-      element.textContent = label;
-      element.style.margin = ".5em .5em 0 0";
-      element.addEventListener("click", act);
-      note.append(element);
-    };
-    if (offersSuccessor()) {
-      button("Start a successor", openSuccessor);
-    }
-    button("Close", () => note.remove());
-    document.body.append(note);
-    return () => note.remove();
+    const caption = "Opens the hub's form with the same options";
+    const actions = offersSuccessor() ? [{ label: "Start a successor", commandId: SUCCESSOR, caption }] : [];
+    const options = { autoClose: false, actions };
+    const id = await app.commands.execute("apputils:notify", { message, type: "warning", options });
+    return () => app.commands.execute("apputils:dismiss-notification", { id });
   }
 
   async function warn(app, seconds) {

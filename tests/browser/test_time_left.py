@@ -32,7 +32,7 @@ def _pictures(person: Person, name: str) -> None:
 
 
 def _right_edge(person: Person) -> float:
-    script = "return document.querySelector('.Toastify__toast').getBoundingClientRect().right"
+    script = "return document.querySelector('.Toastify__toast--warning').getBoundingClientRect().right"
     return float(person.driver.execute_script(script))
 
 
@@ -71,7 +71,7 @@ def test_near_the_end(demo: Demo, person_of: PersonOf) -> None:
     alice.find("#hpchub-form")
     alice.start()
     alice.find(".jp-LabShell")
-    said = alice.find(".Toastify__toast .jp-toast-message").text
+    said = alice.find(".Toastify__toast--warning .jp-toast-message").text
     alice.wait("the warning in its place", lambda: _right_edge(alice) <= DESK[0])
     alice.picture("warning")
     assert re.match(r"This server ends at \d\d:\d\d.*, in (3 min|\d+ s): its job's time is up then", said), (
@@ -83,7 +83,7 @@ def test_near_the_end(demo: Demo, person_of: PersonOf) -> None:
         alice.picture(f"JupyterLab {size[0]}")
     alice.resize(DESK)
 
-    next(b for b in alice.all(".Toastify__toast button") if b.text == "Start a successor").click()
+    next(b for b in alice.all(".Toastify__toast--warning button") if b.text == "Start a successor").click()
     alice.wait("a new tab", lambda: len(alice.driver.window_handles) == 2)
     alice.driver.switch_to.window(alice.driver.window_handles[1])
     alice.find("#hpchub-form")

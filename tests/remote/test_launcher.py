@@ -335,7 +335,10 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_a_real_notebook_server(run: Run) -> None:
-    """jupyterhub-singleuser starts on its socket after early imports, asks the hub, and stops cleanly."""
+    """jupyterhub-singleuser starts on its socket after early imports, asks the hub, and stops cleanly; all
+    that without the extension that shows the time left.
+    """
+    assert not (run.folder / EXTENSION).exists()
     run.start(python=str(ready_environments(print) / "lab" / "bin" / "python3"))
     run.wait_for(run.runtime / HANDOVER)
     _Hub.seen = []
