@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.folder import (
     LAUNCHER_NAME,
     LOG_NAME,
@@ -49,7 +48,6 @@ class InFolder:
         self.options = options
         self.pool = pool
         self.progress = progress
-        self.end = EndTime(cluster.compute)
 
     async def run(self, command: Command) -> CommandResult:
         """Run a command as the user."""

@@ -161,7 +161,7 @@ class InJob(InFolder):
     def _guess_end(self) -> None:
         """A first value: the job has just begun, as far as anybody here knows."""
         if self.options.resources is not None:
-            self.end.set(time.time() + self.options.resources.time_s)
+            self.progress.end.set(time.time() + self.options.resources.time_s)
 
     async def _inner_keys(self) -> InnerKeys:
         """The keys of the job's sshd. A bridge that did not submit it gives it a new client key."""

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import aiohttp
 
-from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.places import Place, Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord, Store
@@ -72,11 +71,6 @@ class ServerLife:
             record.phase = Phase.CONNECTING
         self._stopping = asyncio.Lock()
         self._main: asyncio.Task[None] | None = None
-
-    @property
-    def end(self) -> EndTime:
-        """When the server's time is up."""
-        return self._place.end
 
     def begin(self) -> None:
         """Start living, in a task of its own; once is enough."""
@@ -196,7 +190,7 @@ class ServerLife:
             attachment = await self._place.attach()
             stack.push_async_callback(attachment.close)
             heartbeat = await self._until_handed_over(attachment)
-            stack.enter_context(self._place.end.told_to(heartbeat))
+            stack.enter_context(self.progress.end.told_to(heartbeat))
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)

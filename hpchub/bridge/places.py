@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpchub.bridge.end_time import EndTime
 from hpchub.errors import HpchubError
 from hpchub.ssh.attach import Attachment
 
@@ -20,8 +19,6 @@ class Verdict:
 
 class Place(Protocol):
     """One server's place. Every method may raise any HpchubError; a RemoteError may pass."""
-
-    end: EndTime
 
     @property
     def runtime_dir(self) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 
+from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.store import ServerRecord
+from hpchub.core.cluster import ComputePlacement
 from hpchub.core.server import Event, Phase
 
 log = logging.getLogger(__name__)
@@ -28,10 +30,11 @@ _LONGEST_MESSAGE = 500
 
 
 class Progress:
-    """A server's phase, its events so far, and a way to wait for the next."""
+    """A server's phase, its events so far, a way to wait for the next, and when its time is up."""
 
-    def __init__(self, record: ServerRecord) -> None:
+    def __init__(self, record: ServerRecord, compute: ComputePlacement | None = None) -> None:
         self._record = record
+        self.end = EndTime(compute)
         self.events: list[Event] = []
         self._news = asyncio.Event()
         self._held_back: tuple[Phase, str] | None = None

@@ -177,7 +177,7 @@ class Service:
             socket=str(life.local_socket) if life is not None and ready else "",
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
-            ends_at=life.end.at if life is not None else None,
+            ends_at=life.progress.end.at if life is not None else None,
         )
 
     def _refuse_when_closing(self) -> None:
@@ -228,7 +228,7 @@ class Service:
     def _life(self, record: ServerRecord, environ: Mapping[str, str] | None) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
-        progress = Progress(record)
+        progress = Progress(record, cluster.compute)
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),

@@ -9,11 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
-from hpchub.core.cluster import ComputePlacement
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, NotAllowed, NotListening, SchedulerUnavailable, StartFailed
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -123,7 +121,6 @@ class WellBehaved:
         self.record = record
         self.progress = progress
         self.node = Node()
-        self.end = EndTime(ComputePlacement(warn_before_s=(60,), successor=False))
         self.calls: list[str] = []
         self.error: StartFailed | None = None
         self.foreign = False

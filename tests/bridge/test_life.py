@@ -472,9 +472,9 @@ async def test_the_launcher_learns_the_end(world: World) -> None:
     life, place = world.life(WellBehaved)
     life.begin()
     await ready(life)
-    life.end.set(1000)
+    life.progress.end.set(1000)
     place.node.cut()
     await until(lambda: len(place.node.told) == 2)
-    life.end.set(2000)
+    life.progress.end.set(2000)
     told = [(line["ends_at"], line["warn_before_s"], line["successor"]) for line in place.node.told]
-    assert told == [(1000, [60], False), (1000, [60], False), (2000, [60], False)]
+    assert told == [(1000, [900, 300], True), (1000, [900, 300], True), (2000, [900, 300], True)]
