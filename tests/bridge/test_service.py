@@ -239,6 +239,7 @@ async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
         set(caught.value.fields) == {"cpus", "nonsense"} and "Allowed: 1 to 4" in caught.value.fields["cpus"]
     )
     view = await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    await bridge.service.lives[view.id].ended.wait()  # told first, then stored
     for _ in range(2):
         assert isinstance(view.error, StartFailed)
         assert (view.error.log_tail, view.error.log_path) == ("no jupyterhub", "server.log")
