@@ -8,6 +8,8 @@
   // How far the hub's clock is ahead of the browser's, in seconds.
   let ahead = 0;
   let last = "";
+  // An administrator looks at somebody's page: what came with it must do.
+  let others = false;
 
   function left(seconds) {
     const whole = Math.floor(seconds);
@@ -52,7 +54,7 @@
   }
 
   async function ask() {
-    if (document.hidden) {
+    if (document.hidden || others) {
       return;
     }
     try {
@@ -61,6 +63,10 @@
         redirect: "error",
         cache: "no-store",
       });
+      others = answer.status === 404;
+      if (others) {
+        return;
+      }
       if (!answer.ok) {
         throw new Error(`the hub answered ${answer.status}`);
       }
