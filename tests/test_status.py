@@ -85,7 +85,8 @@ def test_no_bridge_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     """Where nobody answers, one plain message and exit code 1."""
     config = tmp_path / "bridge.toml"
     config.write_text(
-        'runtime_dir = "/run/nowhere"\nsigner_socket = "s"\nhub_socket = "h"\nclusters = "c"\n'
+        'runtime_dir = "/run/nowhere"\nsigner_socket = "s"\nagent_socket = "a"\nhub_socket = "h"\n'
+        'clusters = "c"\n'
         'database = "sqlite:///b"\n'
     )
     assert main(["status", "--config", str(config)]) == 1

@@ -27,7 +27,8 @@ from hpchub.core.cluster import Cluster
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.server import Phase
 from hpchub.errors import HpchubError, StartFailed
-from hpchub.remote.handover import launcher_source
+from hpchub.remote.handover import extension_source, launcher_source
+from hpchub.remote.launcher import EXTENSION
 from hpchub.schedulers.render import render_notebook_script
 from hpchub.ssh.pool import Pool
 
@@ -72,7 +73,7 @@ class InFolder:
         user = self.record.user
         with self.progress.meter.step("connect"):
             self.record.login_node = await self.choose_node()
-        files = {LAUNCHER_NAME: launcher_source()}
+        files = {LAUNCHER_NAME: launcher_source(), EXTENSION: extension_source()}
         result = await self.run(prepare_command(self.record.id, files))
         self.record.folder = parse_prepare(result, user, self.record.login_node)
         self.note_load(parse_prepared_load(result))

@@ -145,6 +145,7 @@ class InJob(InFolder):
                 if answer.state is JobState.RUNNING and answer.node:
                     self.progress.outlook = Outlook()
                     self.record.node = answer.node
+                    self._guess_end()
                     return
                 if answer.state.is_final:
                     raise await self._failure(answer)
@@ -222,6 +223,11 @@ class InJob(InFolder):
                     f"Job {self._job_id} was cancelled but has not ended: it is {self.record.native_state}.",
                     "The scheduler may still be ending it. Try again in a minute.",
                 )
+
+    def _guess_end(self) -> None:
+        """A first value: the job has just begun, as far as anybody here knows."""
+        if self.options.resources is not None:
+            self.progress.end.set(time.time() + self.options.resources.time_s)
 
     async def _inner_keys(self) -> InnerKeys:
         """The keys of the job's sshd. A bridge that did not submit it gives it a new client key."""

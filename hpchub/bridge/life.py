@@ -256,6 +256,7 @@ class ServerLife:
             with self.progress.meter.step("start"):
                 heartbeat = await self._until_handed_over(attachment)
             self._way = attachment, heartbeat
+            stack.enter_context(self.progress.end.told_to(heartbeat))
             await attachment.forward_notebook(self.local_socket)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)

@@ -12,13 +12,12 @@ from hpchub.core.job import JobId, PendingJob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What is known of one job. `queue_place` is how many go first. Unix seconds; None is unknown."""
+    """What is known of a job that waits. `queue_place` is how many go first. Unix seconds; None: unknown."""
 
     reason: str = ""
     partition: str = ""
     queue_place: int | None = None
     expected_start: int | None = None
-    ends_at: int | None = None
 
     def words(self, now: float) -> str:
         """Sentences for whoever waits, each after a space; empty where nothing is known."""

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 
+from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.endings import Endings
 from hpchub.bridge.metrics import BridgeMetrics, ServerMeter
 from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.store import ServerRecord
+from hpchub.core.cluster import ComputePlacement
 from hpchub.core.server import Event, Phase
 
 log = logging.getLogger(__name__)
@@ -31,15 +33,20 @@ _LONGEST_MESSAGE = 500
 
 
 class Progress:
-    """A server's phase, its events so far, a way to wait for the next, and its job's outlook."""
+    """A server's phase, its events so far, a way to wait for the next, its job's outlook and its end."""
 
     def __init__(
-        self, record: ServerRecord, metrics: BridgeMetrics | None = None, endings: Endings | None = None
+        self,
+        record: ServerRecord,
+        compute: ComputePlacement | None = None,
+        metrics: BridgeMetrics | None = None,
+        endings: Endings | None = None,
     ) -> None:
-        """`endings` hears of the server's end."""
+        """`compute` says when to warn of the end; `endings` hears of it."""
         self._record = record
         self._endings = endings
         self.meter = ServerMeter(metrics or BridgeMetrics(), record)
+        self.end = EndTime(compute)
         self.events: list[Event] = []
         self.outlook = Outlook()
         self._news = asyncio.Event()

@@ -258,7 +258,7 @@ class Service:
             reason=outlook.reason if waits else "",
             queue_place=outlook.queue_place if waits else None,
             expected_start=outlook.expected_start if waits else None,
-            ends_at=outlook.ends_at if runs else None,
+            ends_at=life.progress.end.at if life is not None and runs else None,
         )
 
     def _take_up(self, user: str) -> None:
@@ -317,7 +317,7 @@ class Service:
     def _life(self, record: ServerRecord) -> ServerLife:
         options = ServerOptions.from_dict(record.options)
         cluster = self._clusters[record.cluster]
-        progress = Progress(record, self.metrics, self.endings)
+        progress = Progress(record, cluster.compute, self.metrics, self.endings)
         return ServerLife(
             record,
             self._place(record, cluster, options, progress),

@@ -131,7 +131,8 @@ class Sweep:
             if server.record.phase in WAITING:
                 server.outlook = replace(server.outlook, expected_start=found.starts_at)
             elif server.record.phase in RUNNING:
-                server.outlook = replace(server.outlook, ends_at=found.ends_at)
+                if found.ends_at is not None:
+                    server.end.set(found.ends_at)
                 server.record.native_state = found.native
         waiting = [server for server in servers if server.record.phase in WAITING]
         if waiting and self._queries.sees_all(cluster):

@@ -125,7 +125,11 @@ class LoginPlacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputePlacement:
-    """Servers in jobs. `sshd` is its path on compute nodes; `port` belongs to attach `ssh`."""
+    """Servers in jobs. `sshd` is its path on compute nodes; `port` belongs to attach `ssh`.
+
+    Before its job's time is up a server warns, `warn_before_s` seconds ahead, and where `successor`
+    is set it offers to start another one.
+    """
 
     attach: Attach = Attach.SRUN
     runtime_dir: str = "/tmp"  # noqa: S108  as above
@@ -134,6 +138,8 @@ class ComputePlacement:
     caps: Caps = Caps()
     idle_time_s: int = 0
     max_age_s: int = 0
+    warn_before_s: tuple[int, ...] = (900, 300)
+    successor: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,8 @@ def _read_compute(table: Table) -> ComputePlacement:
         caps=_read_caps(table),
         idle_time_s=table.amount("idle_time", parse_time, 0),
         max_age_s=table.amount("max_age", parse_time, 0),
+        warn_before_s=table.amounts("warn_before", parse_time, usual.warn_before_s),
+        successor=table.boolean("successor", usual.successor),
     )
     table.finish()
     return placement

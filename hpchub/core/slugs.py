@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Collection
 
 # useradd(8) allows capitals and dots where the site does; 32 is the length utmp and Slurm hold.
 _ACCOUNT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}", re.ASCII)
@@ -41,3 +43,14 @@ def job_name(server_name: str, server_id: str) -> str:
     """
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", server_name, flags=re.ASCII).strip("-")[:30]
     return "-".join(filter(None, ("hpchub", slug, server_id[:12])))
+
+
+def successor_name(name: str, taken: Collection[str]) -> str:
+    """A name for the server that follows `name`: of the same stem, the first that is not taken.
+
+    The default server, whose name is empty, is followed by `next`, and that by the default one.
+    """
+    stem = re.sub(r"-[0-9]{1,3}$", "", name, flags=re.ASCII)
+    first = ["", "next"] if stem in {"", "next"} else [stem]
+    numbered = (f"{(stem or 'next')[:26]}-{number}" for number in itertools.count(2))
+    return next(other for other in itertools.chain(first, numbered) if other != name and other not in taken)

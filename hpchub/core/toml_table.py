@@ -99,6 +99,28 @@ class Table:
 
         return self._value(key, parse, default, 0)
 
+    def amounts(
+        self, key: str, parse_text: Callable[[str], int], default: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """A list of such texts; it may be empty."""
+
+        def parse(value: object) -> tuple[int, ...]:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise ValueError(f"{value!r} is not a list of texts")
+            return tuple(parse_text(item) for item in value)
+
+        return self._value(key, parse, default, ())
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """`true` or `false`."""
+
+        def parse(value: object) -> bool:
+            if not isinstance(value, bool):
+                raise ValueError(f"{value!r} is not true or false")  # noqa: TRY004  one kind for `_value`
+            return value
+
+        return self._value(key, parse, default, False)
+
     def choice(self, key: str, kind: type[_Choice], default: _Choice | None = None) -> _Choice:
         """A member of an enumeration, by its value."""
         names = [member.value for member in kind]

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from jupyterhub.spawner import Spawner
+from markupsafe import Markup
 from traitlets import Unicode, default
 
 from hpchub.bridge.client import BridgeClient
@@ -25,6 +26,7 @@ from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError,
 from hpchub.hub.endings import EndedServers, ended_servers
 from hpchub.hub.form import Form
 from hpchub.hub.refusals import refusal_html, spawn_exception
+from hpchub.hub.servers import servers_html
 
 # How long one question for news waits at the bridge, which answers at once where there is some.
 _WAIT_S = 20.0
@@ -244,6 +246,10 @@ class HpchubSpawner(Spawner):
 
     def _ended_servers(self) -> EndedServers:
         return ended_servers(self.user.settings, Path(self.bridge_socket))
+
+    async def servers_html(self, only: str | None = None) -> Markup:
+        """For the templates: what the person's servers are doing, or the one named `only`."""
+        return await servers_html(self.bridge, Path(self.clusters), self.user, only)
 
     def _form(self) -> Form:
         return Form(self, Path(self.clusters), self.bridge)

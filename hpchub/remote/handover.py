@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlsplit
 
 from hpchub.errors import ConfigError
-from hpchub.remote.launcher import HUB, NOTEBOOK
+from hpchub.remote.launcher import EXTENSION, HUB, NOTEBOOK
 
 # Those that JupyterHub fills with the hub's own addresses, unreachable from the cluster.
 _REPLACED = ("JUPYTERHUB_API_URL", "JUPYTERHUB_ACTIVITY_URL", "JUPYTERHUB_SERVICE_URL")
@@ -19,7 +19,24 @@ _DROPPED = ("JUPYTERHUB_SSL_KEYFILE", "JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL
 
 def launcher_source() -> bytes:
     """The file to upload as `launcher.py`."""
-    return importlib.resources.files("hpchub.remote").joinpath("launcher.py").read_bytes()
+    return _source("launcher.py")
+
+
+def extension_source() -> bytes:
+    """The JupyterLab extension to upload beside it as `time_left.js`."""
+    return _source(EXTENSION)
+
+
+def end_line(ends_at: float, warn_before_s: Sequence[int], successor: bool) -> bytes:
+    """Tells a launcher when its job's time is up (Unix seconds), newline included.
+
+    Args:
+        ends_at: Unix seconds.
+        warn_before_s: How many seconds before that the person is warned.
+        successor: Whether the warning offers to start another server.
+    """
+    body = {"ends_at": ends_at, "warn_before_s": list(warn_before_s), "successor": successor}
+    return json.dumps(body).encode() + b"\n"
 
 
 def notebook_environ(environ: Mapping[str, str], *, runtime_dir: str) -> dict[str, str]:
@@ -74,6 +91,10 @@ def handover_line(
     if environ is not None and argv is not None:
         body |= {"environ": dict(environ), "argv": list(argv)}
     return json.dumps(body).encode() + b"\n"
+
+
+def _source(name: str) -> bytes:
+    return importlib.resources.files("hpchub.remote").joinpath(name).read_bytes()
 
 
 def _path(url: str) -> str:

@@ -36,6 +36,7 @@ from typing import Any, Awaitable, Callable, Dict, List, NoReturn, Optional, Tup
 HANDOVER, NOTEBOOK, HUB = "handover.sock", "notebook.sock", "hub.sock"
 HUB_SOCKET = re.compile(r"hub-[a-z0-9]{1,40}\.sock", re.ASCII)
 GREETING = "hpchub-tcp-1"
+EXTENSION, END = "time_left.js", "end.json"
 
 EXIT_ENVIRONMENT, EXIT_NO_HANDOVER, EXIT_RUNTIME_DIR = 3, 4, 5
 
@@ -110,8 +111,9 @@ def read_handover(line: bytes, started: bool) -> Tuple[str, Optional[Handover]]:
 class Door:
     """The sockets in the runtime folder, served by a thread with an event loop of its own."""
 
-    def __init__(self, runtime: Path, folder: Path, tcp: bool) -> None:
+    def __init__(self, runtime: Path, folder: Path, tcp: bool, end: Optional[Path] = None) -> None:  # noqa: UP045  3.8
         self.handed: queue.SimpleQueue[Handover] = queue.SimpleQueue()
+        self._end = end
         self._runtime = runtime
         self._folder = folder
         self._tcp = tcp
@@ -173,8 +175,11 @@ class Door:
                 line = await reader.readline()
                 if not line:
                     return
-                if _asks_to_stop(line):
+                news = read_news(line)
+                if news.get("stop") is True:
                     self._stop()
+                if "ends_at" in news:
+                    self._keep_end(news)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # noqa: UP041  they differ in 3.8
             say(f"a handover channel ended: {str(error) or type(error).__name__}")
         finally:
@@ -207,6 +212,17 @@ class Door:
         timer.daemon = True
         timer.start()
         os.kill(os.getpid(), signal.SIGTERM)
+
+    def _keep_end(self, news: Dict[str, Any]) -> None:  # noqa: UP006  Python 3.8
+        """Put the end of the job's time where the person's page reads it; no server ends for want of it."""
+        if self._end is None:
+            return
+        fresh = self._end.with_suffix(".new")
+        try:
+            fresh.write_text(json.dumps(news))
+            fresh.replace(self._end)
+        except OSError as error:
+            say(f"the time left cannot be shown: {error}")
 
     # -- attach tcp -----------------------------------------------------------------------------
 
@@ -323,9 +339,13 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return int(struct.unpack("3i", packed)[1])
 
 
-def _asks_to_stop(line: bytes) -> bool:
-    body = json.loads(line)
-    return isinstance(body, dict) and body.get("stop") is True
+def read_news(line: bytes) -> Dict[str, Any]:  # noqa: UP006  Python 3.8
+    """What a line after the handover says; empty where nobody can read it, which harms nothing."""
+    try:
+        body = json.loads(line)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def own_address() -> str:
@@ -407,8 +427,46 @@ def _on_sigterm(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _become_server(environ: dict[str, str], argv: list[str]) -> None:
+def lay_out_extension(runtime: Path, folder: Path) -> Optional[Path]:  # noqa: UP045  Python 3.8
+    """Make what JupyterLab takes for an installed extension; where it reads the end of the job's time.
+
+    None where that cannot be made: a server does without. Jupyter gives an extension's files to whoever
+    asks for them, logged in or not, so the name is nobody's guess; the person's own page tells it.
+    """
+    name = f"hpchub-{secrets.token_hex(8)}"
+    home = runtime / "share" / "labextensions" / name
+    static = home / "static"
+    about = {
+        "name": name,
+        "version": "1.0.0",
+        "description": "Shows how much of the job's time is left.",
+        "jupyterlab": {
+            "extension": True,
+            "_build": {"load": f"static/{EXTENSION}", "extension": "./extension"},
+        },
+    }
+    try:
+        static.mkdir(parents=True)
+        shutil.copyfile(str(folder / EXTENSION), str(static / EXTENSION))
+        # The last to come, and whole: JupyterLab reads every package.json or shows no page at all.
+        (home / "package.new").write_text(json.dumps(about))
+        (home / "package.new").replace(home / "package.json")
+    except OSError as error:
+        say(f"the time left cannot be shown: {error}")
+        return None
+    return static / END
+
+
+def _show_extension(runtime: Path) -> None:
+    """Before the site's and the person's own folders, and instead of none of them."""
+    own = str(runtime / "share")
+    others = os.environ.get("JUPYTER_PATH", "")
+    os.environ["JUPYTER_PATH"] = f"{own}{os.pathsep}{others}" if others else own
+
+
+def _become_server(environ: dict[str, str], argv: list[str], runtime: Path) -> None:
     os.environ.update(environ)
+    _show_extension(runtime)
     sys.argv = list(argv)
     say("the handover is here, the server starts")
     importlib.import_module("jupyterhub.singleuser").main()
@@ -441,12 +499,13 @@ def main(argv: list[str] | None = None) -> int:
         say(f"The folder for the server's sockets cannot be made: {error}.")
         return EXIT_RUNTIME_DIR
     try:
-        return _serve(Door(runtime, folder, options.tcp), options.wait_s, site_umask)
+        end = lay_out_extension(runtime, folder)
+        return _serve(Door(runtime, folder, options.tcp, end), runtime, options.wait_s, site_umask)
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
 
 
-def _serve(door: Door, wait_s: float, site_umask: int) -> int:
+def _serve(door: Door, runtime: Path, wait_s: float, site_umask: int) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         door.open()
@@ -462,7 +521,7 @@ def _serve(door: Door, wait_s: float, site_umask: int) -> int:
         say(f"No handover came within {wait_s:.0f} s. Is the bridge running?")
         return EXIT_NO_HANDOVER
     os.umask(site_umask)  # a person's notebooks are as open to their group as the site has it
-    _become_server(environ, argv)
+    _become_server(environ, argv, runtime)
     return 0
 
 

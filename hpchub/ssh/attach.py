@@ -62,8 +62,12 @@ class Heartbeat:
 
     async def stop(self) -> None:
         """Ask the server to end; `closed` tells when it has."""
+        self.tell(b'{"stop": true}\n')
+
+    def tell(self, line: bytes) -> None:
+        """Send a line; it is lost with the channel, whose end `closed` tells."""
         if not self._end.done():
-            self._writer.write(b'{"stop": true}\n')
+            self._writer.write(line)
 
     async def close(self) -> None:
         """Close the channel; the server stays."""

@@ -28,6 +28,7 @@ class Node:
         self.alive = True
         self.obeys = False
         self.handovers: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
         self.attachments: list[LocalAttachment] = []
 
     def cut(self) -> None:
@@ -51,12 +52,13 @@ class _Writer:
 
     def write(self, data: bytes, /) -> None:
         """The launcher ends when it is told to, and its channel with it; the way stays open."""
-        if self._node.obeys and json.loads(data).get("stop"):
+        self._node.told.append(json.loads(data))
+        if self._node.obeys and self._node.told[-1].get("stop"):
             self._node.alive = self._node.launcher_listens = False
             self._reader.feed_eof()
 
     def close(self) -> None:
-        """Likewise."""
+        """Nothing is kept open."""
 
 
 class LocalAttachment(Attachment):

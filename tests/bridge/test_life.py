@@ -650,3 +650,16 @@ async def test_a_stop_without_a_session(world: World) -> None:
     with pytest.raises(NotAllowed):
         await life.stop()
     assert place.node.alive and world.stored(life).phase is not Phase.ENDED
+
+
+async def test_the_launcher_learns_the_end(world: World) -> None:
+    """A launcher is told when its job's time is up, again after a lost connection, and after each change."""
+    life, place = world.life(WellBehaved)
+    life.begin()
+    await ready(life)
+    life.progress.end.set(1000)
+    place.node.cut()
+    await until(lambda: len(place.node.told) == 2)
+    life.progress.end.set(2000)
+    told = [(line["ends_at"], line["warn_before_s"], line["successor"]) for line in place.node.told]
+    assert told == [(1000, [900, 300], True), (1000, [900, 300], True), (2000, [900, 300], True)]

@@ -253,8 +253,9 @@ async def test_a_view_tells_what_is_known_of_the_job(bridge: Bridge) -> None:
     view = await bridge.until(await bridge.start(), Phase.READY)
     life = bridge.service.lives[view.id]
     life.progress.outlook = Outlook(
-        reason="Pending.", partition="cpu", queue_place=3, expected_start=1700000000, ends_at=1700003600
+        reason="Pending.", partition="cpu", queue_place=3, expected_start=1700000000
     )
+    life.progress.end.set(1700003600)
     told = {}
     for phase in (Phase.QUEUED, Phase.READY, Phase.STOPPING):
         life.record.phase = phase

@@ -72,7 +72,7 @@ async def test_everybodys_outlook_is_two_queries(
         reason="Pending.", partition="cpu", queue_place=0, expected_start=times[JOBS["next"]].starts_at
     )
     assert bobs.outlook.queue_place == 1
-    assert running.outlook == Outlook(ends_at=times[JOBS["running"]].ends_at)
+    assert (running.outlook, running.end.at) == (Outlook(), times[JOBS["running"]].ends_at)
 
 
 async def test_each_asks_about_their_own(sweep: Sweep, slurm: FakeSlurm, servers: list[Progress]) -> None:
@@ -113,7 +113,7 @@ async def test_a_job_that_begins_to_run_is_asked_about_again(
     await sweep.look(0.0)
     one.record.phase = Phase.STARTING
     await sweep.look(30.0)
-    assert one.outlook.ends_at
+    assert one.end.at
     assert [what for _, what in said(slurm)] == ["times", "pending", "times"]
 
 
@@ -124,7 +124,7 @@ async def test_a_moved_end_is_noticed(sweep: Sweep, slurm: FakeSlurm, servers: l
     await sweep.look(0.0)
     slurm.times[JOBS["running"]] = "\x1f".join((JOBS["running"], "SUSPENDED", "1", "1800000000"))
     await sweep.look(301.0)
-    assert (one.outlook.ends_at, one.record.native_state, one.record.phase) == (
+    assert (one.end.at, one.record.native_state, one.record.phase) == (
         1800000000, "SUSPENDED", Phase.READY,
     )  # fmt: skip
     assert one.events == []
@@ -151,17 +151,18 @@ async def test_a_failure_keeps_what_is_known(
 ) -> None:
     """And is not repeated for a minute; another cluster does not suffer from it."""
     one, other = server(JOBS["running"], Phase.READY), server(JOBS["running"], Phase.READY, "bob", "beta")
-    one.outlook = other.outlook = Outlook(ends_at=5)
+    one.end.set(5)
+    other.end.set(5)
     servers += [one, other]
     slurm.failing["squeue"] = error
     await sweep.look(0.0)
-    assert (one.outlook.ends_at, other.outlook.ends_at) == (5, 5)
+    assert (one.end.at, other.end.at) == (5, 5)
     slurm.failing.clear()
     said(slurm)
     await sweep.look(MINUTE - 2)
     assert said(slurm) == []
     await sweep.look(MINUTE)
-    assert one.outlook.ends_at != 5 != other.outlook.ends_at
+    assert one.end.at != 5 != other.end.at
     assert sorted(said(slurm)) == [("bob", "times"), ("slurmwatch", "times")]
 
 

@@ -159,6 +159,20 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (cluster.defaults.account, cluster.defaults.time_s, cluster.defaults.gpus) == ("physics", 7200, 1)
 
 
+def test_warnings_near_the_end(tmp_path: Path) -> None:
+    """A quarter of an hour and five minutes ahead, unless the file says otherwise; none for an empty list."""
+    usual = load_cluster(write(tmp_path, LARGE)).compute
+    assert usual is not None
+    assert (usual.warn_before_s, usual.successor) == ((900, 300), True)
+    said = 'port = 24\nwarn_before = ["01:00:00", "00:00:30"]\nsuccessor = false'
+    other = load_cluster(write(tmp_path, LARGE.replace("port = 24", said))).compute
+    assert other is not None
+    assert (other.warn_before_s, other.successor) == ((3600, 30), False)
+    none = load_cluster(write(tmp_path, LARGE.replace("port = 24", "warn_before = []"))).compute
+    assert none is not None
+    assert none.warn_before_s == ()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -186,6 +200,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("nice = 5", "nice = 20", "placements.login.nice: 20 is not a whole number from 0 to 19"),
         ("starts_at_once = 16", "starts_at_once = 0", "limits.starts_at_once: 0 is not"),
         ('attach = "ssh"', 'attach = "shs"', "did you mean 'ssh'?"),
+        ("port = 24", 'warn_before = ["5 min"]', "placements.compute.warn_before: '5 min' is not a time"),
+        ("port = 24", 'warn_before = "00:05:00"', "is not a list of texts"),
+        ("port = 24", 'successor = "no"', "placements.compute.successor: 'no' is not true or false"),
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
         ('kind = "slurm"', 'status_account = "root"', "alpha.toml:5: scheduler.status_account: 'root' is no"),
         ('kind = "slurm"', 'status_account = "a,b"', "scheduler.status_account: 'a,b' is no account"),

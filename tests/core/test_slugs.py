@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpchub.core.slugs import is_safe_account_name, is_scheduler_name, job_name
+from hpchub.core.slugs import is_safe_account_name, is_scheduler_name, job_name, successor_name
 
 ID = "3f9a2b1c4d5e60718293a4b5c6d7e8f9"
 
@@ -65,3 +65,21 @@ def test_job_name_tells_the_server() -> None:
     assert job_name("", ID) == "hpchub-3f9a2b1c4d5e"
     assert job_name("gpu-2", ID) == "hpchub-gpu-2-3f9a2b1c4d5e"
     assert job_name("a b/c", ID) == "hpchub-a-b-c-3f9a2b1c4d5e"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "expected"),
+    [
+        ("", {""}, "next"),
+        ("", {"", "next"}, "next-2"),
+        ("next", {"next"}, ""),
+        ("next", {"", "next"}, "next-2"),
+        ("train", {"train"}, "train-2"),
+        ("train-2", {"train-2"}, "train"),
+        ("train-2", {"train", "train-2"}, "train-3"),
+        ("x" * 30, {"x" * 30}, "x" * 26 + "-2"),
+    ],
+)
+def test_a_successor_is_named_after_its_server(name: str, taken: set[str], expected: str) -> None:
+    """The first name of its stem that no running server has; at most 30 characters, as JupyterHub wants."""
+    assert successor_name(name, taken) == expected

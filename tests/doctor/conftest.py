@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from bridge.conftest import clusters, login, short_dir, signer, signer_settings, store
 
-__all__ = ["clusters", "login", "short_dir", "signer", "signer_settings", "store"]
+__all__ = ["agent", "clusters", "login", "seal", "short_dir", "signer", "signer_settings", "store"]

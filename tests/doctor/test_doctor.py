@@ -30,6 +30,7 @@ from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
 from hpchub.signer.settings import SignerSettings
+from hpchub.ssh.key_agent import KeyAgent
 from support import require
 
 CLUSTER = """
@@ -85,7 +86,9 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, short_dir: Path, signer: SignerClient, signer_settings: SignerSettings) -> Site:
+def site(
+    tmp_path: Path, short_dir: Path, signer: SignerClient, signer_settings: SignerSettings, agent: KeyAgent
+) -> Site:
     require.root()
     require.programs("sshd", "unshare", "setpriv")
     assert signer_settings.proof.file is not None
@@ -94,7 +97,8 @@ def site(tmp_path: Path, short_dir: Path, signer: SignerClient, signer_settings:
     run.mkdir(mode=0o700)
     settings = BridgeSettings(
         runtime_dir=run, socket=run / "bridge.sock", signer_socket=signer_settings.socket,
-        hub_socket=short_dir / "hub.sock", clusters=tmp_path / "clusters.d", database="sqlite://",
+        agent_socket=agent.socket, hub_socket=short_dir / "hub.sock", clusters=tmp_path / "clusters.d",
+        database="sqlite://",
     )  # fmt: skip
     public = asyncssh.import_public_key(render_ca_public_key(load_ca_key(signer_settings.state_dir)))
     return Site(settings, asyncssh.generate_private_key("ssh-ed25519"), public)
@@ -102,7 +106,9 @@ def site(tmp_path: Path, short_dir: Path, signer: SignerClient, signer_settings:
 
 @asynccontextmanager
 async def a_bridge(site: Site, store: Store) -> AsyncIterator[None]:
-    service = Service(site.settings, load_clusters(site.settings.clusters), store)
+    service = Service(
+        site.settings, load_clusters(site.settings.clusters), store, KeyAgent(site.settings.agent_socket)
+    )
     async with listening(make_bridge_app(service), site.settings.socket), service:
         yield
 
@@ -117,8 +123,8 @@ async def test_all_is_well(site: Site, store: Store) -> None:
     assert "permit-port-forwarding" in found["certificate tunnel"]
     assert "permit-port-forwarding" not in found["certificate control"]
     assert f"127.0.0.1:{port} answers (SSH-2.0-OpenSSH" in found["alpha login1 TCP"]
-    for what in ("signer", "bridge", f"login of {USER}", "alpha login1 host key", "alpha login1 login",
-                 "alpha login1 shell", "alpha login1 home", "alpha login1 forwarding"):  # fmt: skip
+    for what in ("key agent", "signer", "bridge", f"login of {USER}", "alpha login1 host key",
+                 "alpha login1 login", "alpha login1 shell", "alpha login1 home", "alpha login1 forwarding"):  # fmt: skip
         assert found[what].startswith("ok "), what
     assert found["alpha login1 scheduler"].startswith("note not asked")
 
@@ -183,8 +189,8 @@ def test_the_password_is_no_argument(
     """Without a terminal it must come by a descriptor; two lines, or none, are no password."""
     config = tmp_path / "bridge.toml"
     config.write_text(
-        'runtime_dir = "/run/r"\nsigner_socket = "s"\nhub_socket = "h"\nclusters = "clusters.d"\n'
-        'database = "sqlite://"\n'
+        'runtime_dir = "/run/r"\nsigner_socket = "s"\nagent_socket = "a"\nhub_socket = "h"\n'
+        'clusters = "clusters.d"\ndatabase = "sqlite://"\n'
     )
     (tmp_path / "clusters.d").mkdir()
     (tmp_path / "clusters.d" / "known_hosts").touch()

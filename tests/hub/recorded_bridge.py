@@ -60,6 +60,7 @@ class Served:
     socket: Path | None = None
     error: HpchubError | None = None
     created_at: float = field(default_factory=time.time)
+    more: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,6 +84,7 @@ class Served:
             "socket": str(self.socket) if self.socket and self.phase is Phase.READY else "",
             "error": to_wire(self.error) if self.error else None,
             "created_at": self.created_at,
+            **self.more,
         }
 
 

@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 
 from hpchub.errors import ConfigError
-from hpchub.remote.handover import handover_line, launcher_source, notebook_argv, notebook_environ
-from hpchub.remote.launcher import HUB_SOCKET, Refused, proof, read_handover
+from hpchub.remote.handover import (
+    end_line,
+    extension_source,
+    handover_line,
+    launcher_source,
+    notebook_argv,
+    notebook_environ,
+)
+from hpchub.remote.launcher import HUB_SOCKET, Refused, proof, read_handover, read_news
 
 HUB = "http+unix://%2Ftmp%2Fhpchub-9f%2Fhub.sock"
 
@@ -87,3 +94,26 @@ def test_launcher_is_one_file_for_python_3_8() -> None:
     assert source == (Path(__file__).parents[2] / "hpchub/remote/launcher.py").read_bytes()
     assert b"hpchub." not in source.split(b"from __future__", 1)[1].split(b"HANDOVER,", 1)[0]
     assert HUB_SOCKET.fullmatch("hub-0f.sock") and not HUB_SOCKET.fullmatch("hub-A.sock")
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[1]", b"7", b"\xff\n", b'{"later": "versions"}\n'])
+def test_unknown_lines_say_nothing(line: bytes) -> None:
+    """A line that this launcher does not know is neither a stop nor an end, and no error."""
+    news = read_news(line)
+    assert "stop" not in news
+    assert "ends_at" not in news
+
+
+def test_end_line_is_read() -> None:
+    """What the bridge tells of the end arrives as it was."""
+    line = end_line(1000, (60, 30), True)
+    assert line.endswith(b"\n")
+    assert read_news(line) == {"ends_at": 1000, "warn_before_s": [60, 30], "successor": True}
+
+
+def test_extension_is_one_file() -> None:
+    """The uploaded extension is the file itself; it loads nothing from elsewhere."""
+    source = extension_source()
+    assert source == (Path(__file__).parents[2] / "hpchub/remote/time_left.js").read_bytes()
+    assert b"import(" not in source
+    assert b"eval" not in source

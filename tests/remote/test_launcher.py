@@ -6,6 +6,7 @@ import http.server
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import socketserver
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,20 @@ import pytest
 
 from hpchub.demo.environments import ready_environments
 from hpchub.remote import launcher
-from hpchub.remote.handover import handover_line, launcher_source, notebook_argv, notebook_environ
+from hpchub.remote.handover import (
+    end_line,
+    extension_source,
+    handover_line,
+    launcher_source,
+    notebook_argv,
+    notebook_environ,
+)
 from hpchub.remote.launcher import (
+    END,
     EXIT_ENVIRONMENT,
     EXIT_NO_HANDOVER,
     EXIT_RUNTIME_DIR,
+    EXTENSION,
     HANDOVER,
     NOTEBOOK,
     proof,
@@ -216,6 +226,78 @@ def test_tcp_strangers_are_cut_off(run: Run) -> None:
             assert stranger.recv(100) == b""
 
 
+# Says where Jupyter would look for extensions, once a test has made its file.
+WHERE = """
+import json, os, time
+def main():
+    with open(os.environ["SAY"], "w") as f:
+        f.write(os.environ["JUPYTER_PATH"])
+    time.sleep(30)
+"""
+
+
+def _extensions(run: Run) -> list[Path]:
+    return list((run.runtime / "share" / "labextensions").glob("*/package.json"))
+
+
+def test_time_left_reaches_the_page(run: Run) -> None:
+    """The extension is laid out under a name of its own, private, found besides what the site has; the
+    newest end is in it, whole; lines that nobody knows leave the channel open.
+    """
+    (run.folder / EXTENSION).write_bytes(extension_source())
+    run.start(**run.fake(WHERE), JUPYTER_PATH="/site/jupyter")
+    run.wait_for(run.runtime / HANDOVER)
+    [package] = _extensions(run)
+    about = json.loads(package.read_text())
+    assert about["name"] == package.parent.name
+    assert re.fullmatch("hpchub-[0-9a-f]{16}", about["name"])
+    assert (package.parent / about["jupyterlab"]["_build"]["load"]).read_bytes() == extension_source()
+    assert stat.S_IMODE(package.parent.stat().st_mode) == 0o700
+    with listen(run.runtime / "hub-1.sock"):
+        channel, _ = run.hand_over(handover_line("hub-1.sock", {"JUPYTER_PATH": "/of/the/hub"}, ["server"]))
+        run.wait_for(run.base / "said")
+        assert (run.base / "said").read_text() == f"{run.runtime}/share:/of/the/hub"
+        end = package.parent / "static" / END
+        for at in (1000, 2000):
+            channel.sendall(b'nonsense\n{"unknown": 1}\n[]\n' + end_line(at, [60], True))
+            run.wait_for(end)
+            _until(lambda at=at: json.loads(end.read_text())["ends_at"] == at)
+        channel.close()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("broken", ["no file", "a folder"])
+def test_server_starts_without_the_extension(run: Run, broken: str) -> None:
+    """Where the extension cannot be laid out the log says so, JupyterLab finds none, the server starts and
+    news of the end is no trouble.
+    """
+    if broken == "a folder":
+        (run.folder / EXTENSION).mkdir()
+    run.start(**run.fake(WHERE))
+    with contextlib.closing(listen_later(run)) as _hub:
+        channel, answer = run.hand_over(handover_line("hub-1.sock", {}, ["server"]))
+        assert answer["ok"]
+        channel.sendall(end_line(1000, [60], True))
+        run.wait_for(run.base / "said")
+        assert _extensions(run) == []
+        channel.sendall(b'{"stop": true}\n')
+        channel.settimeout(10)
+        assert channel.recv(10) == b""
+        channel.close()
+    assert "the time left cannot be shown" in run.ended()[1]
+
+
+def listen_later(run: Run) -> socket.socket:
+    run.wait_for(run.runtime / HANDOVER)
+    return listen(run.runtime / "hub-1.sock")
+
+
 class _Hub(http.server.BaseHTTPRequestHandler):
     """As much of the hub's API as a server asks for at its start."""
 
@@ -253,7 +335,10 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.slow
 def test_a_real_notebook_server(run: Run) -> None:
-    """jupyterhub-singleuser starts on its socket after early imports, asks the hub, and stops cleanly."""
+    """jupyterhub-singleuser starts on its socket after early imports, asks the hub, and stops cleanly; all
+    that without the extension that shows the time left.
+    """
+    assert not (run.folder / EXTENSION).exists()
     run.start(python=str(ready_environments(print) / "lab" / "bin" / "python3"))
     run.wait_for(run.runtime / HANDOVER)
     _Hub.seen = []
