@@ -190,19 +190,22 @@ class Crowd:
         up = [*running, *more.seconds]
         self._say(f"{len(up)} servers up; holding them for {self._size.hold_s:.0f} s")
         sockets = [await self._people.open_websocket(name) for name in up[:_WEBSOCKETS]]
+        # The servers send nothing: whatever is received is an end.
+        ends = [asyncio.ensure_future(socket.receive()) for socket in sockets]
         span = Span.begin(self._side.pids)
         part = self._size.hold_s / 3
         async with Browsing(self._people, up, each_s=60.0) as browsing:
             await asyncio.sleep(part)
             cpu, pss = span.percent(), self._pss()
             calm_failures = len(browsing.failed)
-            hub = await self._hub_restart(up, browsing, sockets)
+            hub = await self._hub_restart(up, browsing, ends)
             await asyncio.sleep(part)
-            bridge = await self._bridge_restart(up, browsing, sockets)
+            bridge = await self._bridge_restart(up, browsing, ends)
             await asyncio.sleep(part)
             asked = browsing.answered
         ready = await self._people.ready_servers()
-        for socket in sockets:
+        for end, socket in zip(ends, sockets, strict=True):
+            end.cancel()
             await socket.close()
         return {
             "servers": len(up),
@@ -220,7 +223,7 @@ class Crowd:
         }
 
     async def _hub_restart(
-        self, up: Sequence[str], browsing: Browsing, sockets: Sequence[aiohttp.ClientWebSocketResponse]
+        self, up: Sequence[str], browsing: Browsing, ends: Sequence[asyncio.Future[Any]]
     ) -> Numbers:
         failed = len(browsing.failed)
         self._side.processes.kill("jupyterhub", signal.SIGKILL)
@@ -236,8 +239,8 @@ class Crowd:
             "knows_all_s": time.monotonic() - began,
             "known": known,
             "requests_failed": len(browsing.failed) - failed,
-            "websockets_lost": sum(socket.closed for socket in sockets),
-            "websockets": len(sockets),
+            "websockets_lost": sum(end.done() for end in ends),
+            "websockets": len(ends),
         }
         self._say(
             f"hub killed: answers after {answers_s:.1f} s, knows {known} servers after "
@@ -252,7 +255,7 @@ class Crowd:
             return 0
 
     async def _bridge_restart(
-        self, up: Sequence[str], browsing: Browsing, sockets: Sequence[aiohttp.ClientWebSocketResponse]
+        self, up: Sequence[str], browsing: Browsing, ends: Sequence[asyncio.Future[Any]]
     ) -> Numbers:
         failed, before = len(browsing.failed), self._side.counts()
         span = Span.begin({name: pid for name, pid in self._side.pids.items() if name != "bridge"})
@@ -273,7 +276,7 @@ class Crowd:
             "back_s": percentiles([answers_s + one for one in reached.values()]),
             "all_back_s": time.monotonic() - began,
             "requests_failed": len(browsing.failed) - failed,
-            "websockets_lost": sum(socket.closed for socket in sockets),
+            "websockets_lost": sum(end.done() for end in ends),
             "handshakes": counted["handshakes"],
             "refused_by_max_startups": counted["refused by MaxStartups"],
             "hub_cpu_s": span.used_s()["jupyterhub"],

@@ -111,6 +111,7 @@ def _hold(report: Report, one: Numbers, size: Size) -> None:
         ["sessions", sessions, "survive"],
         ["a server is back after (s): p50, p95, p99", _three(bridge["back_s"], 1, 1), ""],
         ["all are back after (s)", f"{bridge['all_back_s']:.0f} ({bridge['back']})", ""],
+        ["WebSockets lost with it", f"{bridge['websockets_lost']} of {hub['websockets']}", ""],
         ["handshakes; refused by MaxStartups", f"{bridge['handshakes']}; {bridge['refused_by_max_startups']}", "; 0"],
         ["ready in the hub at the end", str(one["ready_in_hub_at_the_end"]), ""],
         ["**servers lost**", str(one["lost"]), "0"],
