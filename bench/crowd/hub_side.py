@@ -27,12 +27,6 @@ from hpchub.demo.site import render
 from hpchub.signer.keys import Keys, init_keys, load_keys, render_ca_public_key
 from hpchub.signer.policy import Policy
 
-# What the crowd asks of the hub's settings beyond the demo's.
-_HUB_SETTINGS = """
-# JupyterHub refuses what is beyond 100 starts at once, and has no queue.
-c.JupyterHub.concurrent_spawn_limit = 0
-"""
-
 _CLUSTER = """
 title = "{name}"
 known_hosts = "known_hosts"
@@ -159,8 +153,6 @@ def _lay_out(folder: Path, children: Processes, clusters: list[str]) -> HubSide:
     (folder / "clusters.d").mkdir()
     for name in ("signer.toml", "bridge.toml", "jupyterhub_config.py"):
         (folder / name).write_text(render(f"hub/{name}.j2", values), encoding="utf-8")
-    with (folder / "jupyterhub_config.py").open("a", encoding="utf-8") as config:
-        config.write(_HUB_SETTINGS)
     tokens = {name: secrets.token_hex(32) for name in ("admin_api_token", "proxy_token")}
     for name, token in tokens.items():
         (folder / name).write_text(token, encoding="ascii")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bridge.conftest import clusters, login, short_dir, signer, signer_settings, store
+from bridge.conftest import agent, clusters, login, seal, short_dir, signer, signer_settings, store
 
 __all__ = ["agent", "clusters", "login", "seal", "short_dir", "signer", "signer_settings", "store"]

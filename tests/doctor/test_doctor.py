@@ -124,7 +124,8 @@ async def test_all_is_well(site: Site, store: Store) -> None:
     assert "permit-port-forwarding" not in found["certificate control"]
     assert f"127.0.0.1:{port} answers (SSH-2.0-OpenSSH" in found["alpha login1 TCP"]
     for what in ("key agent", "signer", "bridge", f"login of {USER}", "alpha login1 host key",
-                 "alpha login1 login", "alpha login1 shell", "alpha login1 home", "alpha login1 forwarding"):  # fmt: skip
+                 "alpha login1 login", "alpha login1 shell", "alpha login1 home",
+                 "alpha login1 forwarding"):  # fmt: skip
         assert found[what].startswith("ok "), what
     assert found["alpha login1 scheduler"].startswith("note not asked")
 
@@ -168,7 +169,7 @@ async def test_a_wrong_password(site: Site) -> None:
     """The login fails, and what needs it is not tried."""
     site.describe(free_port(), site.host_key)
     found = await site.ask("canary-wrong")
-    assert list(found) == ["signer", "bridge", f"login of {USER}"]
+    assert list(found) == ["key agent", "signer", "bridge", f"login of {USER}"]
     assert "audit log has the true reason" in found[f"login of {USER}"]
 
 
