@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ WAITS = "waits"
 _SEPARATOR = "\x1f"
 _FOLDER = re.compile(r"/home/[^/\s']+/\.hpchub/servers/[0-9a-f]{32}")
 _INVALID = "slurm_load_jobs error: Invalid job id specified\n"
+
+_LIMIT_S = 3600
 
 Answer = tuple[int, str, str]
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
@@ -31,7 +34,21 @@ class Job:
     folder: str
     state: str = "PENDING"
     node: str = ""
+    began: float = 0.0
     released: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+# squeue(1), --format.
+_FIELDS: dict[str, Callable[[Job], str]] = {
+    "%i": lambda job: str(job.id),
+    "%T": lambda job: job.state,
+    "%B": lambda job: job.node or "n/a",
+    "%r": lambda job: "Resources" if job.state == "PENDING" else "None",
+    "%S": lambda job: f"{job.began:.0f}" if job.began else "N/A",
+    "%e": lambda job: f"{job.began + _LIMIT_S:.0f}" if job.began else "N/A",
+    "%P": lambda _job: "cpu",
+    "%Q": lambda _job: "1",
+}
 
 
 class FakeSlurm:
@@ -82,19 +99,23 @@ class FakeSlurm:
         await asyncio.sleep(figures.QUEUE_S)
         await job.released.wait()
         if job.state == "PENDING":
-            job.state, job.node = "RUNNING", f"c{job.id % 100}"
+            job.state, job.node, job.began = "RUNNING", f"c{job.id % 100}", time.time()
             self._on_start(job)
 
     def _squeue(self, argv: Sequence[str]) -> Answer:
-        ids = _ids(argv)
-        known = [self.jobs[one] for one in ids if one in self.jobs]
-        if not known and len(ids) == 1:
-            return 1, "", _INVALID
-        rows = (
-            (str(job.id), job.state, job.node or "n/a", "Resources" if job.state == "PENDING" else "None")
-            for job in known
-        )
-        return 0, _table(rows), ""
+        options = dict(word.partition("=")[::2] for word in argv[1:])
+        if "--name" in options:  # no simulated bridge loses a job's id
+            return 0, "", ""
+        known = list(self.jobs.values())
+        if "--jobs" in options:
+            ids = _ids(argv)
+            known = [self.jobs[one] for one in ids if one in self.jobs]
+            if not known and len(ids) == 1:
+                return 1, "", _INVALID
+        elif options["--states"] == "PENDING":
+            known = [job for job in known if job.state == "PENDING"]
+        codes = options["--format"].split(_SEPARATOR)
+        return 0, _table([_FIELDS[code](job) for code in codes] for job in known), ""
 
     def _sacct(self, argv: Sequence[str]) -> Answer:
         known = [self.jobs[one] for one in _ids(argv) if one in self.jobs]

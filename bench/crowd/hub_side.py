@@ -22,6 +22,7 @@ import asyncssh
 from bench.crowd.processes import Processes, processes
 from bench.private_demo import HPCHUB
 from bench.web import Connection, Hub, Place
+from hpchub.demo.accounts import STATUS_ACCOUNT
 from hpchub.demo.hubside import find_proxy, listens
 from hpchub.demo.site import render
 from hpchub.signer.keys import Keys, init_keys, load_keys, render_ca_public_key
@@ -32,6 +33,7 @@ title = "{name}"
 known_hosts = "known_hosts"
 [scheduler]
 kind = "slurm"
+status_account = "{account}"
 {nodes}
 [placements.compute]
 attach = "{attach}"
@@ -149,6 +151,7 @@ def _lay_out(folder: Path, children: Processes, clusters: list[str]) -> HubSide:
         "port": free_port(),
         "admin": "admin",
         "source_addresses": ["127.0.0.0/8"],
+        "status_account": STATUS_ACCOUNT,
     }
     (folder / "clusters.d").mkdir()
     for name in ("signer.toml", "bridge.toml", "jupyterhub_config.py"):
@@ -187,7 +190,7 @@ def _start_simulators(side: HubSide, attach: str, nodes: int) -> None:
             for node, address in enumerate(addresses, start=1)
         )
         (side.folder / "clusters.d" / f"{name}.toml").write_text(
-            _CLUSTER.format(name=name, nodes=listed, attach=attach), encoding="utf-8"
+            _CLUSTER.format(name=name, nodes=listed, attach=attach, account=STATUS_ACCOUNT), encoding="utf-8"
         )
         settings: dict[str, Any] = {
             "addresses": addresses,

@@ -23,6 +23,7 @@ from bench.crowd import figures, shell
 from bench.crowd.fake_slurm import Answer, FakeSlurm, Job
 from bench.crowd.noop_notebook import NoopNotebook, Reader, Streams, Writer
 from hpchub.remote.launcher import GREETING, HANDOVER, HUB_SOCKET, NOTEBOOK, proof
+from hpchub.remote.slurm_query import FORCED_COMMAND
 
 _HOME = "/home"
 _SSHD = "-i"
@@ -122,6 +123,20 @@ class SimulatedCluster:
         else:
             answer = self._in_folder(user, argv, stdin)
         code, out, err = answer
+        process.stdout.write(out.encode())
+        process.stderr.write(err.encode())
+        return code
+
+    async def query(self, process: Any) -> int:
+        """The forced command of a service account's certificate, on its streams; its exit code."""
+        marker, line = (await process.stdin.read()).decode("ascii").splitlines()
+        what, _, items = line.split()
+        for stream in (process.stdout, process.stderr):
+            stream.write(f"{marker}\n".encode())
+        argv = shell.query_argv(what, items)
+        self.counts[argv[0]] += 1
+        await asyncio.sleep(figures.COMMAND_S[argv[0]])
+        code, out, err = self.slurm.answer("", argv, b"") or (64, "", "")
         process.stdout.write(out.encode())
         process.stderr.write(err.encode())
         return code
@@ -253,6 +268,9 @@ class _Door(asyncssh.SSHServer):
 
     async def _run(self, process: Any) -> None:
         try:
+            if process.command == FORCED_COMMAND:  # asyncssh takes it from the certificate, as sshd does
+                process.exit(await self._cluster.query(process))
+                return
             marker, argv = shell.read_text(process.command)
             for stream in (process.stdout, process.stderr):
                 stream.write(f"{marker}\n".encode())

@@ -53,6 +53,17 @@ def folder_command(argv: Sequence[str]) -> tuple[str, str]:
     return "", ""
 
 
+def query_argv(what: str, items: str) -> tuple[str, ...]:
+    """What the forced command of hpchub/remote/slurm_query.py runs."""
+    formats = {"status": "%i %T %B %r", "times": "%i %T %S %e", "pending": "%i %P %Q"}
+    if what == "history":
+        return "sacct", f"--jobs={items}"
+    form = "--format=" + formats[what].replace(" ", "\x1f")
+    if what == "pending":
+        return "squeue", "--states=PENDING", form
+    return "squeue", "--states=all", f"--jobs={items}", form
+
+
 def untar(data: bytes) -> dict[str, bytes]:
     """The files in an archive that hpchub sent."""
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:

@@ -177,7 +177,7 @@ class SshAttachment(Attachment):
         forward = LocalForward(
             lambda local: serve_by_channel(self._connection, self._channels, remote, local)
         )
-        await forward.listen(local_path)
+        forward.listen(local_path)
         self._forwards.append(forward)
 
     async def wait_closed(self) -> None:

@@ -25,6 +25,9 @@ BUSY = (
     b"Connection: close\r\n\r\nToo many connections to this server are open.\n"
 )
 
+# As asyncio's own server pauses.
+_ACCEPT_AGAIN_S = 1.0
+
 
 def private_listener(path: Path) -> socket.socket:
     """A listening unix socket of mode 0600, from its first moment.
@@ -138,53 +141,65 @@ class Remote(asyncssh.SSHUNIXSession[bytes]):
         self.ended.set()
 
 
-class _Incoming(Local):
-    """A connection to our listener."""
-
-    def __init__(self, start: Callable[[Local], None]) -> None:
-        super().__init__()
-        self._start = start
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._start(self)
-
-
 class LocalForward:
     """A local socket whose connections come out at a socket of the remote host."""
 
     def __init__(self, serve: Callable[[Local], Awaitable[None]]) -> None:
         self._serve = serve
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._path: Path | None = None
 
-    async def listen(self, path: Path) -> None:
-        """Start to listen at `path`."""
-        loop = asyncio.get_running_loop()
+    def listen(self, path: Path) -> None:
+        """Start to listen at `path`.
+
+        Not by asyncio's own server: closed at the wrong moment, that of Python 3.11 loses a connection
+        which it has accepted, and leaves whoever made it waiting.
+        """
         self._path = path
-        self._server = await loop.create_unix_server(
-            lambda: _Incoming(self._start), sock=private_listener(path)
-        )
+        self._listener = private_listener(path)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
-    def _start(self, local: Local) -> None:
-        task = asyncio.ensure_future(self._guarded(local))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, local: Local) -> None:
+    def _accept(self) -> None:
+        assert self._listener is not None  # noqa: S101  its reader calls us
         try:
+            incoming, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # out of descriptors, most likely: it stays readable, so come back later
+            _log.error("forward.not_accepted path=%s reason=%s", self._path, error)
+            asyncio.get_running_loop().remove_reader(self._listener)
+            asyncio.get_running_loop().call_later(_ACCEPT_AGAIN_S, self._accept_again)
+            return
+        incoming.setblocking(False)
+        local = Local()
+        task = asyncio.ensure_future(self._guarded(incoming, local))
+        self._tasks.add(task)
+
+        # Not in the task's own `finally`: one that is cancelled before its first step never comes there.
+        def done(_task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            (local.transport or incoming).close()
+
+        task.add_done_callback(done)
+
+    def _accept_again(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    async def _guarded(self, incoming: socket.socket, local: Local) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: local, incoming)
             await self._serve(local)
         except (HostUnreachable, OSError, asyncssh.Error) as error:
             _log.debug("forward.refused path=%s reason=%s", self._path, reason(error))
-        finally:
-            if local.transport:
-                local.transport.close()
 
     async def close(self) -> None:
         """Stop listening, remove the socket, end what flows."""
-        if self._server:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         for task in self._tasks:
             task.cancel()
         if self._path:

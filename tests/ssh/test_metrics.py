@@ -75,7 +75,7 @@ async def test_bytes_both_ways(bash_node: RealNode, pool_for: PoolFor) -> None:
         connection = await pool.tunnel(USER, "alpha")
         channels = channels_of(connection, 10)
         forward = LocalForward(lambda local: serve_by_channel(connection, channels, str(far), local))
-        await forward.listen(near)
+        forward.listen(near)
         reader, writer = await asyncio.open_unix_connection(near)
         writer.write(b"x" * 1000)
         writer.write_eof()
