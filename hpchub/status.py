@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, once or until Ctrl-C. HostUnreachable where no bridge answers."""
+    """Print the table, once or until Ctrl-C. ProcessAway where no bridge answers."""
     client = BridgeClient(load_settings(args.config).socket)
     if args.watch is None:
         print(asyncio.run(_shown(client, as_json=args.json)))

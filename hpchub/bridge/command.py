@@ -17,7 +17,7 @@ from hpchub.core.cluster_file import load_clusters
 from hpchub.local_api.metrics import serving_metrics
 from hpchub.local_api.server import listening
 from hpchub.logs import configure_logging
-from hpchub.memory import forbid_dumps
+from hpchub.prctl import forbid_dumps
 from hpchub.private_files import make_private_folder
 from hpchub.ssh.key_agent import KeyAgent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -39,7 +40,9 @@ from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 _CANCEL_LIMIT_S = 90
 _STEP_S = 0.25
 
+# Where sbatch's answer was lost: how often and for how long to look for its job.
 _LOOK_AGAIN_S = 3
+_LOOK_FOR_S = 20
 
 
 class InJob(InFolder):
@@ -89,7 +92,9 @@ class InJob(InFolder):
         the connection on which sbatch was to answer, is found by its name.
         """
         with self.progress.meter.step("submit"):
-            self.record.job_id = (await self._find_lost_patiently() if again else "") or await self._submit()
+            self.record.job_id = (
+                await self._find_lost_patiently(math.inf) if again else ""
+            ) or await self._submit()
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def _submit(self) -> str:
@@ -102,30 +107,30 @@ class InJob(InFolder):
                 raise  # the scheduler itself said that it took nothing
             self.progress.tell(Phase.CONNECTING, f"{error} Looking whether the job was submitted.")
             await asyncio.sleep(_LOOK_AGAIN_S)  # an sbatch that is still under way needs a moment
-            lost = await self._find_lost_patiently()
+            lost = ""
+            with suppress(RemoteError):  # where nobody can tell, a job without its folder ends by itself
+                lost = await self._find_lost_patiently(_LOOK_FOR_S)
             if not lost:
                 raise
             return lost
 
-    async def _find_lost_patiently(self) -> str:
-        """As `_find_lost`, asked again for as long as the cluster or its scheduler is away."""
+    async def _find_lost_patiently(self, patience_s: float) -> str:
+        """As `_find_lost`, asked again while the cluster or its scheduler is away."""
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 return await self._find_lost()
             except RemoteError as error:
-                if not error.retryable:
+                if not error.retryable or time.monotonic() > deadline:
                     raise
                 self.progress.tell(Phase.CONNECTING, f"{error} Still trying.")
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _find_lost(self) -> str:
-        """The id of the job that bears our name; empty where there is none."""
+        """The id of the job that bears our name; empty where the queue has none, or none any more."""
         name = job_name(self.record.server_name, self.record.id)
         with self._query("lookup"):
             ids = self._scheduler.parse_lookup(await self.run(self._scheduler.lookup_command(name)))
-        if not ids:
-            result = await self.run(self._scheduler.history_lookup_command(name))
-            ids = self._scheduler.parse_history_lookup(result)
         return ids[0] if ids else ""
 
     async def until_running(self) -> None:

@@ -200,6 +200,8 @@ class ServerLife:
         if not again:
             await self._place.prepare()
             await self._save()
+        else:
+            self._submitted.set()  # maybe so: a stop must not wait until somebody can tell
         await self._place.submit(again=again)
         await self._save()
         self._submitted.set()

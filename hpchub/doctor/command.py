@@ -23,7 +23,7 @@ from hpchub.doctor.hub_side import Person, check_hub_side
 from hpchub.doctor.job import log_in_to_bridge, try_job
 from hpchub.doctor.report import Report
 from hpchub.errors import InvalidRequest
-from hpchub.memory import forbid_dumps
+from hpchub.prctl import forbid_dumps
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.key_agent import KeyAgent
 from hpchub.ssh.pool import Pool

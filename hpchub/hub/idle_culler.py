@@ -25,6 +25,7 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.errors import UnexpectedOutput
 from hpchub.hub.idle import Arbiter
+from hpchub.prctl import end_with_parent
 
 _TOKEN_LIFETIME_S = 60
 _TIMEOUT_S = 60
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--bridge-socket", type=Path, required=True)
     parser.add_argument("--every-s", type=int, default=300)
     options = parser.parse_args(argv)
+    end_with_parent()  # a hub that is killed starts another one
     api_url = os.environ["JUPYTERHUB_API_URL"]
     path, url = split_url(api_url)
     if path:

@@ -32,12 +32,6 @@ class Scheduler(Protocol):
     def parse_lookup(self, result: CommandResult) -> list[JobId]:
         """The ids; empty where the scheduler knows no such job."""
 
-    def history_lookup_command(self, job_name: str) -> Command:
-        """The same, of the accounting: for a job that has ended and left the queue meanwhile."""
-
-    def parse_history_lookup(self, result: CommandResult) -> list[JobId]:
-        """The ids; empty where the accounting knows no such job, or there is no accounting."""
-
     def status_command(self, ids: Sequence[JobId]) -> Command:
         """Asks for the state of jobs, and for no text that a user wrote."""
 

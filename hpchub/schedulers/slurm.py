@@ -42,7 +42,6 @@ _TIMES_FORMAT = SEPARATOR.join(("%i", "%T", "%S", "%e"))
 _HISTORY_FIELDS = "JobID,State,NodeList,ExitCode"
 _ASSOCIATION_FIELDS = "DefaultAccount,Account,Partition"
 _NO_ACCOUNTING = "Slurm accounting storage is disabled"
-_LOOK_BACK = "7days"  # longer than any bridge is away
 
 _PARSABLE_ID = re.compile(r"([0-9]+)(?:;[^\s;]+)?", re.ASCII)
 
@@ -89,20 +88,6 @@ class Slurm:
         if result.exit_code != 0:
             raise failure("squeue", result)
         return ids_alone("squeue", result.stdout)
-
-    def history_lookup_command(self, job_name: str) -> Command:
-        """sacct, by name. It shows one's own jobs unless told otherwise, and of today: hence a start."""
-        argv = ("sacct", "--allocations", "--noheader", "--parsable2", *self._clusters())
-        where = (f"--name={checked_name(job_name)}", f"--starttime=now-{_LOOK_BACK}")
-        return Command(argv=(*argv, *where, "--format=JobID"))
-
-    def parse_history_lookup(self, result: CommandResult) -> list[JobId]:
-        """The ids; empty where the accounting has no such job, or the site keeps none."""
-        if result.exit_code != 0:
-            if _NO_ACCOUNTING in result.stderr:
-                return []
-            raise failure("sacct", result)
-        return ids_alone("sacct", result.stdout)
 
     def status_command(self, ids: Sequence[JobId]) -> Command:
         """squeue, once for all the jobs. Without --states=all it would leave out ended ones."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.logs import configure_logging
-from hpchub.memory import forbid_dumps
+from hpchub.prctl import forbid_dumps
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import serve

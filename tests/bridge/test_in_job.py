@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pytest
 from golden.reader import golden
 
+from hpchub.bridge import in_job as in_job_module
 from hpchub.bridge import watcher as watcher_module
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.outlook import Outlook
@@ -20,7 +21,7 @@ from hpchub.core.cluster import Cluster
 from hpchub.core.command import CommandResult
 from hpchub.core.job import JobId
 from hpchub.core.server import Phase
-from hpchub.errors import StartFailed
+from hpchub.errors import HostUnreachable, StartFailed
 from hpchub.schedulers.slurm import Slurm
 
 from .slurm import FakeSlurm
@@ -137,3 +138,55 @@ async def test_a_job_not_handed_over_that_waits_is_alive(clusters: dict[str, Clu
     slurm = FakeSlurm()
     slurm.queue["7"] = _ROW.format(id="7", state="PENDING", reason="Resources")
     assert await place_of(slurm, clusters, "7", handed_over=False).verdict() is None
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_job_module, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(in_job_module, "_LOOK_FOR_S", 0.05)
+
+
+def _away(_command: object) -> CommandResult:
+    raise HostUnreachable("sbatch on login1 did not answer within 6 s.")
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_answer_that_was_lost_is_no_lost_job(clusters: dict[str, Cluster]) -> None:
+    """sbatch took the job and the way back was cut: it is found by its name, and not submitted again."""
+    slurm = FakeSlurm()
+    slurm.answers["sbatch"] = _away
+    slurm.answers["squeue"] = lambda _command: CommandResult(exit_code=0, stdout="77\n")
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    await place.submit(again=False)
+    assert place.record.job_id == "77" and slurm.count("sbatch") == 1
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("queue", [CommandResult(exit_code=0, stdout=""), None])
+async def test_an_answer_that_never_was_is_the_reason(
+    clusters: dict[str, Cluster], queue: CommandResult | None
+) -> None:
+    """No such job, or nobody can tell for a while: the person reads what sbatch met."""
+    slurm = FakeSlurm()
+    slurm.answers["sbatch"] = _away
+    slurm.answers["squeue"] = _away if queue is None else lambda _command: queue
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    with pytest.raises(HostUnreachable, match="sbatch on login1"):
+        await place.submit(again=False)
+    assert slurm.count("sbatch") == 1
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("found", ["78\n", ""])
+async def test_a_bridge_that_died_while_it_submitted(clusters: dict[str, Cluster], found: str) -> None:
+    """The next one asks the queue first, for as long as that takes, and submits only what is not there."""
+    slurm = FakeSlurm()
+    answers = [_away, _away, lambda _command: CommandResult(exit_code=0, stdout=found)]
+    slurm.answers["squeue"] = lambda command: answers.pop(0)(command)
+    slurm.answers["sbatch"] = lambda _command: CommandResult(exit_code=0, stdout="79\n")
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    await place.submit(again=True)
+    assert (place.record.job_id, slurm.count("sbatch")) == (("78", 0) if found else ("79", 1))

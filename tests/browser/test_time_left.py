@@ -83,7 +83,9 @@ def test_near_the_end(demo: Demo, person_of: PersonOf) -> None:
         alice.picture(f"JupyterLab {size[0]}")
     alice.resize(DESK)
 
-    next(b for b in alice.all(".Toastify__toast--warning button") if b.text == "Start a successor").click()
+    button = next(b for b in alice.all(".Toastify__toast--warning button") if b.text == "Start a successor")
+    # The toast may still be sliding in, so not where it was a moment ago.
+    alice.driver.execute_script("arguments[0].click()", button)
     alice.wait("a new tab", lambda: len(alice.driver.window_handles) == 2)
     alice.driver.switch_to.window(alice.driver.window_handles[1])
     alice.find("#hpchub-form")

@@ -28,7 +28,7 @@ from hpchub.schedulers.slurm_directives import quote_directive, read_directives
 from support.demo import Demo
 
 PARSERS = (
-    *("parse_submit", "parse_lookup", "parse_history_lookup", "parse_status", "parse_history"),
+    *("parse_submit", "parse_lookup", "parse_status", "parse_history"),
     *("parse_times", "parse_pending", "parse_cancel", "parse_associations"),
 )
 SCRIPT = "#!/bin/bash\nsleep 60\n"
@@ -58,7 +58,6 @@ CASES = {
         down={
             "parse_submit": golden("sbatch_controller_down", SLURM),
             "parse_lookup": golden("squeue_lookup_controller_down", SLURM),
-            "parse_history_lookup": golden("sacct_lookup_database_down", SLURM),
             "parse_status": golden("squeue_controller_down", SLURM),
             "parse_history": golden("sacct_database_down", SLURM),
             "parse_times": golden("squeue_controller_down", SLURM),
@@ -248,7 +247,7 @@ def test_a_job_from_submit_to_history(demo: Demo) -> None:
 
 @pytest.mark.live
 def test_a_job_is_found_by_its_name(demo: Demo) -> None:
-    """A lost id is found again, by its owner only; once the job has ended, the accounting knows it too."""
+    """A lost id is found again, by its owner only."""
     alice, bob = OnDemo(demo, "alice"), OnDemo(demo, "bob")
     slurm = alice.scheduler
     name = f"hpchub-{time.time_ns()}"
@@ -257,10 +256,6 @@ def test_a_job_is_found_by_its_name(demo: Demo) -> None:
     assert slurm.parse_lookup(alice.run(slurm.lookup_command(name))) == [job_id]
     assert slurm.parse_lookup(bob.run(slurm.lookup_command(name))) == []
     slurm.parse_cancel(alice.run(slurm.cancel_command([job_id])))
-    deadline = time.monotonic() + 30
-    while (found := slurm.parse_history_lookup(alice.run(slurm.history_lookup_command(name)))) != [job_id]:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.5)
 
 
 @pytest.mark.live

@@ -146,8 +146,6 @@ def capture_lookups(demo: Demo) -> None:
     time.sleep(4)
     demo.keep("squeue_lookup_found", SLURM.lookup_command(name), jobs=jobs)
     demo.keep("squeue_lookup_nothing", SLURM.lookup_command("hpchub-nothing"))
-    demo.keep("sacct_lookup_found", SLURM.history_lookup_command(name), jobs=jobs)
-    demo.keep("sacct_lookup_nothing", SLURM.history_lookup_command("hpchub-nothing"))
     demo.run(("scancel", "--user=alice"))
     demo.run(("scancel", "--user=bob"), user="bob")
 
@@ -217,7 +215,6 @@ def capture_outages(demo: Demo) -> None:
     demo.run(("sacctmgr", "shutdown"), user="root", host="ctl")
     time.sleep(2)
     demo.keep("sacct_database_down", SLURM.history_command([VANISHED]))
-    demo.keep("sacct_lookup_database_down", SLURM.history_lookup_command("hpchub"))
     demo.keep("sacctmgr_database_down", SLURM.associations_command("alice"))
 
 

@@ -16,7 +16,7 @@ import pytest
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.server import ServerView
 from hpchub.demo.accounts import STATUS_ACCOUNT
-from hpchub.errors import HostUnreachable, NotAllowed
+from hpchub.errors import NotAllowed, ProcessAway
 from hpchub.signer.client import SignerClient
 from support.demo import Demo
 from support.processes import restart
@@ -64,7 +64,7 @@ def _restart_bridge(demo: Demo) -> None:
     def answers() -> bool:
         try:
             asyncio.run(client.health())
-        except HostUnreachable:
+        except ProcessAway:
             return False
         return True
 
@@ -141,7 +141,9 @@ def test_a_running_server_knows_its_end(demo: Demo, server_of: ServerOf) -> None
     until(lambda: _view(demo, server).ends_at is not None, "the end is known")
     which = f"--jobs={job_id_of(demo, 'bob')}"
     asked = ["env", "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--format=%e", which]
-    assert str(_view(demo, server).ends_at) == demo.exec("ctl", asked, check=True).stdout.strip()
+    said = int(demo.exec("ctl", asked, check=True).stdout)
+    # Ours is at first the time of the start and the time asked for; a second or two are nobody's concern.
+    assert abs((_view(demo, server).ends_at or 0) - said) <= 2
 
 
 def test_the_service_accounts_certificate_does_nothing_else(demo: Demo, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_the_service_accounts_certificate_does_nothing_else(demo: Demo, tmp_path
         words = ("ssh", *options, *more, "-l", account, *argv[:-1], address, *argv[-1:])
         return demo.exec("hub", [word for word in words if word], stdin=stdin)
 
-    asked = ssh("id", stdin="hpchub-0f\nstatus - 1\n")
+    asked = ssh("id", stdin="hpchub-0f\nstatus - 4999999\n")
     assert (asked.stdout, asked.stderr.partition("\n")[0]) == ("hpchub-0f\n", "hpchub-0f")
     assert "Invalid job id" in asked.stderr, "squeue has answered"
     for stdin in ("id\nid\n", "hpchub-0f\nid - 1\n", "hpchub-0f\nstatus - 1;id\n"):

@@ -124,43 +124,34 @@ def test_directives_are_given_as_options() -> None:
 
 
 def test_a_lost_id_is_found_by_name() -> None:
-    """The person's own jobs of that name, in the queue and in the accounting; nobody else's."""
+    """The person's own jobs of that name, in the queue or just ended; nobody else's."""
     jobs = record("squeue_lookup_found")["jobs"]
     assert SLURM.parse_lookup(golden("squeue_lookup_found")) == [jobs["ended"], jobs["waits"]]
-    past = SLURM.parse_history_lookup(golden("sacct_lookup_found"))
-    assert jobs["ended"] in past
-    assert jobs["bobs"] not in past
 
 
 def test_no_such_name_is_an_empty_list() -> None:
-    """Nothing was submitted; a site without accounting knows nothing of the past."""
+    """Nothing was submitted."""
     assert SLURM.parse_lookup(golden("squeue_lookup_nothing")) == []
-    assert SLURM.parse_history_lookup(golden("sacct_lookup_nothing")) == []
-    disabled = answer(stderr="Slurm accounting storage is disabled\n", exit_code=1)
-    assert SLURM.parse_history_lookup(disabled) == []
 
 
 def test_only_ids_are_asked_for() -> None:
     """A name in the answer could hold a newline and an id."""
     assert SLURM.lookup_command("hpchub").argv[-1] == "--format=%i"
     assert "--me" in SLURM.lookup_command("hpchub").argv
-    assert SLURM.history_lookup_command("hpchub").argv[-1] == "--format=JobID"
 
 
 @pytest.mark.parametrize("name", ["", "a,b", "a b", "-a\n", "x" * 65, "a%", "hpchub\n"])
 def test_a_lookup_is_for_one_name(name: str) -> None:
     """squeue would read a comma as several names."""
-    for build in (SLURM.lookup_command, SLURM.history_lookup_command):
-        with pytest.raises(InvalidRequest):
-            build(name)
+    with pytest.raises(InvalidRequest):
+        SLURM.lookup_command(name)
 
 
 def test_words_without_an_id_prove_nothing() -> None:
     """A site's notice beside ids is passed over; alone it does not mean that there is no job."""
     assert SLURM.parse_lookup(answer("CLUSTER: alpha\nMaintenance on Monday!\n7\n7\n8\n")) == ["7", "8"]
-    for parse in (SLURM.parse_lookup, SLURM.parse_history_lookup):
-        with pytest.raises(UnexpectedOutput):
-            parse(answer("Maintenance on Monday!\n"))
+    with pytest.raises(UnexpectedOutput):
+        SLURM.parse_lookup(answer("Maintenance on Monday!\n"))
 
 
 # -- status and history ------------------------------------------------------------------------
@@ -242,7 +233,7 @@ def test_an_outage_is_no_answer(name: str) -> None:
     parse = {
         "sbatch": SLURM.parse_submit,
         "squeue": SLURM.parse_lookup if "lookup" in name else SLURM.parse_status,
-        "sacct": SLURM.parse_history_lookup if "lookup" in name else SLURM.parse_history,
+        "sacct": SLURM.parse_history,
         "scancel": SLURM.parse_cancel,
         "sacctmgr": SLURM.parse_associations,
     }[tool]

@@ -23,7 +23,6 @@ SLURM = Slurm()
 PARSERS = (
     SLURM.parse_submit,
     SLURM.parse_lookup,
-    SLURM.parse_history_lookup,
     SLURM.parse_status,
     SLURM.parse_history,
     SLURM.parse_times,
