@@ -74,7 +74,8 @@ class ServerLife:
         self._waits_for_turn = False
         self._tried_to_attach = record.handed_over
         self._handing_over = False
-        self._was_ready = record.phase is Phase.READY
+        # READY is not always what was stored last: a bridge that took the server up calls it CONNECTING.
+        self._was_ready = record.handed_over and record.phase is not Phase.STARTING
         self._submitted = asyncio.Event()
         if record.job_id or record.node:
             self._submitted.set()

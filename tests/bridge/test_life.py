@@ -438,6 +438,28 @@ async def test_a_life_left_is_taken_up_again(world: World) -> None:
     await again.stop()
 
 
+async def test_a_server_that_people_work_on_is_given_all_the_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two restarts in a row, and the way to it is lost for longer than a start may take: it is not ended."""
+    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.05)
+    monkeypatch.setattr(life_module, "_LONGEST_PAUSE_S", 0.02)
+    life, place = world.life(WellBehaved)
+    life.begin()
+    await ready(life)
+    await life.leave()
+    record = world.stored(life)
+    record.phase = Phase.CONNECTING
+    again, second = world.life(WellBehaved, record)
+    second.node = place.node
+    place.node.reachable = False
+    again.begin()
+    await asyncio.sleep(0.3)
+    assert not again.ended.is_set() and "cancel" not in second.calls
+    place.node.reachable = True
+    await ready(again)
+
+
 async def test_a_life_left_while_stopping_is_not_stopping_for_ever(world: World) -> None:
     """A row that says `stopping` belongs to a server that lives: it becomes ready again."""
     life, place = world.life(WellBehaved)
