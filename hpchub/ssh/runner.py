@@ -13,6 +13,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import asyncssh
@@ -78,18 +79,22 @@ class Streams:
         return _shown(self._said)
 
     async def close(self) -> None:
-        """End the command's channel, and wait a moment for its end.
+        """End the command's input, and wait a moment for its end.
 
-        sshd holds it until the command has ended, and an srun whose node is gone does not end for minutes:
-        whoever lost it wants to go on.
+        An srun whose node is gone does not end for minutes. It is killed, so that nothing is left of it,
+        and whoever lost it goes on.
         """
-        self._process.close()
+        with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
+            self._process.stdin.write_eof()
         try:
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await self._process.wait_closed()
                 await self._listener
         except TimeoutError:
             self._listener.cancel()
+            with suppress(OSError, asyncssh.Error):
+                self._process.kill()
+            self._process.close()
 
     async def _listen(self) -> None:
         try:

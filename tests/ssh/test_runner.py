@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -129,3 +130,16 @@ async def test_login_shell_that_exits_is_explained(noisy_node: RealNode, pool_fo
         assert ".bashrc" in caught.value.hint
         with pytest.raises(AccountProblem, match="no interactive use"):
             await pool.open_session(USER, "alpha", ["cat"], node="login1")
+
+
+async def test_what_does_not_end_is_killed(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """A command that ignores the end of its input, as an srun does whose node is gone, is not left behind."""
+    async with pool_for(bash_node.port) as pool:
+        stays = ["/bin/sh", "-c", "echo $$; exec sleep 60"]
+        session = await pool.open_session(USER, "alpha", stays, node="login1")
+        pid = int(await session.streams.reader.readline())
+        assert Path(f"/proc/{pid}").exists()
+        await session.close()
+        async with asyncio.timeout(5):
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110  it is no child of ours
+                await asyncio.sleep(0.02)
