@@ -175,7 +175,7 @@ def test_login_node_dead(impatient: Demo, workers: list[Witness]) -> None:
 
 
 def test_login_node_refuses(impatient: Demo, workers: list[Witness]) -> None:
-    """sshd drops every new login while the old sessions die one by one: nobody knocks without a pause."""
+    """sshd drops new logins if it can, and the old sessions die: the job is back, nothing is lost."""
     node = _node_of(workers[1])
     with nothing_lost(impatient, workers), faults.login_node_refuses(impatient, node):
         faults.end_sessions(impatient, node)
