@@ -190,14 +190,16 @@ class SshAttachment(Attachment):
             return
         self._closed = True
         self._channels.leases -= 1
-        for forward in self._forwards:
-            await forward.close()
-        for heartbeat in self._heartbeats:
-            await heartbeat.close()
-        for listener in self._listeners:
-            listener.close()
-        if self._owned:
-            await self._owned()
+        try:
+            for forward in self._forwards:
+                await forward.close()
+            for heartbeat in self._heartbeats:
+                await heartbeat.close()
+            for listener in self._listeners:
+                listener.close()
+        finally:
+            if self._owned:
+                await self._owned()
 
 
 async def attach_login(pool: Pool, user: str, cluster: str, node: str, runtime_dir: str) -> SshAttachment:
@@ -259,8 +261,10 @@ async def attach_srun(
         raise
 
     async def close() -> None:
-        await _close(connection)
-        await session.close()
+        try:
+            await _close(connection)
+        finally:
+            await session.close()
 
     return _attachment(pool, connection, runtime_dir, close)
 

@@ -447,7 +447,9 @@ def _closer(line: Line, streams: runner.Streams) -> Callable[[], Awaitable[None]
         nonlocal closed
         if not closed:
             closed = True
-            await streams.close()
-            await line.release()
+            try:
+                await streams.close()
+            finally:
+                await line.release()
 
     return close

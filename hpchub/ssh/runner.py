@@ -13,7 +13,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import asyncssh
@@ -86,15 +86,16 @@ class Streams:
         """
         with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
             self._process.stdin.write_eof()
-        try:
+        with ExitStack() as unless_it_ended, suppress(TimeoutError):
+            unless_it_ended.callback(self._kill)  # also where nobody waits for its end any more
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await self._process.wait_closed()
                 await self._listener
-        except TimeoutError:
-            self._listener.cancel()
-            with suppress(OSError, asyncssh.Error):
-                self._process.kill()
-            self._process.close()
+            unless_it_ended.pop_all()
+
+    def _kill(self) -> None:
+        self._listener.cancel()
+        _kill(self._process)
 
     async def _listen(self) -> None:
         try:
@@ -161,23 +162,31 @@ async def open_streams(
     marker = new_marker()
     text = remote_text(argv, marker)
     process: asyncssh.SSHClientProcess[bytes] | None = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            with opening(connection):
-                process = await connection.create_process(text, encoding=None)
-            await process.stdout.readuntil(marker.encode() + b"\n")
-    except asyncio.IncompleteReadError as error:
-        assert process is not None  # noqa: S101  only its stdout raises this
-        raise await _shell_ended(process, error.partial, user, node) from None
-    except TimeoutError:
-        if process is not None:
-            process.close()
-        raise HostUnreachable(f"{user}'s login shell on {node} took over {timeout_s:g} s.") from None
-    except asyncssh.ChannelOpenError:
-        raise
-    except (OSError, asyncssh.Error) as error:
-        raise HostUnreachable(f"{node} was lost: {reason(error)}.") from error
+    with ExitStack() as unless_it_began:  # nothing stays there of a wait that was given up
+        try:
+            async with asyncio.timeout(timeout_s):
+                with opening(connection):
+                    process = await connection.create_process(text, encoding=None)
+                unless_it_began.callback(_kill, process)
+                await process.stdout.readuntil(marker.encode() + b"\n")
+        except asyncio.IncompleteReadError as error:
+            assert process is not None  # noqa: S101  only its stdout raises this
+            raise await _shell_ended(process, error.partial, user, node) from None
+        except TimeoutError:
+            raise HostUnreachable(f"{user}'s login shell on {node} took over {timeout_s:g} s.") from None
+        except asyncssh.ChannelOpenError:
+            raise
+        except (OSError, asyncssh.Error) as error:
+            raise HostUnreachable(f"{node} was lost: {reason(error)}.") from error
+        unless_it_began.pop_all()
     return Streams(process)
+
+
+def _kill(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """Closing the channel alone would leave a process there that does not read its input."""
+    with suppress(OSError, asyncssh.Error):
+        process.kill()
+    process.close()
 
 
 async def _shell_ended(

@@ -140,6 +140,41 @@ async def test_what_does_not_end_is_killed(bash_node: RealNode, pool_for: PoolFo
         pid = int(await session.streams.reader.readline())
         assert Path(f"/proc/{pid}").exists()
         await session.close()
+        await _ends(pid)
+
+
+async def test_what_does_not_end_is_killed_though_nobody_waits(
+    bash_node: RealNode, pool_for: PoolFor
+) -> None:
+    """A close that is cancelled, as when a server is stopped meanwhile, kills it too and frees its place."""
+    async with pool_for(bash_node.port) as pool:
+        stays = ["/bin/sh", "-c", "echo $$; exec sleep 60"]
+        session = await pool.open_session(USER, "alpha", stays, node="login1")
+        pid = int(await session.streams.reader.readline())
+        closing = asyncio.ensure_future(session.close())
+        await asyncio.sleep(0.1)
+        closing.cancel()
+        await asyncio.wait({closing})
+        await _ends(pid)
+        assert {one.sessions for one in pool.connections()} == {0}
+
+
+async def test_a_start_that_is_given_up_leaves_nothing(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """Whoever is cancelled while the login shell has not come to the command yet leaves no process there."""
+    (bash_node.home / ".bashrc").write_text("echo $$ >~/shell.pid; exec sleep 60\n")
+    async with pool_for(bash_node.port) as pool:
+        opening = asyncio.create_task(pool.open_session(USER, "alpha", ["cat"], node="login1"))
+        written = bash_node.home / "shell.pid"
         async with asyncio.timeout(5):
-            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110  it is no child of ours
+            while not written.exists() or not written.read_text():  # noqa: ASYNC110  a file of another process
                 await asyncio.sleep(0.02)
+        opening.cancel()
+        await asyncio.wait({opening})
+        await _ends(int(written.read_text()))
+        assert {one.sessions for one in pool.connections()} == {0}
+
+
+async def _ends(pid: int) -> None:
+    async with asyncio.timeout(5):
+        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110  it is no child of ours
+            await asyncio.sleep(0.02)

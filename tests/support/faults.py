@@ -135,7 +135,9 @@ def end_sessions(demo: Demo, host: str) -> None:
 def login_node_refuses(demo: Demo, host: str) -> Iterator[None]:
     """sshd drops every new login (MaxStartups, one half-open connection); old sessions live on."""
     _restart_listener(demo, host, "-o", "MaxStartups=1:100:1")
-    hold = f"exec 3<>/dev/tcp/{Site().edge[host]}/22; echo open; exec sleep infinity"
+    # Whoever else logs in just then has the one place, and ours is dropped, with another greeting.
+    greeted = f"exec 3<>/dev/tcp/{Site().edge[host]}/22; read -r -t 5 line <&3; [[ $line == SSH-* ]]"
+    hold = f"until {greeted}; do sleep 0.05; done; echo open; exec sleep infinity"
     stalled = subprocess.Popen(
         host_of(demo, HUB).enter(["bash", "-c", hold]), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
