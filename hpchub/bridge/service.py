@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from hpchub.bridge.endings import Endings
 from hpchub.bridge.in_job import InJob
@@ -81,7 +82,7 @@ class Service:
         self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
         self._closing = False
-        self._starting: dict[tuple[str, str], asyncio.Lock] = {}
+        self._starting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._queues = {name: StartQueue(cluster.starts_at_once) for name, cluster in clusters.items()}
         self._being_added: list[ServerRecord] = []
         self._nodes = LoginNodes(self._servers_on, lambda *node: self._pool.rests(*node))

@@ -78,14 +78,18 @@ class Streams:
         """The end of what it printed on standard error, on one line."""
         return _shown(self._said)
 
+    def end_input(self) -> None:
+        """Say that no more comes."""
+        with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
+            self._process.stdin.write_eof()
+
     async def close(self) -> None:
         """End the command's input, and wait a moment for its end.
 
         An srun whose node is gone does not end for minutes. It is killed, so that nothing is left of it,
         and whoever lost it goes on.
         """
-        with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
-            self._process.stdin.write_eof()
+        self.end_input()
         with ExitStack() as unless_it_ended, suppress(TimeoutError):
             unless_it_ended.callback(self._kill)  # also where nobody waits for its end any more
             async with asyncio.timeout(_CLOSE_LIMIT_S):

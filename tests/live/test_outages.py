@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.demo.site import LOGIN_HOSTS
 from support import faults
 from support.demo import Demo
 from support.hub import HubSession
@@ -223,11 +224,14 @@ def test_full_disk(impatient: Demo, workers: list[Witness], people: dict[str, Hu
 def test_compute_node_dies(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
     """The job of a node that lost its power has ended: the person reads why. The others go on."""
     victim = Server(impatient, people["bob"], "bob", "victim").start(placement="compute", partition="gpu")
+    victim_job = job_id_of(impatient, "bob", "victim")
     assert job_fields(impatient, workers[0].job_id)["BatchHost"] == "c1"
+    assert _sruns(impatient, victim_job)
     with nothing_lost(impatient, workers), faults.compute_node_dead(impatient, "c2"):
         impatient.exec("ctl", ["scontrol", "update", "NodeName=c2", "State=DOWN", "Reason=crash"], check=True)
         until(lambda: not victim.model().get("ready"), "the hub has noticed", 30)
         assert "its node failed (NODE_FAIL)" in _why_ended(victim)
+    until(lambda: not _sruns(impatient, victim_job), "no srun of it is left", 10)
 
 
 def test_requeued_by_the_operator(impatient: Demo, people: dict[str, HubSession]) -> None:
@@ -246,6 +250,12 @@ def test_requeued_by_the_operator(impatient: Demo, people: dict[str, HubSession]
 
 def _node_of(worker: Witness) -> str:
     return worker.server.run("import socket; print(socket.gethostname())")
+
+
+def _sruns(demo: Demo, job_id: str) -> list[str]:
+    """The processes on login nodes that lead into a job."""
+    find = ["pgrep", "--full", f"^srun --jobid={job_id} "]
+    return [pid for host in LOGIN_HOSTS for pid in demo.exec(host, find).stdout.split()]
 
 
 def _why_ended(server: Server) -> str:
