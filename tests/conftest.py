@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,11 @@ pytest_plugins = ["support.ci"]
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("hpchub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hpchub")
+
+# What a shell without job control runs in the background ignores these, and so would all it starts.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 _DEMO_DIR = "HPCHUB_DEMO_DIR"
 _demo_key = pytest.StashKey[Demo]()

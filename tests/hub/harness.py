@@ -148,7 +148,7 @@ class RunningHub:
         """Stop JupyterHub."""
         assert self.process is not None
         self.process.send_signal(number)
-        self.process.wait(20)
+        self.process.wait(60)
 
 
 def configurable_http_proxy() -> str:
