@@ -47,8 +47,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if name == "install":
             verb.add_argument("--for-tests", action="store_true", help="the browser for the tests too")
         if name == "exec":
-            verb.add_argument("host", help="login1, login2, c1, c2, ctl or hub")
-            verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[--user NAME] -- COMMAND")
+            # HOST too: argparse drops a `--` that follows an argument of its own.
+            verb.add_argument("words", nargs=argparse.REMAINDER, metavar="HOST [--user NAME] -- COMMAND")
 
 
 def _add_dir(parser: argparse.ArgumentParser) -> None:
@@ -107,19 +107,22 @@ def _say(line: str) -> None:
 
 def _exec(args: argparse.Namespace) -> NoReturn:
     """Become the command: its streams, signals and exit code pass through."""
-    # argparse hands over all that follows HOST; what stands before `--` is still ours.
-    before, after = args.words, []
-    if "--" in args.words:
-        middle = args.words.index("--")
-        before, after = args.words[:middle], args.words[middle + 1 :]
-    options = argparse.ArgumentParser(prog=f"hpchub demo exec {args.host}")
-    _add_dir(options)
-    options.set_defaults(dir=args.dir)
-    options.add_argument("--user", default="", help="as whom (default: root)")
-    asked, command = options.parse_known_args(before)
-    host = find_host(Layout(asked.dir.absolute()), args.host)
-    entered = host.enter([*command, *after] or ["bash"], asked.user)
+    asked, command = _exec_words(args.words, args.dir)
+    host = find_host(Layout(asked.dir.absolute()), asked.host)
+    entered = host.enter(command or ["bash"], asked.user)
     os.execvp(entered[0], entered)
+
+
+def _exec_words(words: list[str], directory: Path) -> tuple[argparse.Namespace, list[str]]:
+    """Our own options (`host`, `dir`, `user`), and the command: all that stands after the first `--`."""
+    middle = words.index("--") if "--" in words else len(words)
+    options = argparse.ArgumentParser(prog="hpchub demo exec")
+    options.add_argument("host", help="login1, login2, c1, c2, ctl or hub")
+    _add_dir(options)
+    options.set_defaults(dir=directory)
+    options.add_argument("--user", default="", help="as whom (default: root)")
+    asked, command = options.parse_known_args(words[:middle])
+    return asked, [*command, *words[middle + 1 :]]
 
 
 def _up(layout: Layout, args: argparse.Namespace) -> int:

@@ -28,7 +28,6 @@ from hpchub.demo.processes import Processes, write_private
 from hpchub.demo.site import HUB, LOGIN_HOSTS, Site, render
 from hpchub.errors import SiteError
 
-_PREFERRED_PORT = 8000
 _SETUP = "signer-setup"
 _HPCHUB = (sys.executable, "-m", "hpchub.cli")
 
@@ -121,9 +120,7 @@ def find_proxy() -> str:
     return found
 
 
-def lay_out_hub(
-    layout: Layout, port: int | None, attach: Attach, site: Site, address: str = "127.0.0.1"
-) -> HubSide:
+def lay_out_hub(layout: Layout, port: int, attach: Attach, site: Site, address: str = "127.0.0.1") -> HubSide:
     """Write the hub side's settings and keys. The cluster file comes later: it needs host keys.
 
     `address` is where the proxy listens: a container's own, which Docker publishes on 127.0.0.1 only.
@@ -133,7 +130,7 @@ def lay_out_hub(
     side = HubSide(
         layout=layout,
         sockets=sockets,
-        port=_free_port(port),
+        port=port,
         passwords=new_passwords(),
         admin_api_token=secrets.token_hex(32),
         proxy_token=secrets.token_hex(32),
@@ -170,21 +167,6 @@ def lay_out_cluster_file(layout: Layout, attach: Attach, known_hosts: str, site:
 def _source_addresses(attach: Attach, site: Site) -> list[str]:
     """Where sshd sees certificates come from: the hub; with attach `ssh`, login nodes go on to the job."""
     return [site.edge[HUB], *(site.fabric[name] for name in LOGIN_HOSTS if attach is Attach.SSH)]
-
-
-def _free_port(wanted: int | None) -> int:
-    """The port asked for, else 8000, else whichever the kernel gives. SiteError where it is taken."""
-    for port in (_PREFERRED_PORT, 0) if wanted is None else (wanted,):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if wanted is None:
-                    continue
-                raise SiteError(f"Port {port} of 127.0.0.1 is taken: {error}", "Choose another.") from error
-            return int(probe.getsockname()[1])
-    raise SiteError("127.0.0.1 has no free port.")
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from hpchub.demo.loopback import (
 )
 from hpchub.demo.network import connect
 from hpchub.demo.packages import require_packages
+from hpchub.demo.port import claimed_port
 from hpchub.demo.processes import Processes, Recorded, load_recorded
 from hpchub.demo.site import COMPUTE_HOSTS, LOGIN_HOSTS, Site
 from hpchub.demo.slurm import lay_out_database, lay_out_slurm, start_slurm
@@ -60,10 +61,10 @@ def run(plan: Plan, say: Callable[[str], None]) -> None:
     """Boot, stay until asked to stop, and clean up, whatever happens in between."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    with _sole_owner(plan.layout):
+    with _sole_owner(plan.layout), nullcontext() if plan.cluster_only else claimed_port(plan.port) as port:
         processes = Processes(plan.layout.processes, plan.layout.logs)
         try:
-            _boot(plan, processes, say)
+            _boot(plan, port, processes, say)
             _watch(processes, say)
         except Stop:
             say("Stopping.")
@@ -111,7 +112,8 @@ def _remove_sockets(layout: Layout) -> None:
         layout.sockets.unlink()
 
 
-def _boot(plan: Plan, processes: Processes, say: Callable[[str], None]) -> None:
+def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str], None]) -> None:
+    """Start all of it. `port` is the hub's; None for a cluster without one."""
     layout = plan.layout
     site = machine() if plan.loopback else Site()
     require_packages()
@@ -123,7 +125,7 @@ def _boot(plan: Plan, processes: Processes, say: Callable[[str], None]) -> None:
     in_place = partial(building_in, layout=layout) if plan.loopback else None
     environments = ready_environments(say, in_place)
     names = hosts_with_sshd(plan.attach)
-    side = None if plan.cluster_only else lay_out_hub(layout, plan.port, plan.attach, site)
+    side = None if port is None else lay_out_hub(layout, port, plan.attach, site)
     if side:
         side.begin_keys(processes)
     lay_out_slurm(layout, site)

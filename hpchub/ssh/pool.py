@@ -2,18 +2,17 @@
 
 A person has one connection to a login node for commands and one for tunnels. Sessions that last,
 those of attach `srun`, live on connections of their own, so that they cannot starve the commands.
+
+The parts: `open_lines.py` is the table of connections, `node_health.py` knows which login nodes to try
+first, `handshakes.py` logs in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
-import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -24,14 +23,16 @@ from hpchub.core.certificate import Profile
 from hpchub.core.cluster import Cluster, LoginNode
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.server import ConnectionView
-from hpchub.errors import HostKeyMismatch, HostUnreachable, InvalidRequest
-from hpchub.ssh import connect, runner
+from hpchub.errors import HostUnreachable
+from hpchub.ssh import runner
 from hpchub.ssh.credentials import CredentialSource
 from hpchub.ssh.failures import reason, unreachable
+from hpchub.ssh.handshakes import Handshakes
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.line import Line, channels_of
 from hpchub.ssh.metrics import SshMetrics
-from hpchub.ssh.mismatch import Mismatches
+from hpchub.ssh.node_health import NodeHealth
+from hpchub.ssh.open_lines import Key, OpenLines, Use
 
 _log = logging.getLogger(__name__)
 
@@ -44,38 +45,6 @@ class Session:
     close: Callable[[], Awaitable[None]]
 
 
-class _Use(StrEnum):
-    COMMANDS = "commands"
-    SESSIONS = "sessions"
-    TUNNELS = "tunnels"
-    QUERIES = "queries"
-
-    @property
-    def profile(self) -> Profile:
-        return {_Use.TUNNELS: Profile.TUNNEL, _Use.QUERIES: Profile.QUERY}.get(self, Profile.CONTROL)
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    user: str
-    cluster: str
-    use: _Use
-    node: str
-
-
-@dataclass(slots=True)
-class _Node:
-    """What is known of a login node: whom it lets in at once, and until when it is tried last.
-
-    `failed_at` is monotonic, and 0 where the newest attempt went well; `why` it did not.
-    """
-
-    handshakes: asyncio.Semaphore
-    resting_until: float = field(default=0.0)
-    failed_at: float = field(default=0.0)
-    why: str = ""
-
-
 class Pool:
     """Runs commands and opens tunnels on clusters, as their users. An async context manager."""
 
@@ -86,18 +55,16 @@ class Pool:
         limits: Limits | None = None,
         metrics: SshMetrics | None = None,
     ) -> None:
-        self._clusters = clusters
-        self._credentials = credentials
         self._limits = limits or Limits()
         self.metrics = metrics or SshMetrics(CollectorRegistry())
-        self._lines: dict[_Key, list[Line]] = {}
-        self._connecting: dict[_Key, asyncio.Task[Line]] = {}
-        self._nodes: dict[tuple[str, str], _Node] = {}
+        self._lines = OpenLines(self._limits.idle_s)
+        self._nodes = NodeHealth(clusters, self._limits)
+        self._handshakes = Handshakes(clusters, credentials, self._limits, self.metrics)
+        self._connecting: dict[Key, asyncio.Task[Line]] = {}
         self._sweeper: asyncio.Task[None] | None = None
-        self._mismatches = Mismatches()
 
     async def __aenter__(self) -> Self:
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._sweeper = asyncio.create_task(self._lines.sweep())
         return self
 
     async def __aexit__(
@@ -119,7 +86,7 @@ class Pool:
             AccountProblem, HostUnreachable, HostKeyMismatch, CertificateExpired, NotAllowed,
             UnexpectedOutput: See `runner.run_command` and `connect.log_in`.
         """
-        return await self._run(user, cluster, command, _Use.COMMANDS, node)
+        return await self._run(user, cluster, command, Use.COMMANDS, node)
 
     async def query(self, account: str, cluster: str, command: Command) -> CommandResult:
         """Have a service account's forced command answer to a command's standard input.
@@ -127,9 +94,9 @@ class Pool:
         Raises:
             As `run`.
         """
-        return await self._run(account, cluster, command, _Use.QUERIES, "")
+        return await self._run(account, cluster, command, Use.QUERIES, "")
 
-    async def _run(self, user: str, cluster: str, command: Command, use: _Use, node: str) -> CommandResult:
+    async def _run(self, user: str, cluster: str, command: Command, use: Use, node: str) -> CommandResult:
         command = replace(command, timeout_s=min(command.timeout_s, self._limits.command_timeout_s))
         while True:
             line = await self._line(user, cluster, use, node)
@@ -143,7 +110,7 @@ class Pool:
                     line.node,
                     command,
                     self._limits.output_bytes,
-                    forced=use is _Use.QUERIES,
+                    forced=use is Use.QUERIES,
                 )
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():
@@ -176,7 +143,7 @@ class Pool:
 
     async def tunnel(self, user: str, cluster: str, node: str = "") -> asyncssh.SSHClientConnection:
         """The user's connection for forwarding, through `node` or the one their commands use."""
-        line = await self._line(user, cluster, _Use.TUNNELS, node)
+        line = await self._line(user, cluster, Use.TUNNELS, node)
         line.touch()
         return line.connection
 
@@ -192,7 +159,6 @@ class Pool:
         """
         outer = await self.tunnel(user, cluster, through)
         target = LoginNode(name=node, address=node, port=port)
-        host_keys = connect.known_host_keys(self._clusters[cluster].known_hosts, target)
         channels = channels_of(outer, self._limits.channels_per_connection, self.metrics.traffic)
 
         def release() -> None:
@@ -200,19 +166,7 @@ class Pool:
 
         channels.leases += 1
         try:
-            credential = await self._credentials.credential(user, Profile.TUNNEL)
-            connect.check_valid(credential, user, time.time())
-            where = self._clusters[cluster].known_hosts
-            with self._mismatches.strictly(where, node), self.metrics.handshake(cluster):
-                inner = await connect.log_in(
-                    user,
-                    target,
-                    host_keys,
-                    credential.key,
-                    credential.certificate,
-                    self._limits,
-                    tunnel=outer,
-                )
+            inner = await self._handshakes.once(user, cluster, target, Profile.TUNNEL, outer)
         except BaseException:
             release()
             raise
@@ -225,45 +179,28 @@ class Pool:
 
     def connections(self) -> list[ConnectionView]:
         """Every open connection to a login node."""
-        now = time.monotonic()
-        return [
-            ConnectionView(
-                user=key.user,
-                cluster=key.cluster,
-                node=key.node,
-                use=key.use.value,
-                sessions=line.sessions,
-                channels=line.open_channels,
-                idle_s=line.idle_s(now),
-            )
-            for key, lines in self._lines.items()
-            for line in lines
-            if line.is_open
-        ]
+        return self._lines.views()
 
     def login_nodes(self, cluster: str) -> int:
         """How many login nodes a cluster has."""
-        return len(self._clusters[cluster].login_nodes)
+        return self._nodes.count(cluster)
 
     def unreachable(self, cluster: str, within_s: float) -> dict[str, str]:
         """Login nodes whose newest attempt failed within the last `within_s` seconds, and why it did."""
-        since = time.monotonic() - within_s
-        names = [node.name for node in self._clusters[cluster].login_nodes]
-        states = {name: self._nodes[cluster, name] for name in names if (cluster, name) in self._nodes}
-        return {name: state.why for name, state in states.items() if state.failed_at > max(0.0, since)}
+        return self._nodes.unreachable(cluster, within_s)
 
     async def node_of(self, user: str, cluster: str) -> str:
         """The login node that the user's commands go to."""
-        return (await self._line(user, cluster, _Use.COMMANDS, "")).node
+        return (await self._line(user, cluster, Use.COMMANDS, "")).node
 
     async def first_of(self, user: str, cluster: str, nodes: Sequence[str]) -> str:
         """The first of these login nodes that lets the user in; commands can go there."""
-        candidates = [one for node in nodes for one in self._candidates(user, cluster, node)]
-        return (await self._first_line(user, cluster, _Use.COMMANDS, candidates)).node
+        candidates = [one for node in nodes for one in self._nodes.in_order(user, cluster, node)]
+        return (await self._first_line(user, cluster, Use.COMMANDS, candidates)).node
 
     def rests(self, cluster: str, node: str) -> bool:
         """Whether a login node failed lately, and is to be tried last."""
-        return self._node(cluster, node).resting_until > time.monotonic()
+        return self._nodes.rests(cluster, node)
 
     async def drop_user(self, user: str) -> None:
         """Close all of a user's connections, and those that are being made."""
@@ -271,18 +208,18 @@ class Pool:
 
     # -- which connection -----------------------------------------------------------------------
 
-    async def _line(self, user: str, cluster: str, use: _Use, node: str) -> Line:
+    async def _line(self, user: str, cluster: str, use: Use, node: str) -> Line:
         """The shared connection: an open one, else that of the first node that lets us in."""
-        candidates = self._candidates(user, cluster, node)
+        candidates = self._nodes.in_order(user, cluster, node)
         if not node:
-            candidates = self._where_already(user, cluster, use, candidates)
+            candidates = self._lines.nearest(user, cluster, use, candidates)
         return await self._first_line(user, cluster, use, candidates)
 
-    async def _first_line(self, user: str, cluster: str, use: _Use, candidates: Sequence[LoginNode]) -> Line:
+    async def _first_line(self, user: str, cluster: str, use: Use, candidates: Sequence[LoginNode]) -> Line:
         tried: dict[str, str] = {}
         for candidate in candidates:
-            key = _Key(user, cluster, use, candidate.name)
-            for line in self._open_lines(key):
+            key = Key(user, cluster, use, candidate.name)
+            for line in self._lines.of(key):
                 return line
             try:
                 return await self._shared_connect(key, candidate)
@@ -292,10 +229,10 @@ class Pool:
 
     async def _line_with_room(self, user: str, cluster: str, node: str) -> Line:
         """A connection for sessions that stay, one session of it taken."""
-        (target,) = self._candidates(user, cluster, node or await self.node_of(user, cluster))
-        key = _Key(user, cluster, _Use.SESSIONS, target.name)
+        (target,) = self._nodes.in_order(user, cluster, node or await self.node_of(user, cluster))
+        key = Key(user, cluster, Use.SESSIONS, target.name)
         while True:
-            for line in self._open_lines(key):
+            for line in self._lines.of(key):
                 if line.has_room:
                     line.take()
                     return line
@@ -304,52 +241,9 @@ class Pool:
             except HostUnreachable as error:
                 raise unreachable(cluster, {target.name: reason(error)}) from error
 
-    def _candidates(self, user: str, cluster: str, node: str) -> list[LoginNode]:
-        """Login nodes in the order to try: the user's own choice first, failed ones last."""
-        known = self._clusters.get(cluster)
-        if known is None:
-            raise InvalidRequest(f"There is no cluster named {cluster!r}.")
-        nodes = list(known.login_nodes)
-        if node:
-            named = [one for one in nodes if one.name == node]
-            if not named:
-                raise InvalidRequest(f"{cluster} has no login node named {node!r}.")
-            return named
-        start = zlib.crc32(user.encode()) % len(nodes)
-        now = time.monotonic()
-        turned = nodes[start:] + nodes[:start]
-        return sorted(turned, key=lambda one: self._node(cluster, one.name).resting_until > now)
-
-    def _where_already(
-        self, user: str, cluster: str, use: _Use, nodes: Sequence[LoginNode]
-    ) -> list[LoginNode]:
-        """The same nodes, those first where the user has a connection: for this use, then for any."""
-
-        def rank(node: LoginNode) -> int:
-            uses = [use, *(other for other in _Use if other is not use)]
-            for place, one in enumerate(uses):
-                if self._open_lines(_Key(user, cluster, one, node.name)):
-                    return place
-            return len(uses)
-
-        return sorted(nodes, key=rank)
-
-    def _open_lines(self, key: _Key) -> list[Line]:
-        lines = [line for line in self._lines.get(key, ()) if line.is_open]
-        if lines:
-            self._lines[key] = lines
-        else:
-            self._lines.pop(key, None)
-        return lines
-
-    def _node(self, cluster: str, name: str) -> _Node:
-        return self._nodes.setdefault(
-            (cluster, name), _Node(asyncio.Semaphore(self._limits.handshakes_per_node))
-        )
-
     # -- connecting -----------------------------------------------------------------------------
 
-    async def _shared_connect(self, key: _Key, node: LoginNode) -> Line:
+    async def _shared_connect(self, key: Key, node: LoginNode) -> Line:
         """Everyone who wants this connection now waits for one handshake."""
         task = self._connecting.get(key)
         if task is None:
@@ -361,79 +255,32 @@ class Pool:
             raise HostUnreachable(f"The connections of {key.user} were closed.")
         return task.result()
 
-    def _forget(self, key: _Key, task: asyncio.Task[Line]) -> None:
+    def _forget(self, key: Key, task: asyncio.Task[Line]) -> None:
         if self._connecting.get(key) is task:
             del self._connecting[key]
         if not task.cancelled():
             task.exception()  # its callers raise it; where they were all cancelled, nobody asks
 
-    async def _connect(self, key: _Key, node: LoginNode) -> Line:
-        state = self._node(key.cluster, node.name)
-        try:
-            connection = await self._log_in(key, node, state)
-        except HostKeyMismatch as error:
-            state.failed_at, state.why = time.monotonic(), reason(error)
-            raise
-        except HostUnreachable as error:
-            state.failed_at = time.monotonic()
-            state.why = reason(error)
-            state.resting_until = state.failed_at + self._limits.node_rest_s
-            raise
-        state.resting_until = state.failed_at = 0.0
+    async def _connect(self, key: Key, node: LoginNode) -> Line:
+        turn = self._nodes.turn(key.cluster, node.name)
+        with self._nodes.noted(key.cluster, node.name):
+            connection = await self._handshakes.patiently(key.user, key.cluster, node, key.use.profile, turn)
         _log.info(
             "ssh.connected user=%s cluster=%s node=%s use=%s", key.user, key.cluster, node.name, key.use
         )
         line = Line(connection, node.name, self._limits, self.metrics.traffic)
-        self._lines.setdefault(key, []).append(line)
+        self._lines.add(key, line)
         return line
-
-    async def _log_in(self, key: _Key, node: LoginNode, state: _Node) -> asyncssh.SSHClientConnection:
-        """A handshake, tried again where sshd dropped it (MaxStartups does so when it is busy)."""
-        host_keys = connect.known_host_keys(self._clusters[key.cluster].known_hosts, node)
-        tries = 0
-        while True:
-            tries += 1
-            async with state.handshakes:
-                credential = await self._credentials.credential(key.user, key.use.profile)
-                connect.check_valid(credential, key.user, time.time())
-                try:
-                    where = self._clusters[key.cluster].known_hosts
-                    with self._mismatches.strictly(where, node.name), self.metrics.handshake(key.cluster):
-                        return await connect.log_in(
-                            key.user, node, host_keys, credential.key, credential.certificate, self._limits
-                        )
-                except HostUnreachable as error:
-                    if tries >= self._limits.handshake_tries or not _was_dropped(error):
-                        raise
-            await asyncio.sleep(random.uniform(0.1, 0.4) * 2**tries)  # noqa: S311  jitter, not a secret
 
     # -- closing --------------------------------------------------------------------------------
 
-    async def _drop(self, chosen: Callable[[_Key], bool]) -> None:
+    async def _drop(self, chosen: Callable[[Key], bool]) -> None:
         pending = [task for key, task in self._connecting.items() if chosen(key)]
         for task in pending:
             task.cancel()
         if pending:
             await asyncio.wait(pending)
-        keys = [key for key in self._lines if chosen(key)]
-        lines = [line for key in keys for line in self._lines.pop(key)]
-        await asyncio.gather(*(line.close() for line in lines))
-
-    async def _sweep(self) -> None:
-        """Close what nobody has used for a while."""
-        while True:
-            await asyncio.sleep(self._limits.idle_s / 4)
-            now = time.monotonic()
-            for key in list(self._lines):
-                lines = self._open_lines(key)
-                idle = [line for line in lines if line.idle_s(now) > self._limits.idle_s]
-                if idle:
-                    self._lines[key] = [line for line in lines if line not in idle]
-                    await asyncio.gather(*(line.close() for line in idle))
-
-
-def _was_dropped(error: HostUnreachable) -> bool:
-    return isinstance(error.__cause__, asyncssh.ConnectionLost | ConnectionResetError | BrokenPipeError)
+        await self._lines.close(chosen)
 
 
 def _no_session(line: Line, error: asyncssh.ChannelOpenError) -> HostUnreachable:

@@ -97,4 +97,4 @@ async def test_a_credential_that_is_away_is_no_node_s_fault(
     async with fake_node() as node, pool_for(node.port) as pool:
         with pytest.raises(ProcessAway):
             await pool.run("alice", "alpha", Command(argv=("echo",)))
-        assert all(not known.resting_until for known in pool._nodes.values())
+        assert not pool.rests("alpha", "login1")

@@ -146,7 +146,7 @@ async def test_wrong_host_key(fake_node: Starter, pool_for: PoolFor, source: Sou
 
 
 async def test_a_wrong_host_key_is_not_looked_at_again(
-    fake_node: Starter, pool_for: PoolFor, host_key: asyncssh.SSHKey
+    fake_node: Starter, pool_for: PoolFor, host_key: asyncssh.SSHKey, tmp_path: Path
 ) -> None:
     """However often somebody asks: before the file has changed, the host is not spoken to. Then it is."""
     other = asyncssh.generate_private_key("ssh-ed25519")
@@ -158,7 +158,7 @@ async def test_a_wrong_host_key_is_not_looked_at_again(
             with pytest.raises(HostKeyMismatch, match=r"login1 showed"):
                 await pool.run("alice", "alpha", ECHO)
         assert node.seen == 1
-        pool._clusters["alpha"].known_hosts.write_text(known_hosts_line("127.0.0.1", host_key))
+        (tmp_path / "known_hosts").write_text(known_hosts_line("127.0.0.1", host_key))
         assert (await pool.run("alice", "alpha", ECHO)).exit_code == 0
 
 
