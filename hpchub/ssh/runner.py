@@ -136,7 +136,7 @@ async def run_command(
             try:
                 out, err = await _converse(process, command, output_bytes)
             finally:
-                process.close()
+                _end(process)
     except TimeoutError:
         raise HostUnreachable(
             f"{command.name} on {node} did not answer within {command.timeout_s:g} s."
@@ -187,6 +187,18 @@ async def _shell_ended(
     if process.returncode is None:
         return HostUnreachable(f"{node} was lost before the command began.")
     return _no_marker(user, node, process.returncode, noise + await process.stderr.read())
+
+
+def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """Let go of a command; one that has not ended is killed.
+
+    sshd leaves it otherwise, and a squeue that hangs would be one more with each question. sshd kills
+    no forced command: those end by themselves.
+    """
+    if process.returncode is None:
+        with suppress(OSError, asyncssh.Error):  # the connection is lost
+            process.kill()
+    process.close()
 
 
 async def _converse(
