@@ -23,7 +23,15 @@ from hpchub.core.command import Command
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.server import Phase
 from hpchub.core.slugs import job_name
-from hpchub.errors import ConfigError, HpchubError, RemoteError, SchedulerUnavailable, StartFailed
+from hpchub.errors import (
+    ConfigError,
+    HostUnreachable,
+    HpchubError,
+    NotListening,
+    RemoteError,
+    SchedulerUnavailable,
+    StartFailed,
+)
 from hpchub.schedulers.base import Scheduler
 from hpchub.ssh.attach import Attachment, attach_srun, attach_ssh
 from hpchub.ssh.inner_sshd import (
@@ -164,7 +172,16 @@ class InJob(InFolder):
         self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {reason}{words}")
 
     async def attach(self) -> Attachment:
-        """Into the job, the way the cluster file says."""
+        """Into the job, the way the cluster file says; after a failure from another login node."""
+        through = await self.pool.node_of(self.record.user, self.cluster.name)
+        try:
+            return await self._attach(through)
+        except HostUnreachable as error:
+            if not isinstance(error, NotListening):
+                self.pool.avoid(self.record.user, self.cluster.name, through)
+            raise
+
+    async def _attach(self, through: str) -> Attachment:
         user, cluster, node = self.record.user, self.cluster.name, self.record.node
         match self._compute.attach:
             case Attach.SRUN:
@@ -172,10 +189,14 @@ class InJob(InFolder):
                     self._job_id, node, inner_sshd_argv(self._compute.sshd, self.record.folder)
                 )
                 keys = await self._inner_keys()
-                return await attach_srun(self.pool, user, cluster, argv, keys, node, self.runtime_dir)
+                return await attach_srun(
+                    self.pool, user, cluster, argv, keys, node, self.runtime_dir, through=through
+                )
             case Attach.SSH:
                 port = self._compute.port
-                return await attach_ssh(self.pool, user, cluster, node, port, self.runtime_dir)
+                return await attach_ssh(
+                    self.pool, user, cluster, node, port, self.runtime_dir, through=through
+                )
             case Attach.TCP:
                 port, key = parse_tcp(await self.run(tcp_command(self.record.folder)))
                 return await attach_tcp(self.pool, user, cluster, node, port, key)

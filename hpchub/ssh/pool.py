@@ -27,6 +27,7 @@ from hpchub.core.server import ConnectionView
 from hpchub.errors import HostKeyMismatch, HostUnreachable, InvalidRequest
 from hpchub.ssh import connect, runner
 from hpchub.ssh.credentials import CredentialSource
+from hpchub.ssh.detours import Detours
 from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.line import Line, channels_of
@@ -95,6 +96,7 @@ class Pool:
         self._nodes: dict[tuple[str, str], _Node] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._mismatches = Mismatches()
+        self._detours = Detours()
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._sweep())
@@ -148,6 +150,10 @@ class Pool:
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():
                     raise _no_session(line, error) from error
+            except HostUnreachable:
+                if not node and line.is_open:
+                    self.avoid(user, cluster, line.node)
+                raise
             finally:
                 await line.release()
 
@@ -256,6 +262,10 @@ class Pool:
         """The login node that the user's commands go to."""
         return (await self._line(user, cluster, _Use.COMMANDS, "")).node
 
+    def avoid(self, user: str, cluster: str, node: str) -> None:
+        """Have the user's commands and ways go through another login node for a while, if there is one."""
+        self._detours.avoid(user, cluster, node)
+
     async def first_of(self, user: str, cluster: str, nodes: Sequence[str]) -> str:
         """The first of these login nodes that lets the user in; commands can go there."""
         candidates = [one for node in nodes for one in self._candidates(user, cluster, node)]
@@ -323,9 +333,15 @@ class Pool:
     def _where_already(
         self, user: str, cluster: str, use: _Use, nodes: Sequence[LoginNode]
     ) -> list[LoginNode]:
-        """The same nodes, those first where the user has a connection: for this use, then for any."""
+        """The same nodes, those first where the user has a connection: for this use, then for any.
+
+        Last comes the one from which nothing answered.
+        """
+        avoided = self._detours.node(user, cluster)
 
         def rank(node: LoginNode) -> int:
+            if node.name == avoided:
+                return len(_Use) + 1
             uses = [use, *(other for other in _Use if other is not use)]
             for place, one in enumerate(uses):
                 if self._open_lines(_Key(user, cluster, one, node.name)):
