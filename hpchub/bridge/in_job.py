@@ -27,7 +27,6 @@ from hpchub.errors import (
     ConfigError,
     HostUnreachable,
     HpchubError,
-    NotListening,
     RemoteError,
     SchedulerUnavailable,
     StartFailed,
@@ -47,6 +46,10 @@ from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 # scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
 _CANCEL_LIMIT_S = 90
 _STEP_S = 0.25
+
+# A step that is refused, because its job has ended, say, is refused within this time. What takes longer is
+# likely a login node that is cut off from the cluster.
+_REFUSAL_S = 2
 
 # Where sbatch's answer was lost: how often and for how long to look for its job.
 _LOOK_AGAIN_S = 3
@@ -172,12 +175,13 @@ class InJob(InFolder):
         self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {reason}{words}")
 
     async def attach(self) -> Attachment:
-        """Into the job, the way the cluster file says; after a failure from another login node."""
+        """Into the job, the way the cluster file says; where nothing answers, from another node next."""
         through = await self.pool.node_of(self.record.user, self.cluster.name)
+        began = time.monotonic()
         try:
             return await self._attach(through)
-        except HostUnreachable as error:
-            if not isinstance(error, NotListening):
+        except HostUnreachable:
+            if time.monotonic() - began > _REFUSAL_S:
                 self.pool.avoid(self.record.user, self.cluster.name, through)
             raise
 
@@ -285,4 +289,5 @@ class InJob(InFolder):
         return answers[self._job_id]
 
     async def _failure(self, status: JobStatus) -> StartFailed:
-        return await self.failure(f"Job {self._job_id} ended: {self._scheduler.explain(status)}")
+        tail = await self.log_tail()
+        return self.failed(f"Job {self._job_id} ended: {self._scheduler.explain(status, tail)}", tail)
