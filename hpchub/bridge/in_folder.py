@@ -117,9 +117,16 @@ class InFolder:
 
     async def failure(self, what: str) -> StartFailed:
         """An error that says what happened, with the end of the log where it can be had."""
-        tail = ""
-        with suppress(HpchubError):  # the reason is worth telling even without the log
-            tail = (await self.outcome()).log_tail
+        return self.failed(what, await self.log_tail())
+
+    async def log_tail(self) -> str:
+        """The end of the log; empty where it cannot be had."""
+        with suppress(HpchubError):  # what there is to tell is worth telling without it
+            return (await self.outcome()).log_tail
+        return ""
+
+    def failed(self, what: str, tail: str) -> StartFailed:
+        """An error that says what happened, with the end of the log."""
         return StartFailed(
             what,
             "The end of its log says more." if tail else "",

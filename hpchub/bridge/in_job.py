@@ -23,7 +23,14 @@ from hpchub.core.command import Command
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.server import Phase
 from hpchub.core.slugs import job_name
-from hpchub.errors import ConfigError, HpchubError, RemoteError, SchedulerUnavailable, StartFailed
+from hpchub.errors import (
+    ConfigError,
+    HostUnreachable,
+    HpchubError,
+    RemoteError,
+    SchedulerUnavailable,
+    StartFailed,
+)
 from hpchub.schedulers.base import Scheduler
 from hpchub.ssh.attach import Attachment, attach_srun, attach_ssh
 from hpchub.ssh.inner_sshd import (
@@ -39,6 +46,10 @@ from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 # scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
 _CANCEL_LIMIT_S = 90
 _STEP_S = 0.25
+
+# A step that is refused, because its job has ended, say, is refused within this time. What takes longer is
+# likely a login node that is cut off from the cluster.
+_REFUSAL_S = 2
 
 # Where sbatch's answer was lost: how often and for how long to look for its job.
 _LOOK_AGAIN_S = 3
@@ -164,7 +175,17 @@ class InJob(InFolder):
         self.progress.tell(Phase.QUEUED, f"Job {self._job_id}: {reason}{words}")
 
     async def attach(self) -> Attachment:
-        """Into the job, the way the cluster file says."""
+        """Into the job, the way the cluster file says; where nothing answers, from another node next."""
+        through = await self.pool.node_of(self.record.user, self.cluster.name)
+        began = time.monotonic()
+        try:
+            return await self._attach(through)
+        except HostUnreachable:
+            if time.monotonic() - began > _REFUSAL_S:
+                self.pool.avoid(self.record.user, self.cluster.name, through)
+            raise
+
+    async def _attach(self, through: str) -> Attachment:
         user, cluster, node = self.record.user, self.cluster.name, self.record.node
         match self._compute.attach:
             case Attach.SRUN:
@@ -172,10 +193,14 @@ class InJob(InFolder):
                     self._job_id, node, inner_sshd_argv(self._compute.sshd, self.record.folder)
                 )
                 keys = await self._inner_keys()
-                return await attach_srun(self.pool, user, cluster, argv, keys, node, self.runtime_dir)
+                return await attach_srun(
+                    self.pool, user, cluster, argv, keys, node, self.runtime_dir, through=through
+                )
             case Attach.SSH:
                 port = self._compute.port
-                return await attach_ssh(self.pool, user, cluster, node, port, self.runtime_dir)
+                return await attach_ssh(
+                    self.pool, user, cluster, node, port, self.runtime_dir, through=through
+                )
             case Attach.TCP:
                 port, key = parse_tcp(await self.run(tcp_command(self.record.folder)))
                 return await attach_tcp(self.pool, user, cluster, node, port, key)
@@ -264,4 +289,5 @@ class InJob(InFolder):
         return answers[self._job_id]
 
     async def _failure(self, status: JobStatus) -> StartFailed:
-        return await self.failure(f"Job {self._job_id} ended: {self._scheduler.explain(status)}")
+        tail = await self.log_tail()
+        return self.failed(f"Job {self._job_id} ended: {self._scheduler.explain(status, tail)}", tail)

@@ -17,6 +17,7 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.hub.deletion import end_everything
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
 
@@ -104,6 +105,15 @@ class HpchubAuthenticator(Authenticator):
             await BridgeClient(Path(self.bridge_socket)).close_session(username)
         except HpchubError as error:
             self.log.error("logout.unavailable user=%s error=%s", username, error.message)
+
+    async def delete_user(self, user: User) -> None:
+        """JupyterHub calls this before it deletes a person: nothing of theirs may run on unknown.
+
+        Raises:
+            web.HTTPError: 503, because some server could not be ended. The person is not deleted then.
+        """
+        await end_everything(user, BridgeClient(Path(self.bridge_socket)), self.parent.proxy)
+        super().delete_user(user)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """JupyterHub's login, a logout that ends the session on the bridge too, and what our pages ask."""

@@ -17,6 +17,9 @@ from collections.abc import Sequence
 
 from hpchub.core.job import Query
 
+# The bridge gives up before, but sshd kills no forced command: one that hangs would stay.
+_LONGEST_S = 120
+
 # One line, because csh ends quotes at a line's end, and without single quotes inside.
 _SCRIPT = (
     "LC_ALL=C; export LC_ALL; read -r mark; read -r what cluster items; "
@@ -27,12 +30,13 @@ _SCRIPT = (
     "status:|history:|times:|status:*[!0-9,]*|history:*[!0-9,]*|times:*[!0-9,]*|"
     "pending:|pending:*[!A-Za-z0-9_.+,-]*) exit 64;; esac; "
     's=$(printf "\\037"); SLURM_TIME_FORMAT=%s; export SLURM_TIME_FORMAT; '
+    f'limited() {{ exec timeout {_LONGEST_S} "$@"; }}; '
     'case "$what" in '
-    'status) exec squeue --noheader --states=all "$@" "--jobs=$items" "--format=%i$s%T$s%B$s%r";; '
-    'history) exec sacct --allocations --noheader --parsable2 "--delimiter=$s" "$@" "--jobs=$items" '
+    'status) limited squeue --noheader --states=all "$@" "--jobs=$items" "--format=%i$s%T$s%B$s%r";; '
+    'history) limited sacct --allocations --noheader --parsable2 "--delimiter=$s" "$@" "--jobs=$items" '
     "--format=JobID,State,NodeList,ExitCode;; "
-    'times) exec squeue --noheader --states=all "$@" "--jobs=$items" "--format=%i$s%T$s%S$s%e";; '
-    'pending) exec squeue --noheader --states=PENDING "$@" "--partition=$items" "--format=%i$s%P$s%Q";; '
+    'times) limited squeue --noheader --states=all "$@" "--jobs=$items" "--format=%i$s%T$s%S$s%e";; '
+    'pending) limited squeue --noheader --states=PENDING "$@" "--partition=$items" "--format=%i$s%P$s%Q";; '
     "esac; exit 64"
 )
 

@@ -71,5 +71,8 @@ class Scheduler(Protocol):
     def attach_argv(self, job_id: JobId, node: str, argv: Sequence[str]) -> tuple[str, ...]:
         """The command that runs `argv` beside a running job on its node, its streams unbuffered."""
 
-    def explain(self, status: JobStatus) -> str:
-        """The state and its reason in plain words, for the progress page."""
+    def explain(self, status: JobStatus, log_tail: str = "") -> str:
+        """The state and its reason in plain words, for the person.
+
+        `log_tail` is the end of the job's own log, where a scheduler may say what its state does not.
+        """

@@ -253,9 +253,9 @@ class Slurm:
             *argv,
         )
 
-    def explain(self, status: JobStatus) -> str:
+    def explain(self, status: JobStatus, log_tail: str = "") -> str:
         """The state and its reason in plain words, Slurm's own beside them."""
-        return explain(status)
+        return explain(status, log_tail)
 
     def _clusters(self) -> tuple[str, ...]:
         return (f"--clusters={self.cluster}",) if self.cluster else ()

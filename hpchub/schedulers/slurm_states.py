@@ -7,6 +7,7 @@ The table is squeue(1), JOB STATE CODES, of 22.05, with what later versions adde
 from __future__ import annotations
 
 import logging
+import re
 
 from hpchub.core.job import JobState, JobStatus
 from hpchub.schedulers.slurm_reasons import explain_reason
@@ -70,6 +71,12 @@ _SENTENCES = {
     "REVOKED": "Taken over by another cluster of the federation",
 }
 
+# Where JobAcctGatherParams=OverMemoryKill stands for cgroups, 22.05 calls such a job FAILED, with the reason
+# JobLaunchFailure. Only what slurmstepd writes into the job's log tells.
+_OVER_MEMORY = re.compile(
+    r"^slurmstepd\S*: error: .*(?:exceeded memory limit|Exceeded job memory limit)", re.MULTILINE
+)
+
 
 def state_of(native: str) -> JobState:
     """Our word for a state of Slurm's. One that the table lacks is UNKNOWN, and logged.
@@ -84,8 +91,11 @@ def state_of(native: str) -> JobState:
     return state
 
 
-def explain(status: JobStatus) -> str:
-    """One sentence for the progress page. Slurm's own word always stands beside ours."""
+def explain(status: JobStatus, log_tail: str = "") -> str:
+    """One sentence for the person. Slurm's own word always stands beside ours.
+
+    `log_tail` is the end of the job's log.
+    """
     word = status.native.partition(" ")[0]
     if word == "PENDING":
         return f"Pending: {explain_reason(status.reason)}."
@@ -96,7 +106,10 @@ def explain(status: JobStatus) -> str:
         sentence += f" on {status.node}"
     native = status.native
     if word == "FAILED":
-        sentence += _exit_words(status.exit_code)
+        if _OVER_MEMORY.search(log_tail):
+            sentence = _SENTENCES["OUT_OF_MEMORY"]
+        else:
+            sentence += _exit_words(status.exit_code)
         native += f", {status.reason}" if status.reason else ""
     return f"{sentence} ({native})."
 

@@ -209,10 +209,10 @@ async def attach_login(pool: Pool, user: str, cluster: str, node: str, runtime_d
 
 
 async def attach_ssh(
-    pool: Pool, user: str, cluster: str, node: str, port: int, runtime_dir: str
+    pool: Pool, user: str, cluster: str, node: str, port: int, runtime_dir: str, *, through: str = ""
 ) -> SshAttachment:
     """To a job, by the node's own sshd, through the user's tunnel connection."""
-    connection, release = await pool.hop(user, cluster, node, port)
+    connection, release = await pool.hop(user, cluster, node, port, through=through)
 
     async def close() -> None:
         try:
@@ -224,7 +224,15 @@ async def attach_ssh(
 
 
 async def attach_srun(
-    pool: Pool, user: str, cluster: str, argv: Sequence[str], keys: InnerKeys, node: str, runtime_dir: str
+    pool: Pool,
+    user: str,
+    cluster: str,
+    argv: Sequence[str],
+    keys: InnerKeys,
+    node: str,
+    runtime_dir: str,
+    *,
+    through: str = "",
 ) -> SshAttachment:
     """To a job, by its own sshd.
 
@@ -232,12 +240,13 @@ async def attach_srun(
         argv: `scheduler.attach_argv(job_id, node, inner_sshd_argv(sshd, folder))`.
         keys: Those whose files are in the server's folder.
         node: The job's node, for messages.
+        through: The login node to start from; by default that of the user's commands.
 
     Raises:
         HostUnreachable: The step did not start, with what it printed.
         HostKeyMismatch: What answered is not this server's sshd.
     """
-    session = await pool.open_session(user, cluster, argv, node="")
+    session = await pool.open_session(user, cluster, argv, node=through)
     host_keys = connect.pinned_host_key(keys.host_public)
     try:
         connection = await connect.log_in(

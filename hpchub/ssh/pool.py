@@ -26,6 +26,7 @@ from hpchub.core.server import ConnectionView
 from hpchub.errors import HostUnreachable
 from hpchub.ssh import runner
 from hpchub.ssh.credentials import CredentialSource
+from hpchub.ssh.detours import Detours
 from hpchub.ssh.failures import reason, unreachable
 from hpchub.ssh.handshakes import Handshakes
 from hpchub.ssh.limits import Limits
@@ -62,6 +63,7 @@ class Pool:
         self._handshakes = Handshakes(clusters, credentials, self._limits, self.metrics)
         self._connecting: dict[Key, asyncio.Task[Line]] = {}
         self._sweeper: asyncio.Task[None] | None = None
+        self._detours = Detours()
 
     async def __aenter__(self) -> Self:
         self._sweeper = asyncio.create_task(self._lines.sweep())
@@ -115,6 +117,10 @@ class Pool:
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():
                     raise _no_session(line, error) from error
+            except HostUnreachable:
+                if not node and line.is_open:
+                    self.avoid(user, cluster, line.node)
+                raise
             finally:
                 await line.release()
 
@@ -193,6 +199,10 @@ class Pool:
         """The login node that the user's commands go to."""
         return (await self._line(user, cluster, Use.COMMANDS, "")).node
 
+    def avoid(self, user: str, cluster: str, node: str) -> None:
+        """Have the user's commands and ways go through another login node for a while, if there is one."""
+        self._detours.avoid(user, cluster, node)
+
     async def first_of(self, user: str, cluster: str, nodes: Sequence[str]) -> str:
         """The first of these login nodes that lets the user in; commands can go there."""
         candidates = [one for node in nodes for one in self._nodes.in_order(user, cluster, node)]
@@ -209,10 +219,15 @@ class Pool:
     # -- which connection -----------------------------------------------------------------------
 
     async def _line(self, user: str, cluster: str, use: Use, node: str) -> Line:
-        """The shared connection: an open one, else that of the first node that lets us in."""
+        """The shared connection: an open one, else that of the first node that lets us in.
+
+        Last comes the one from which nothing answered.
+        """
         candidates = self._nodes.in_order(user, cluster, node)
         if not node:
-            candidates = self._lines.nearest(user, cluster, use, candidates)
+            avoided = self._detours.node(user, cluster)
+            nearest = self._lines.nearest(user, cluster, use, candidates)
+            candidates = sorted(nearest, key=lambda one: one.name == avoided)
         return await self._first_line(user, cluster, use, candidates)
 
     async def _first_line(self, user: str, cluster: str, use: Use, candidates: Sequence[LoginNode]) -> Line:

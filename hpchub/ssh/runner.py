@@ -91,15 +91,15 @@ class Streams:
         """
         self.end_input()
         with ExitStack() as unless_it_ended, suppress(TimeoutError):
-            unless_it_ended.callback(self._kill)  # also where nobody waits for its end any more
+            unless_it_ended.callback(self._let_go)  # also where nobody waits for its end any more
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await self._process.wait_closed()
                 await self._listener
             unless_it_ended.pop_all()
 
-    def _kill(self) -> None:
+    def _let_go(self) -> None:
         self._listener.cancel()
-        _kill(self._process)
+        _end(self._process)
 
     async def _listen(self) -> None:
         try:
@@ -141,7 +141,7 @@ async def run_command(
             try:
                 out, err = await _converse(process, command, output_bytes)
             finally:
-                process.close()
+                _end(process)
     except TimeoutError:
         raise HostUnreachable(
             f"{command.name} on {node} did not answer within {command.timeout_s:g} s."
@@ -171,7 +171,7 @@ async def open_streams(
             async with asyncio.timeout(timeout_s):
                 with opening(connection):
                     process = await connection.create_process(text, encoding=None)
-                unless_it_began.callback(_kill, process)
+                unless_it_began.callback(_end, process)
                 await process.stdout.readuntil(marker.encode() + b"\n")
         except asyncio.IncompleteReadError as error:
             assert process is not None  # noqa: S101  only its stdout raises this
@@ -186,13 +186,6 @@ async def open_streams(
     return Streams(process)
 
 
-def _kill(process: asyncssh.SSHClientProcess[bytes]) -> None:
-    """Closing the channel alone would leave a process there that does not read its input."""
-    with suppress(OSError, asyncssh.Error):
-        process.kill()
-    process.close()
-
-
 async def _shell_ended(
     process: asyncssh.SSHClientProcess[bytes], noise: bytes, user: str, node: str
 ) -> AccountProblem | HostUnreachable:
@@ -200,6 +193,18 @@ async def _shell_ended(
     if process.returncode is None:
         return HostUnreachable(f"{node} was lost before the command began.")
     return _no_marker(user, node, process.returncode, noise + await process.stderr.read())
+
+
+def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
+    """Let go of a command; one that has not ended is killed.
+
+    sshd leaves it otherwise, and a squeue that hangs would be one more with each question. sshd kills
+    no forced command: those end by themselves.
+    """
+    if process.returncode is None:
+        with suppress(OSError, asyncssh.Error):  # the connection is lost
+            process.kill()
+    process.close()
 
 
 async def _converse(

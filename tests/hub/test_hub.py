@@ -306,6 +306,35 @@ def test_ended_server_is_noticed(hub: RunningHub) -> None:
     until(lambda: not ready(api, "alice"))
 
 
+def test_a_deleted_user_leaves_nothing_running(hub: RunningHub) -> None:
+    """Whoever is deleted while servers run and wait: all are ended first, and the session with them."""
+    hub.login("bob")
+    api = hub.api()
+    for path in ("server", "servers/named"):
+        api.post(f"hub/api/users/bob/{path}", json={"user_options": {"placement": "login"}})
+    until(lambda: ready(api, "bob") and ready(api, "bob", "named"))
+    hub.bridge.stays_queued.set()
+    api.post("hub/api/users/bob/servers/waits", json={"user_options": {}})
+    assert len(hub.bridge.alive("bob")) == 3
+    answer = api.delete("hub/api/users/bob")
+    assert answer.status_code == 204, answer.text
+    assert hub.bridge.alive("bob") == [] and "bob" not in hub.bridge.sessions
+    assert api.get("hub/api/users/bob").status_code == 404
+    hub.login("bob")
+    assert api.get("hub/api/users/bob").json()["servers"] == {}
+
+
+def test_nobody_is_deleted_whose_servers_cannot_be_ended(hub: RunningHub) -> None:
+    """An administrator reads why, and the person is still there."""
+    hub.login("bob")
+    api = hub.api()
+    hub.bridge.close()
+    answer = api.delete("hub/api/users/bob")
+    hub.bridge.start()
+    assert answer.status_code == 503 and "bob was not deleted" in answer.json()["message"]
+    assert api.get("hub/api/users/bob").status_code == 200
+
+
 def test_carol_may_use_login_nodes(hub: RunningHub) -> None:
     """Without an association, the form says so and bars compute nodes; login nodes work."""
     session = hub.login("carol")

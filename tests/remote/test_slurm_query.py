@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hpchub.core.command import Command
 from hpchub.core.job import JobId, Query
+from hpchub.remote import slurm_query
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
 
@@ -32,7 +33,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(tools: Path, line: bytes, shell: str = "sh") -> subprocess.CompletedProcess[bytes]:
     """Have a login shell run the command, as sshd does."""
     return subprocess.run(
-        [shell, "-c", FORCED_COMMAND],
+        [shell, "-c", slurm_query.FORCED_COMMAND],
         input=line,
         capture_output=True,
         env={"PATH": f"{tools}:{os.environ['PATH']}"},
@@ -56,6 +57,18 @@ def test_it_asks_what_people_ask_themselves(tools: Path, query: Query, cluster: 
     assert (mark, times, end, done.stderr) == ("hpchub-0f", "%s", "", b"hpchub-0f\n")
     words = [word for word in own.argv if word not in {"env", "SLURM_TIME_FORMAT=%s"}]
     assert argv == words
+
+
+def test_a_query_that_hangs_is_ended(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd kills no forced command, so it has a limit of its own."""
+    folder = tools / "hangs"
+    folder.mkdir()
+    (folder / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    (folder / "squeue").chmod(0o755)
+    assert "timeout 120 " in FORCED_COMMAND
+    monkeypatch.setattr(slurm_query, "FORCED_COMMAND", FORCED_COMMAND.replace("timeout 120 ", "timeout 0.1 "))
+    done = ask(folder, b"hpchub-0f\nstatus - 42\n")
+    assert done.returncode == 124
 
 
 def test_it_asks_about_partitions(tools: Path) -> None:

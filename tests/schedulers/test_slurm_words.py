@@ -79,3 +79,17 @@ def test_every_state_is_explained(native: str) -> None:
 def test_how_a_job_ended(native: str, exit_code: str, words: str) -> None:
     """The end of a job says why, and keeps Slurm's words whole."""
     assert explain(JobStatus(state=JobState.FAILED, native=native, exit_code=exit_code)) == words
+
+
+def test_too_much_memory_without_cgroups() -> None:
+    """Slurm 22.05 calls it FAILED; slurmstepd's line in the job's log says what it was. Nobody else's does."""
+    failed = JobStatus(state=JobState.FAILED, native="FAILED", reason="JobLaunchFailure")
+    log = (
+        "[I] Jupyter is running\n"
+        "slurmstepd-c1: error: StepId=2.batch exceeded memory limit (324657152 > 104857600), being killed\n"
+        "slurmstepd-c1: error: Exceeded job memory limit\n"
+    )
+    assert explain(failed, log) == (
+        "Ended, because it used more memory than it had asked for (FAILED, JobLaunchFailure)."
+    )
+    assert explain(failed, "a cell printed: Exceeded job memory limit") == "Failed (FAILED, JobLaunchFailure)."

@@ -16,6 +16,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.command import Command
 from hpchub.errors import AccountProblem, CertificateExpired, HostKeyMismatch, HostUnreachable, InvalidRequest
 from hpchub.ssh import runner
+from hpchub.ssh.detours import Detours
 from hpchub.ssh.pool import Pool
 
 from .conftest import (
@@ -115,6 +116,37 @@ async def test_next_node_when_one_is_down(fake_node: Starter, pool_for: PoolFor)
                 assert await pool.node_of(user, "alpha") == "login2"
                 assert (await pool.run(user, "alpha", ECHO)).stdout == "hello\n"
         assert node.logins == 2
+
+
+async def test_another_node_where_one_answers_nothing(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A login node that lets people in and whose commands hang, as where it is cut off from the cluster, is
+    passed over by whoever met that, for a while; where there is no other, it is tried again.
+    """
+    async with fake_node() as one, fake_node() as two, pool_for(one.port, two.port) as pool:
+        slow = await pool.node_of("alice", "alpha")
+        hanging, other = (one, two) if slow == "login1" else (two, one)
+        hanging.gate.clear()
+        with pytest.raises(HostUnreachable, match=f"echo on {slow}"):
+            await pool.run("alice", "alpha", replace(ECHO, timeout_s=0.2))
+        assert (await pool.run("alice", "alpha", ECHO)).stdout == "hello\n"
+        assert await pool.node_of("alice", "alpha") != slow and other.logins == 1
+        with pytest.raises(HostUnreachable):  # a named node is what was asked for
+            await pool.run("alice", "alpha", replace(ECHO, timeout_s=0.2), node=slow)
+        hanging.gate.set()
+        pool.avoid("alice", "alpha", next(name for name in ("login1", "login2") if name != slow))
+        assert await pool.node_of("alice", "alpha") == slow
+
+
+def test_detours_end() -> None:
+    """The newest counts, for one person on one cluster, and for ten minutes."""
+    now = [100.0]
+    detours = Detours(lambda: now[0])
+    for node in ("login1", "login2"):
+        detours.avoid("alice", "alpha", node)
+    assert detours.node("alice", "alpha") == "login2"
+    assert detours.node("bob", "alpha") == detours.node("alice", "beta") == ""
+    now[0] += 601
+    assert detours.node("alice", "alpha") == ""
 
 
 async def test_users_spread_over_nodes(fake_node: Starter, pool_for: PoolFor) -> None:

@@ -101,6 +101,20 @@ async def test_slow_command_is_named(bash_node: RealNode, pool_for: PoolFor) -> 
         assert caught.value.retryable
 
 
+async def test_slow_command_is_killed(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """What was given up does not stay behind on the node, nor does what it has started."""
+    note = bash_node.home / "pids"
+    text = 'sleep 60 & echo $$ $! >"$1"; wait'
+    async with pool_for(bash_node.port) as pool:
+        with pytest.raises(HostUnreachable):
+            await pool.run(USER, "alpha", Command(argv=("sh", "-c", text, "sh", str(note)), timeout_s=1))
+        pids = note.read_text().split()
+        assert len(pids) == 2
+        async with asyncio.timeout(5):
+            while any(Path(f"/proc/{pid}").exists() for pid in pids):  # noqa: ASYNC110  no child of ours
+                await asyncio.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def noisy_node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Iterator[RealNode]:
     if os.geteuid() != 0:
