@@ -10,6 +10,7 @@
     │    └─ StartFailed                 the job or server died while starting; `log_tail` says how
     ├─ SiteError                   5xx  the staff can mend it
     │    ├─ ConfigError                 a cluster file or setting is wrong; `problems` lists all
+    │    │    └─ StoreTaken             another bridge uses the hub's own database
     │    ├─ StoreUnavailable            the hub's own database cannot be written
     │    └─ UnexpectedOutput            a command answered with something nobody can read
     └─ RemoteError                 503  nobody needs to: it may pass
@@ -140,6 +141,10 @@ class ConfigError(SiteError):
 
     def __str__(self) -> str:
         return "\n".join((super().__str__(), *self.problems))
+
+
+class StoreTaken(ConfigError):
+    """Another bridge uses the hub's own database; this one writes nothing there."""
 
 
 class StoreUnavailable(SiteError):

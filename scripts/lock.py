@@ -46,11 +46,22 @@ def targets() -> list[Target]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups: Mapping[str, list[str]] = project["dependency-groups"]
     base = project["project"]["dependencies"]
-    hub = (*base, *project["project"]["optional-dependencies"]["hub"])
+    extras = project["project"]["optional-dependencies"]
+    hub = (*base, *extras["hub"])
     return [
         Target(name="build", wanted=tuple(groups["build"])),
         Target(name="hub", wanted=hub, agrees_with=("build",)),
-        Target(name="dev", wanted=(*hub, *groups["dev"]), agrees_with=("build", "hub")),
+        Target(
+            name="postgresql",
+            wanted=tuple(extras["postgresql"]),
+            agrees_with=("build", "hub"),
+            on_top_of="hub",
+        ),
+        Target(
+            name="dev",
+            wanted=(*hub, *extras["postgresql"], *groups["dev"]),
+            agrees_with=("build", "hub", "postgresql"),
+        ),
         Target(name="cluster", wanted=tuple(groups["cluster"])),
         Target(
             name="cluster-data",

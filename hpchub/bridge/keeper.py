@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.bridge.store import ServerRecord, Store
-from hpchub.errors import StoreUnavailable
+from hpchub.core.server import Phase
+from hpchub.errors import StoreTaken, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 2.0
 
+STORE_FAILURES = (SQLAlchemyError, OSError, StoreTaken)
+"""What the store raises where it cannot be read or written."""
+
 
 class Keeper:
-    """Between the servers and their table. `save` never fails; `add` does, and in plain words."""
+    """Between the servers and their table. `save` never fails; all else does, and in plain words."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -40,10 +45,33 @@ class Keeper:
             await self._write_all()
         try:
             await asyncio.to_thread(self._store.add, record)
-        except (SQLAlchemyError, OSError) as error:
+        except STORE_FAILURES as error:
+            # The row may be there after all: an answer can be lost behind the commit.
+            self._write_later(replace(record, phase=Phase.ENDED, environ=None), error)
+            raise _nothing_new(error) from error
+
+    async def save_first(self, record: ServerRecord) -> None:
+        """Write a server's row before something is done that must not be done twice.
+
+        Raises:
+            StoreUnavailable: It cannot be written now.
+        """
+        try:
+            await asyncio.to_thread(self._store.save, record)
+        except STORE_FAILURES as error:
+            raise _nothing_new(error) from error
+
+    async def find(self, server_id: str) -> ServerRecord | None:
+        """A server's row, as it was written last.
+
+        Raises:
+            StoreUnavailable: Nobody can tell.
+        """
+        try:
+            return await asyncio.to_thread(self._store.find, server_id)
+        except STORE_FAILURES as error:
             raise StoreUnavailable(
-                f"The hub cannot write its own database, and so begins nothing new: {_reason(error)}.",
-                "Servers that run are not touched. Tell the hub's staff, and try again later.",
+                f"The hub cannot read its own database: {_reason(error)}.", "Try again later."
             ) from error
 
     async def save(self, record: ServerRecord) -> None:
@@ -60,14 +88,17 @@ class Keeper:
     async def _write(self, record: ServerRecord) -> None:
         try:
             await asyncio.to_thread(self._store.save, record)
-        except (SQLAlchemyError, OSError) as error:
-            if not self._unwritten:
-                log.error("store.unwritable reason=%s", _reason(error))
-            self._unwritten[record.id] = record
-            if self._retrying is None or self._retrying.done():
-                self._retrying = asyncio.create_task(self._retry(), name="store retry")
+        except STORE_FAILURES as error:
+            self._write_later(record, error)
         else:
             self._unwritten.pop(record.id, None)
+
+    def _write_later(self, record: ServerRecord, error: Exception) -> None:
+        if not self._unwritten:
+            log.error("store.unwritable reason=%s", _reason(error))
+        self._unwritten[record.id] = record
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.create_task(self._retry(), name="store retry")
 
     async def close(self) -> None:
         """Write what is left, if it can be written by now."""
@@ -83,20 +114,28 @@ class Keeper:
     async def _retry(self) -> None:
         while self._unwritten:
             await asyncio.sleep(_RETRY_S)
+            rows = len(self._unwritten)
             if await self._write_all():
-                log.warning("store.writable_again")
+                log.warning("store.writable_again rows=%d", rows)
 
     async def _write_all(self) -> bool:
         """Write what waits; whether nothing waits any more."""
         for server_id, record in list(self._unwritten.items()):
             try:
                 await asyncio.to_thread(self._store.save, record)
-            except (SQLAlchemyError, OSError) as error:
+            except STORE_FAILURES as error:
                 log.debug("store.still_unwritable reason=%s", _reason(error))
                 return False
             if self._unwritten.get(server_id) is record:
                 del self._unwritten[server_id]
         return not self._unwritten
+
+
+def _nothing_new(error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"The hub cannot write its own database, and so begins nothing new: {_reason(error)}.",
+        "Servers that run are not touched. Tell the hub's staff, and try again later.",
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -200,7 +200,7 @@ class ServerLife:
         again = bool(self.record.folder)
         if not again:
             await self._place.prepare()
-            await self._save()
+            await self._keeper.save_first(self.record)
         else:
             self._submitted.set()  # maybe so: a stop must not wait until somebody can tell
         await self._place.submit(again=again)

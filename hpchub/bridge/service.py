@@ -199,7 +199,7 @@ class Service:
     async def find(self, server_id: str) -> ServerRecord:
         """A server, ended or not. InvalidRequest where there never was one."""
         life = self.lives.get(server_id)
-        record = life.record if life else await asyncio.to_thread(self._store.find, server_id)
+        record = life.record if life else await self._keeper.find(server_id)
         if record is None:
             raise InvalidRequest(f"There is no server {server_id!r}.")
         return record

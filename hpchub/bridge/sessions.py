@@ -7,6 +7,7 @@ agent keeps its key, the store its grant.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from hpchub.bridge.keeper import STORE_FAILURES
 from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
@@ -24,6 +26,8 @@ from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
+
+log = logging.getLogger(__name__)
 
 KEY_LIFETIME_S = 300
 _MOST_UNCLAIMED_KEYS = 1000
@@ -112,7 +116,10 @@ class Sessions:
         await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
         # The agent forgets the key before it at its ceiling: a handshake may be under way with it.
         self._sessions[user] = session
-        await asyncio.to_thread(self._store.save_session, session.record(user))
+        try:
+            await asyncio.to_thread(self._store.save_session, session.record(user))
+        except STORE_FAILURES as error:  # a session that the next bridge does not know is still one
+            log.error("session.unwritable user=%s reason=%s", user, type(error).__name__)
         return session.expires_at
 
     def expires_at(self, user: str) -> float:
@@ -123,8 +130,11 @@ class Sessions:
         """End a session. Connections it opened stay: running servers need them."""
         session = self._sessions.pop(user, None)
         if session is not None:
-            await asyncio.to_thread(self._store.drop_session, user)
             await self._agent.remove(session.public_key)
+            try:
+                await asyncio.to_thread(self._store.drop_session, user)
+            except STORE_FAILURES as error:  # without its key it is nothing that could be taken up again
+                log.error("session.unwritable user=%s reason=%s", user, type(error).__name__)
 
     async def credential(self, user: str, profile: Profile) -> Credential:
         """The session's key with a certificate that is good for a while yet.

@@ -6,7 +6,6 @@ is in no file (`seal`). The methods block; the service calls them in a thread.
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, RowMapping, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpchub.bridge.claim import claim_file, claiming_engine, taken
 from hpchub.bridge.seal import Seal
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
@@ -39,22 +39,23 @@ from hpchub.errors import ConfigError
 
 metadata = MetaData()
 
+# What people and clusters name has no length here: PostgreSQL would refuse the row.
 servers = Table(
     "servers",
     metadata,
     Column("id", String(32), primary_key=True),
     Column("user", String(64), nullable=False, index=True),
-    Column("server_name", String(255), nullable=False),
+    Column("server_name", Text, nullable=False),
     Column("cluster", String(64), nullable=False),
     Column("options", JSON, nullable=False),
-    Column("base_url", String(512), nullable=False),
+    Column("base_url", Text, nullable=False),
     Column("phase", String(16), nullable=False),
-    Column("login_node", String(255), nullable=False),
-    Column("folder", String(1024), nullable=False),
-    Column("host_public_key", String(1024), nullable=False),
-    Column("job_id", String(64), nullable=False),
-    Column("node", String(255), nullable=False),
-    Column("native_state", String(64), nullable=False),
+    Column("login_node", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("host_public_key", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("node", Text, nullable=False),
+    Column("native_state", Text, nullable=False),
     Column("handed_over", Boolean, nullable=False),
     Column("error", JSON, nullable=True),
     Column("created_at", Float, nullable=False),
@@ -108,36 +109,48 @@ class SessionRecord:
 
 
 class Store:
-    """Servers and sessions in any database that SQLAlchemy speaks to."""
+    """Servers and sessions in an SQLite file, or in a database of a PostgreSQL server."""
 
     def __init__(self, url: str, seal: Seal) -> None:
-        """ConfigError where the URL names a database whose driver is not installed."""
+        """ConfigError where the URL names another kind of database, or its driver is not installed."""
         self._seal = seal
         self._claim: IO[str] | None = None
+        named = make_url(url)
         try:
-            self._engine = create_engine(url)
+            match named.get_backend_name():
+                case "sqlite":
+                    self._engine = create_engine(named)
+                case "postgresql":
+                    self._engine = claiming_engine(named)
+                case other:
+                    raise _unusable(named, f"there are sqlite and postgresql, and no {other}")
         except (SQLAlchemyError, ImportError) as error:
-            raise _unusable(make_url(url), error) from error
+            raise _unusable(named, error) from error
+
+    @property
+    def can_be_taken(self) -> bool:
+        """Whether a claim can be lost while we run: with the connection to a server."""
+        return self._engine.dialect.name == "postgresql"
 
     def claim(self) -> None:
-        """Keep every other bridge of this machine away from an SQLite file, until `close` or our end.
+        """Keep every other bridge away, until `close` or our end. A file is kept for its machine only.
 
         Raises:
-            ConfigError: Another bridge has it.
+            StoreTaken: Another bridge has it.
+            ConfigError: The database cannot be used.
         """
+        if self.can_be_taken:
+            self._connect()
+            return
         path = self._engine.url.database
-        if self._engine.dialect.name != "sqlite" or not path or path == ":memory:":
+        if not path or path == ":memory:":
             return
         try:
-            claim = open(f"{path}.lock", "a")  # noqa: PTH123, SIM115  it stays open for as long as we run
+            self._claim = claim_file(Path(path))
+        except BlockingIOError as error:
+            raise taken(self._engine.url) from error
         except OSError as error:
             raise _unusable(self._engine.url, error) from error
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            claim.close()
-            raise _unusable(self._engine.url, "another bridge is using it") from error
-        self._claim = claim
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema up to a revision of `migrations`; a new database gets all of it.
@@ -199,7 +212,11 @@ class Store:
         ]
 
     def check(self) -> None:
-        """Return where the database answers; ConfigError where it does not."""
+        """Return where the database answers; ConfigError where it does not.
+
+        Raises:
+            StoreTaken: The claim was lost, and another bridge has it.
+        """
         try:
             with self._engine.connect() as connection:
                 connection.execute(select(servers.c.id).limit(1))
@@ -212,14 +229,27 @@ class Store:
         if self._claim is not None:
             self._claim.close()
 
+    def _connect(self) -> None:
+        try:
+            self._engine.connect().close()
+        except SQLAlchemyError as error:
+            raise _unusable(self._engine.url, error) from error
+
     def _row(self, record: ServerRecord) -> dict[str, Any]:
-        row = {name.name: getattr(record, name.name) for name in fields(record)}
+        row = {name.name: _storable(getattr(record, name.name)) for name in fields(record)}
         return row | {"environ": None if record.environ is None else self._seal.close(record.environ)}
 
     def _record(self, row: RowMapping) -> ServerRecord:
         sealed = row["environ"]
         environ = None if sealed is None else self._seal.open(sealed)
         return ServerRecord(**{**row, "phase": Phase(row["phase"]), "environ": environ})
+
+
+def _storable(value: Any) -> Any:
+    """The value; a text without what PostgreSQL refuses, since clusters may print anything."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _unusable(url: URL, error: Exception | str) -> ConfigError:

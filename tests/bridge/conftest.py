@@ -27,6 +27,7 @@ from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
+from support.postgresql import PostgresServer, a_server
 
 PASSWORD = "canary-password-51"
 PEOPLE = ("alice", "bob", *(f"user{number}" for number in range(20)))
@@ -108,6 +109,13 @@ def agent() -> Iterator[KeyAgent]:
 @pytest.fixture
 async def seal(agent: KeyAgent) -> Seal:
     return await Seal.of(agent)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server, whose databases are the tests' own."""
+    with a_server() as server:
+        yield server
 
 
 @pytest.fixture

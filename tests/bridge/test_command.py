@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import stat
 import subprocess
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.bridge.claim import LOCK
 from hpchub.bridge.client import BridgeClient
 from hpchub.errors import ProcessAway
 from hpchub.ssh.key_agent import KeyAgent
+from support.postgresql import PostgresServer
+from support.servers import until
 
 from .conftest import write_clusters
 
@@ -77,6 +81,24 @@ async def test_it_runs_until_it_is_told_to_end(number: signal.Signals, config: P
         out, _ = process.communicate(timeout=15)
     assert process.returncode == 0 and "Traceback" not in out
     assert not socket.exists() and (config.parent / "bridge.db").exists()
+
+
+@pytest.mark.slow
+async def test_a_bridge_whose_database_is_taken_ends(
+    config: Path, short_dir: Path, postgresql: PostgresServer
+) -> None:
+    """It goes on through a restart of the server; once another bridge has the claim it ends and says so."""
+    url, socket = postgresql.new_database(), short_dir / "b" / "bridge.sock"
+    config.write_text(re.sub('database = ".*"', f'database = "{url}"', config.read_text()))
+    async with answering(config, socket) as process:
+        with postgresql.away():
+            await asyncio.sleep(1.2)  # it has noticed
+        await asyncio.to_thread(until, lambda: postgresql.locks() == 1, "the claim is taken again")
+        with postgresql.holding(LOCK, url):  # as soon as nobody else does
+            postgresql.end_sessions()
+            out, _ = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 1 and "another bridge is using it" in out and "Traceback" not in out
+    assert not socket.exists()
 
 
 @pytest.mark.parametrize(

@@ -537,6 +537,16 @@ async def test_a_bridge_that_ends_while_it_submits_keeps_the_job_id(world: World
     assert world.stored(life).job_id == "42"
 
 
+async def test_nothing_is_submitted_that_the_store_does_not_know(world: World) -> None:
+    """A bridge after this one would not find the job: the start is refused in words instead."""
+    life, place = world.life(WellBehaved)
+    with unwritable(world.store):
+        life.begin()
+        await end(life)
+    assert "submit" not in place.calls
+    assert life.record.error is not None and "begins nothing new" in life.record.error["message"]
+
+
 async def test_a_store_that_cannot_be_written_ends_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,6 +555,7 @@ async def test_a_store_that_cannot_be_written_ends_nothing(
     life, place = world.life(SlowToSubmit)
     assert isinstance(place, SlowToSubmit)
     life.begin()
+    await until(lambda: world.stored(life).folder)
     with unwritable(world.store):
         place.gate.set()
         await ready(life)

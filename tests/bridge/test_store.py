@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import insert, select, text
 
+from hpchub.bridge import claim
 from hpchub.bridge.seal import Seal
 from hpchub.bridge.store import ServerRecord, SessionRecord, Store, metadata, servers, sessions
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import ConfigError, StartFailed, to_wire
+from hpchub.errors import ConfigError, StartFailed, StoreTaken, to_wire
 from hpchub.ssh.key_agent import KeyAgent
+from support.postgresql import PostgresServer
 
 from .conftest import an_agent
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bridge.db"
+    server: PostgresServer = request.getfixturevalue("postgresql")
+    return server.new_database()
+
+
+@pytest.fixture
+def store(url: str, seal: Seal) -> Iterator[Store]:
+    store = Store(url, seal)
+    store.upgrade()
+    yield store
+    store.close()
 
 
 def record(**values: object) -> ServerRecord:
@@ -33,22 +53,18 @@ def record(**values: object) -> ServerRecord:
     return ServerRecord(**(usual | values))  # type: ignore[arg-type]
 
 
-def test_the_migrations_make_what_the_code_expects(tmp_path: Path, seal: Seal) -> None:
+def test_the_migrations_make_what_the_code_expects(url: str, seal: Seal) -> None:
     """From an empty database, twice, and nothing is left to migrate."""
-    url = f"sqlite:///{tmp_path}/new.db"
     for _ in range(2):
         store = Store(url, seal)
         store.upgrade()
+        with store._engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         store.close()
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
 
 
-def test_rows_of_the_first_schema_come_along(tmp_path: Path, seal: Seal) -> None:
+def test_rows_of_the_first_schema_come_along(url: str, seal: Seal) -> None:
     """An upgrade forgets no server: what the first version wrote is read by this one."""
-    url = f"sqlite:///{tmp_path}/old.db"
     store = Store(url, seal)
     store.upgrade("0001")
     old = record(job_id="42", phase=Phase.READY, handed_over=True)
@@ -81,6 +97,15 @@ def test_rows_round_trip(store: Store) -> None:
     assert store.find(full.id) == full
 
 
+def test_any_text_can_be_stored(store: Store) -> None:
+    """What a cluster prints makes no row that cannot be written, whatever its length and characters."""
+    odd = record(node="c\0" * 9999, native_state="\udcff", folder="/h" * 9999, base_url="/%20" * 9999)
+    store.add(odd)
+    found = store.find(odd.id)
+    assert found is not None and (found.folder, found.base_url) == (odd.folder, odd.base_url)
+    assert found.node == "c\N{REPLACEMENT CHARACTER}" * 9999 and found.native_state == "?"
+
+
 def test_find_and_unfinished(store: Store) -> None:
     """Ended servers are found by id alone, the others in the order of their start."""
     phases = list(Phase)
@@ -93,12 +118,20 @@ def test_find_and_unfinished(store: Store) -> None:
     assert store.find("no such") is None and store.find("' OR 1=1 --") is None
 
 
-@pytest.mark.parametrize("url", ["sqlite:////no/such/folder/x.db", "nosuchdatabase://hub:canary@db/hub"])
-def test_a_database_that_cannot_be_used(url: str, seal: Seal) -> None:
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        "sqlite:////no/such/folder/x.db",
+        "nosuchdatabase://hub:canary@db/hub",
+        "mysql://hub:canary@db/hub",
+        "postgresql://hub:canary@/hub?host=/no/such/folder",
+    ],
+)
+def test_a_database_that_cannot_be_used(unusable: str, seal: Seal) -> None:
     """ConfigError says which, and hides its password."""
     with pytest.raises(ConfigError, match="cannot be used") as caught:
-        Store(url, seal).upgrade()
-    assert "canary" not in str(caught.value) and url.partition(":")[0] in str(caught.value)
+        Store(unusable, seal).upgrade()
+    assert "canary" not in str(caught.value) and unusable.partition(":")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -113,24 +146,24 @@ def test_a_corrupt_file_is_refused(content: bytes, seal: Seal, tmp_path: Path) -
     assert path.read_bytes() == content
 
 
-def test_two_bridges_on_one_file(store: Store, seal: Seal, tmp_path: Path) -> None:
-    """The second is refused, wherever else it runs; when the first has ended it may."""
-    url = f"sqlite:///{tmp_path}/bridge.db"
+def test_two_bridges_on_one_store(
+    store: Store, url: str, seal: Seal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is refused; when the first has ended it may."""
+    monkeypatch.setattr(claim, "_PATIENCE_S", 0.2)
     store.claim()
     second = Store(url, seal)
-    with pytest.raises(ConfigError, match="another bridge is using it"):
+    with pytest.raises(StoreTaken, match="another bridge is using it"):
         second.claim()
     store.close()
     second.claim()
     second.close()
 
 
-def test_a_newer_schema_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused(store: Store) -> None:
     """A bridge that was set back a version says so, and touches nothing."""
-    engine = create_engine(f"sqlite:///{tmp_path}/bridge.db")
-    with engine.begin() as connection:
+    with store._engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    engine.dispose()
     with pytest.raises(ConfigError, match="9999"):
         store.upgrade()
 
@@ -154,19 +187,22 @@ def test_sessions(store: Store) -> None:
     assert [session.user for session in store.sessions()] == ["bob"]
 
 
-async def test_the_file_holds_no_secret(store: Store, tmp_path: Path, agent: KeyAgent) -> None:
-    """Grant and environment are sealed: who has the file alone reads neither, nor does another agent."""
+async def test_the_store_holds_no_secret(store: Store, url: str, agent: KeyAgent) -> None:
+    """Grant and environment are sealed: who has the rows alone reads neither, nor does another agent."""
     waiting = record(environ=Secret('{"JUPYTERHUB_API_TOKEN": "canary token"}'))
     store.add(waiting)
     store.save_session(a_session())
-    assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.glob("bridge.db*"))
+    with store._engine.connect() as connection:
+        rows = [row for table in (servers, sessions) for row in connection.execute(select(table)).all()]
+    assert len(rows) == 2 and "canary" not in repr(rows)
+    store.close()
 
-    again = Store(f"sqlite:///{tmp_path}/bridge.db", await Seal.of(agent))
+    again = Store(url, await Seal.of(agent))
     assert again.find(waiting.id) == waiting and again.sessions() == [a_session()]
     again.close()
 
     with an_agent(agent.socket.with_name("other.sock")) as other:
-        stranger = Store(f"sqlite:///{tmp_path}/bridge.db", await Seal.of(other))
+        stranger = Store(url, await Seal.of(other))
     found = stranger.find(waiting.id)
     assert found is not None and found.environ is None and stranger.sessions() == []
     stranger.close()

@@ -16,6 +16,7 @@ EXAMPLES = (
     errors.SubmitRejected("refused", "ask for less"),
     errors.StartFailed("died", log_tail="last line", log_path="/home/a/server.log"),
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),
+    errors.StoreTaken("another bridge"),
     errors.UnexpectedOutput("squeue", "nonsense"),
     errors.StoreUnavailable("disk full"),
     errors.SchedulerUnavailable("down", retryable=False),

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from support.tree import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-NAMES = ("build", "hub", "dev", "cluster", "cluster-data", "bench")
+NAMES = ("build", "hub", "postgresql", "dev", "cluster", "cluster-data", "bench")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
 
 
@@ -72,7 +72,8 @@ def test_what_pyproject_asks_for_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("upper", "lower"), [("dev", "hub"), ("dev", "build"), ("hub", "build"), ("bench", "cluster")]
+    ("upper", "lower"),
+    [("dev", "hub"), ("dev", "build"), ("dev", "postgresql"), ("hub", "build"), ("bench", "cluster")],
 )
 def test_files_for_one_environment_agree(upper: str, lower: str) -> None:
     """Files that are installed together, or compared with each other, hold the same versions."""

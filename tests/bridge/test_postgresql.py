@@ -1,0 +1,149 @@
+"""The store on a real PostgreSQL server that ends sessions, restarts and stays away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from hpchub.bridge import claim
+from hpchub.bridge import keeper as keeper_module
+from hpchub.bridge.keeper import Keeper
+from hpchub.bridge.seal import Seal
+from hpchub.bridge.store import ServerRecord, Store
+from hpchub.errors import ConfigError, StoreTaken, StoreUnavailable
+from support.postgresql import PostgresServer
+
+
+@pytest.fixture
+def url(postgresql: PostgresServer) -> str:
+    return postgresql.new_database()
+
+
+@pytest.fixture
+def store(url: str, seal: Seal, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A bridge's store, claimed; who waits for a claim does not wait long."""
+    monkeypatch.setattr(claim, "_PATIENCE_S", 0.3)
+    store = Store(url, seal)
+    store.claim()
+    store.upgrade()
+    yield store
+    store.close()
+
+
+def a_record() -> ServerRecord:
+    return ServerRecord(
+        id=secrets.token_hex(16), user="alice", server_name="", cluster="alpha", options={},
+        base_url="/user/alice/", created_at=time.time(),
+    )  # fmt: skip
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  what is waited for is a row in a database
+            await asyncio.sleep(0.02)
+
+
+def refuses(url: str, seal: Seal) -> bool:
+    """Whether a second bridge is refused."""
+    second = Store(url, seal)
+    try:
+        second.claim()
+    except StoreTaken:
+        return True
+    finally:
+        second.close()
+    return False
+
+
+def test_a_lost_session_is_replaced(store: Store, url: str, seal: Seal, postgresql: PostgresServer) -> None:
+    """Sessions that were cut, and a server that was restarted: the bridge goes on, with its claim."""
+    record = a_record()
+    store.add(record)
+    for lose in (postgresql.end_sessions, lambda: (postgresql.stop(), postgresql.start())):
+        lose()
+        record.job_id += "4"
+        store.save(record)
+        assert store.find(record.id) == record and refuses(url, seal)
+    assert record.job_id == "44"
+
+
+def test_our_own_old_session_is_no_other_bridge(
+    store: Store, url: str, seal: Seal, postgresql: PostgresServer
+) -> None:
+    """A connection that only we have lost leaves a session with our claim: it is ended, and no other is."""
+    old = store._engine.connect()
+    old.detach()  # the pool has lost it; the server still has its session
+    record = a_record()
+    store.add(record)
+    assert store.find(record.id) == record and refuses(url, seal)
+    with pytest.raises(OperationalError, match="terminat"):
+        old.exec_driver_sql("SELECT 1")
+    old.close()
+
+
+def test_a_claim_that_another_bridge_took(
+    store: Store, url: str, seal: Seal, postgresql: PostgresServer
+) -> None:
+    """Between two sessions of ours another bridge came: nothing of ours is written over its rows."""
+    record = a_record()
+    store.add(record)
+    second = Store(url, seal)
+    postgresql.end_sessions()
+    second.claim()
+    record.job_id = "42"
+    for write in (store.save, store.add):
+        with pytest.raises(StoreTaken, match="another bridge is using it"):
+            write(record)
+    with pytest.raises(StoreTaken):
+        store.check()
+    found = second.find(record.id)
+    assert found is not None and found.job_id == ""
+    second.close()
+
+
+async def test_the_database_is_away(
+    store: Store, postgresql: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lives is written when it is back; what is new is refused in words, and is not there later."""
+    monkeypatch.setattr(keeper_module, "_RETRY_S", 0.02)
+    keeper = Keeper(store)
+    record, new = a_record(), a_record()
+    await keeper.add(record)
+    with postgresql.away():
+        record.job_id = "42"
+        await keeper.save(record)
+        with pytest.raises(StoreUnavailable, match="begins nothing new"):
+            await keeper.add(new)
+        with pytest.raises(StoreUnavailable, match="begins nothing new"):
+            await keeper.save_first(record)
+        with pytest.raises(StoreUnavailable, match="cannot read"):
+            await keeper.find(record.id)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            store.check()
+    await until(lambda: store.find(record.id) == record)
+    assert store.unfinished() == [record]
+    await keeper.add(new)
+    await keeper.close()
+
+
+async def test_an_answer_lost_behind_the_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that was refused although its row was written is not taken up by the next bridge."""
+    monkeypatch.setattr(keeper_module, "_RETRY_S", 0.02)
+    keeper = Keeper(store)
+    add = store.add
+
+    def lossy(record: ServerRecord) -> None:
+        add(record)
+        raise OperationalError("COMMIT", None, ConnectionError("server closed the connection"))
+
+    monkeypatch.setattr(store, "add", lossy)
+    with pytest.raises(StoreUnavailable):
+        await keeper.add(a_record())
+    assert len(store.unfinished()) == 1
+    await until(lambda: not store.unfinished())
+    await keeper.close()
