@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpchub.bridge.group_commit import GroupCommit
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.errors import StoreUnavailable
 
@@ -25,7 +26,7 @@ class Keeper:
     """Between the servers and their table. `save` never fails; `add` does, and in plain words."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._rows = GroupCommit(store)
         self._unwritten: dict[str, ServerRecord] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._retrying: asyncio.Task[None] | None = None
@@ -39,7 +40,7 @@ class Keeper:
         if self._unwritten:
             await self._write_all()
         try:
-            await asyncio.to_thread(self._store.add, record)
+            await self._rows.insert(record)
         except (SQLAlchemyError, OSError) as error:
             raise StoreUnavailable(
                 f"The hub cannot write its own database, and so begins nothing new: {_reason(error)}.",
@@ -59,7 +60,7 @@ class Keeper:
 
     async def _write(self, record: ServerRecord) -> None:
         try:
-            await asyncio.to_thread(self._store.save, record)
+            await self._rows.update(record)
         except (SQLAlchemyError, OSError) as error:
             if not self._unwritten:
                 log.error("store.unwritable reason=%s", _reason(error))
@@ -90,7 +91,7 @@ class Keeper:
         """Write what waits; whether nothing waits any more."""
         for server_id, record in list(self._unwritten.items()):
             try:
-                await asyncio.to_thread(self._store.save, record)
+                await self._rows.update(record)
             except (SQLAlchemyError, OSError) as error:
                 log.debug("store.still_unwritable reason=%s", _reason(error))
                 return False

@@ -74,10 +74,10 @@ def test_rows_round_trip(store: Store) -> None:
         job_id="42", node="c1", native_state="PENDING", handed_over=True, error=to_wire(error),
         environ=Secret('{"A": "canary"}'),
     )  # fmt: skip
-    store.add(full)
+    store.write([full], [])
     assert store.find(full.id) == full
     full.phase, full.error = Phase.ENDED, None
-    store.save(full)
+    store.write([], [full])
     assert store.find(full.id) == full
 
 
@@ -85,7 +85,7 @@ def test_find_and_unfinished(store: Store) -> None:
     """Ended servers are found by id alone, the others in the order of their start."""
     phases = list(Phase)
     for number, phase in enumerate(phases):
-        store.add(record(id=f"{number}", phase=phase, created_at=float(-number)))
+        store.write([record(id=f"{number}", phase=phase, created_at=float(-number))], [])
     unfinished = [found.id for found in store.unfinished()]
     assert unfinished == [str(n) for n in reversed(range(len(phases))) if phases[n] is not Phase.ENDED]
     ended = store.find(str(phases.index(Phase.ENDED)))
@@ -157,7 +157,7 @@ def test_sessions(store: Store) -> None:
 async def test_the_file_holds_no_secret(store: Store, tmp_path: Path, agent: KeyAgent) -> None:
     """Grant and environment are sealed: who has the file alone reads neither, nor does another agent."""
     waiting = record(environ=Secret('{"JUPYTERHUB_API_TOKEN": "canary token"}'))
-    store.add(waiting)
+    store.write([waiting], [])
     store.save_session(a_session())
     assert b"canary" not in b"".join(path.read_bytes() for path in tmp_path.glob("bridge.db*"))
 
