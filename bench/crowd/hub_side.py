@@ -80,7 +80,8 @@ class HubSide:
         """Start JupyterHub and wait until it answers."""
         config = str(self.folder / "jupyterhub_config.py")
         self.processes.start("jupyterhub", [sys.executable, "-m", "jupyterhub", "-f", config])
-        place = Place(unix=str(self.folder / "hub.sock"))
+        # Through the proxy: a hub that answers has not always given it its own route yet.
+        place = Place(port=self.port)
         self.processes.wait_until("jupyterhub", lambda: answers(place, "/hub/health"))
 
     def start_bridge(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpchub.bridge.group_commit import GroupCommit
 from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.server import Phase
 from hpchub.errors import StoreTaken, StoreUnavailable
@@ -31,6 +32,7 @@ class Keeper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._rows = GroupCommit(store)
         self._unwritten: dict[str, ServerRecord] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._retrying: asyncio.Task[None] | None = None
@@ -44,7 +46,7 @@ class Keeper:
         if self._unwritten:
             await self._write_all()
         try:
-            await asyncio.to_thread(self._store.add, record)
+            await self._rows.insert(record)
         except STORE_FAILURES as error:
             # The row may be there after all: an answer can be lost behind the commit.
             self._write_later(replace(record, phase=Phase.ENDED, environ=None), error)
@@ -57,7 +59,7 @@ class Keeper:
             StoreUnavailable: It cannot be written now.
         """
         try:
-            await asyncio.to_thread(self._store.save, record)
+            await self._rows.update(record)
         except STORE_FAILURES as error:
             raise _nothing_new(error) from error
 
@@ -87,7 +89,7 @@ class Keeper:
 
     async def _write(self, record: ServerRecord) -> None:
         try:
-            await asyncio.to_thread(self._store.save, record)
+            await self._rows.update(record)
         except STORE_FAILURES as error:
             self._write_later(record, error)
         else:
@@ -122,7 +124,7 @@ class Keeper:
         """Write what waits; whether nothing waits any more."""
         for server_id, record in list(self._unwritten.items()):
             try:
-                await asyncio.to_thread(self._store.save, record)
+                await self._rows.update(record)
             except STORE_FAILURES as error:
                 log.debug("store.still_unwritable reason=%s", _reason(error))
                 return False

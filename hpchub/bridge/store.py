@@ -6,6 +6,9 @@ is in no file (`seal`). The methods block; the service calls them in a thread.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -22,13 +25,14 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     create_engine,
     delete,
     insert,
     select,
     update,
 )
-from sqlalchemy.engine import URL, RowMapping, make_url
+from sqlalchemy.engine import URL, Connection, RowMapping, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.bridge.claim import claim_file, claiming_engine, taken
@@ -115,6 +119,7 @@ class Store:
         """ConfigError where the URL names another kind of database, or its driver is not installed."""
         self._seal = seal
         self._claim: IO[str] | None = None
+        self._one_writer = threading.Lock()
         named = make_url(url)
         try:
             match named.get_backend_name():
@@ -167,15 +172,14 @@ class Store:
         except (SQLAlchemyError, CommandError) as error:
             raise _unusable(self._engine.url, error) from error
 
-    def add(self, record: ServerRecord) -> None:
-        """Insert a new server."""
-        with self._engine.begin() as connection:
-            connection.execute(insert(servers).values(**self._row(record)))
-
-    def save(self, record: ServerRecord) -> None:
-        """Write a server's row as it stands now."""
-        with self._engine.begin() as connection:
-            connection.execute(update(servers).where(servers.c.id == record.id).values(**self._row(record)))
+    def write(self, new: Sequence[ServerRecord], changed: Sequence[ServerRecord]) -> None:
+        """Insert new servers, and write others' rows as they stand now: all of them, or none."""
+        with self._writing() as connection:
+            if new:
+                connection.execute(insert(servers), [self._row(record) for record in new])
+            if changed:
+                rows = [{**self._row(record), "of": record.id} for record in changed]
+                connection.execute(update(servers).where(servers.c.id == bindparam("of")), rows)
 
     def unfinished(self) -> list[ServerRecord]:
         """Every server that has not ended."""
@@ -192,13 +196,13 @@ class Store:
     def save_session(self, session: SessionRecord) -> None:
         """Write a person's session in the place of the one before."""
         row = {name.name: getattr(session, name.name) for name in fields(session)}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(delete(sessions).where(sessions.c.user == session.user))
             connection.execute(insert(sessions).values(**row | {"grant": self._seal.close(session.grant)}))
 
     def drop_session(self, user: str) -> None:
         """Forget a person's session."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(delete(sessions).where(sessions.c.user == user))
 
     def sessions(self) -> list[SessionRecord]:
@@ -234,6 +238,12 @@ class Store:
             self._engine.connect().close()
         except SQLAlchemyError as error:
             raise _unusable(self._engine.url, error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction. SQLite's own way to wait for another writer is to sleep and look again."""
+        with self._one_writer, self._engine.begin() as connection:
+            yield connection
 
     def _row(self, record: ServerRecord) -> dict[str, Any]:
         row = {name.name: _storable(getattr(record, name.name)) for name in fields(record)}

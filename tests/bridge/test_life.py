@@ -61,7 +61,7 @@ class World:
         if record is None:
             record = a_record()
             record.environ = None if environ is None else Secret(json.dumps(environ))
-            self.store.add(record)
+            self.store.write([record], [])
         progress = Progress(record)
         place = kind(record, progress)
         life = ServerLife(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -63,11 +63,11 @@ def refuses(url: str, seal: Seal) -> bool:
 def test_a_lost_session_is_replaced(store: Store, url: str, seal: Seal, postgresql: PostgresServer) -> None:
     """Sessions that were cut, and a server that was restarted: the bridge goes on, with its claim."""
     record = a_record()
-    store.add(record)
+    store.write([record], [])
     for lose in (postgresql.end_sessions, lambda: (postgresql.stop(), postgresql.start())):
         lose()
         record.job_id += "4"
-        store.save(record)
+        store.write([], [record])
         assert store.find(record.id) == record and refuses(url, seal)
     assert record.job_id == "44"
 
@@ -79,7 +79,7 @@ def test_our_own_old_session_is_no_other_bridge(
     old = store._engine.connect()
     old.detach()  # the pool has lost it; the server still has its session
     record = a_record()
-    store.add(record)
+    store.write([record], [])
     assert store.find(record.id) == record and refuses(url, seal)
     with pytest.raises(OperationalError, match="terminat"):
         old.exec_driver_sql("SELECT 1")
@@ -91,14 +91,14 @@ def test_a_claim_that_another_bridge_took(
 ) -> None:
     """Between two sessions of ours another bridge came: nothing of ours is written over its rows."""
     record = a_record()
-    store.add(record)
+    store.write([record], [])
     second = Store(url, seal)
     postgresql.end_sessions()
     second.claim()
     record.job_id = "42"
-    for write in (store.save, store.add):
+    for rows in (([], [record]), ([record], [])):
         with pytest.raises(StoreTaken, match="another bridge is using it"):
-            write(record)
+            store.write(*rows)
     with pytest.raises(StoreTaken):
         store.check()
     found = second.find(record.id)
@@ -135,13 +135,14 @@ async def test_an_answer_lost_behind_the_commit(store: Store, monkeypatch: pytes
     """A start that was refused although its row was written is not taken up by the next bridge."""
     monkeypatch.setattr(keeper_module, "_RETRY_S", 0.02)
     keeper = Keeper(store)
-    add = store.add
+    write = store.write
 
-    def lossy(record: ServerRecord) -> None:
-        add(record)
-        raise OperationalError("COMMIT", None, ConnectionError("server closed the connection"))
+    def lossy(new: Sequence[ServerRecord], changed: Sequence[ServerRecord]) -> None:
+        write(new, changed)
+        if new:
+            raise OperationalError("COMMIT", None, ConnectionError("server closed the connection"))
 
-    monkeypatch.setattr(store, "add", lossy)
+    monkeypatch.setattr(store, "write", lossy)
     with pytest.raises(StoreUnavailable):
         await keeper.add(a_record())
     assert len(store.unfinished()) == 1

@@ -90,17 +90,17 @@ def test_rows_round_trip(store: Store) -> None:
         job_id="42", node="c1", native_state="PENDING", handed_over=True, error=to_wire(error),
         environ=Secret('{"A": "canary"}'),
     )  # fmt: skip
-    store.add(full)
+    store.write([full], [])
     assert store.find(full.id) == full
     full.phase, full.error = Phase.ENDED, None
-    store.save(full)
+    store.write([], [full])
     assert store.find(full.id) == full
 
 
 def test_any_text_can_be_stored(store: Store) -> None:
     """What a cluster prints makes no row that cannot be written, whatever its length and characters."""
     odd = record(node="c\0" * 9999, native_state="\udcff", folder="/h" * 9999, base_url="/%20" * 9999)
-    store.add(odd)
+    store.write([odd], [])
     found = store.find(odd.id)
     assert found is not None and (found.folder, found.base_url) == (odd.folder, odd.base_url)
     assert found.node == "c\N{REPLACEMENT CHARACTER}" * 9999 and found.native_state == "?"
@@ -110,7 +110,7 @@ def test_find_and_unfinished(store: Store) -> None:
     """Ended servers are found by id alone, the others in the order of their start."""
     phases = list(Phase)
     for number, phase in enumerate(phases):
-        store.add(record(id=f"{number}", phase=phase, created_at=float(-number)))
+        store.write([record(id=f"{number}", phase=phase, created_at=float(-number))], [])
     unfinished = [found.id for found in store.unfinished()]
     assert unfinished == [str(n) for n in reversed(range(len(phases))) if phases[n] is not Phase.ENDED]
     ended = store.find(str(phases.index(Phase.ENDED)))
@@ -190,7 +190,7 @@ def test_sessions(store: Store) -> None:
 async def test_the_store_holds_no_secret(store: Store, url: str, agent: KeyAgent) -> None:
     """Grant and environment are sealed: who has the rows alone reads neither, nor does another agent."""
     waiting = record(environ=Secret('{"JUPYTERHUB_API_TOKEN": "canary token"}'))
-    store.add(waiting)
+    store.write([waiting], [])
     store.save_session(a_session())
     with store._engine.connect() as connection:
         rows = [row for table in (servers, sessions) for row in connection.execute(select(table)).all()]
