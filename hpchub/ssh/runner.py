@@ -9,6 +9,7 @@ random marker: what stands before it came from the shell's start-up files.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
 import shlex
@@ -78,14 +79,18 @@ class Streams:
         """The end of what it printed on standard error, on one line."""
         return _shown(self._said)
 
+    def end_input(self) -> None:
+        """Tell the command that nothing more comes."""
+        with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
+            self._process.stdin.write_eof()
+
     async def close(self) -> None:
         """End the command's input, and wait a moment for its end.
 
         An srun whose node is gone does not end for minutes. It is killed, so that nothing is left of it,
         and whoever lost it goes on.
         """
-        with suppress(OSError, asyncssh.Error):  # the channel has closed by itself
-            self._process.stdin.write_eof()
+        self.end_input()
         try:
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await self._process.wait_closed()
@@ -115,8 +120,8 @@ async def run_command(
 ) -> CommandResult:
     """Run `command` to its end.
 
-    Where the certificate has a `forced` command, that one runs instead: it is given the marker and
-    the command's own input on standard input.
+    Where the certificate has a `forced` command, that one runs instead: it is given the marker, the
+    command's own input, and how long it may take, on standard input.
 
     Raises:
         AccountProblem: The login shell ended before the command began.
@@ -126,7 +131,9 @@ async def run_command(
     """
     marker = new_marker()
     if forced:
-        text, command = _FORCED, replace(command, stdin=f"{marker}\n".encode() + command.stdin)
+        limit = math.ceil(command.timeout_s)
+        stdin = b"%s\n%s%d\n" % (marker.encode(), command.stdin, limit)
+        text, command = _FORCED, replace(command, stdin=stdin)
     else:
         text = remote_text(command.argv, marker)
     try:
@@ -193,7 +200,7 @@ def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
     """Let go of a command; one that has not ended is killed.
 
     sshd leaves it otherwise, and a squeue that hangs would be one more with each question. sshd kills
-    no forced command: those end by themselves.
+    no forced command: those end by themselves, in the time that they were given.
     """
     if process.returncode is None:
         with suppress(OSError, asyncssh.Error):  # the connection is lost

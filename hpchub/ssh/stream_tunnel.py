@@ -26,6 +26,7 @@ class _Transport(asyncio.Transport):
         super().__init__()
         self._streams = streams
         self._pending = bytearray()
+        self._ended = False
 
     def write(self, data: Any) -> None:
         # asyncssh puts an empty packet before each. Two small messages in a row would meet Nagle's
@@ -37,18 +38,20 @@ class _Transport(asyncio.Transport):
     def _flush(self) -> None:
         # asyncssh bounds what it writes by the windows of its channels, so there is no drain here.
         data, self._pending = bytes(self._pending), bytearray()
-        if data and not self._streams.writer.is_closing():
+        if data and not self.is_closing():
             self._streams.writer.write(data)
 
     def is_closing(self) -> bool:
-        return self._streams.writer.is_closing()
+        return self._ended or self._streams.writer.is_closing()
 
     def close(self) -> None:
         self._flush()
-        self._streams.writer.close()
+        self.abort()
 
     def abort(self) -> None:
-        self._streams.writer.close()
+        # The channel itself stays open: only through it a command that does not end can be killed.
+        self._ended = True
+        self._streams.end_input()
 
 
 class StreamTunnel:
@@ -79,7 +82,7 @@ class StreamTunnel:
 
     def close(self) -> None:
         """End the command's input."""
-        self._streams.writer.close()
+        self._streams.end_input()
 
     async def wait_closed(self) -> None:
         """Wait until nothing more comes."""
