@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from contextlib import AbstractContextManager, suppress
@@ -42,6 +43,8 @@ from hpchub.ssh.inner_sshd import (
 )
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
+
+log = logging.getLogger(__name__)
 
 # scancel returns at once; slurmd gives a job KillWait (30 s by default) to end by itself.
 _CANCEL_LIMIT_S = 90
@@ -233,7 +236,7 @@ class InJob(InFolder):
         """Cancel the job, if there is one, and wait until it is over: ended, or not in the queue any more.
 
         A controller forgets only jobs that have ended; the history may lack them, or call them pending for
-        ever.
+        ever. Where it has taken the cancellation and nobody can ask it more, it ends the job by itself.
         """
         if not self.record.job_id and self.record.folder:
             self.record.job_id = await self._find_lost()
@@ -244,10 +247,14 @@ class InJob(InFolder):
             with self._query("cancel"):
                 result = await self.run(self._scheduler.cancel_command([self._job_id]))
                 self._scheduler.parse_cancel(result)
-            for _ in range(20):
-                if await self._is_over():
-                    return
-                await asyncio.sleep(_STEP_S)
+            try:
+                for _ in range(20):
+                    if await self._is_over():
+                        return
+                    await asyncio.sleep(_STEP_S)
+            except HpchubError as error:
+                log.warning("job.end_unseen id=%s job=%s error=%s", self.record.id, self._job_id, error)
+                return
             if time.monotonic() > deadline:
                 raise SchedulerUnavailable(
                     f"Job {self._job_id} was cancelled but has not ended: it is {self.record.native_state}.",

@@ -1,11 +1,12 @@
 """What the service account may ask of Slurm, and nothing else: the forced command of its certificates.
 
 The signer writes `FORCED_COMMAND` into each such certificate, so no file of ours lies on the cluster.
-sshd gives it to the account's login shell, which must read words as sh does. It reads two lines from
+sshd gives it to the account's login shell, which must read words as sh does. It reads these lines from
 standard input:
 
     MARKER              printed first on both outputs: what stands before it is the login shell's own
     WORD CLUSTER ITEMS  what to ask, `-` or a cluster's name in Slurm, items joined by commas
+    SECONDS             after this it is ended; may be left out
 
 Everything is held to a class of characters before it becomes one argument of squeue or sacct.
 https://man.openbsd.org/ssh-keygen#force-command
@@ -17,12 +18,13 @@ from collections.abc import Sequence
 
 from hpchub.core.job import Query
 
-# The bridge gives up before, but sshd kills no forced command: one that hangs would stay.
+# sshd kills no forced command, so one that hangs would stay when the bridge has given it up.
 _LONGEST_S = 120
 
 # One line, because csh ends quotes at a line's end, and without single quotes inside.
 _SCRIPT = (
-    "LC_ALL=C; export LC_ALL; read -r mark; read -r what cluster items; "
+    "LC_ALL=C; export LC_ALL; read -r mark; read -r what cluster items; read -r limit; "
+    f'case "$limit" in ""|0*|*[!0-9]*) limit={_LONGEST_S};; esac; '
     'case "$mark" in ""|*[!a-z0-9-]*) exit 64;; esac; '
     'printf "%s\\n" "$mark"; printf "%s\\n" "$mark" >&2; exec </dev/null; '
     'case "$cluster" in ""|*[!A-Za-z0-9_.+-]*) exit 64;; -) set --;; *) set -- "--clusters=$cluster";; esac; '
@@ -30,7 +32,7 @@ _SCRIPT = (
     "status:|history:|times:|status:*[!0-9,]*|history:*[!0-9,]*|times:*[!0-9,]*|"
     "pending:|pending:*[!A-Za-z0-9_.+,-]*) exit 64;; esac; "
     's=$(printf "\\037"); SLURM_TIME_FORMAT=%s; export SLURM_TIME_FORMAT; '
-    f'limited() {{ exec timeout {_LONGEST_S} "$@"; }}; '
+    'limited() { exec timeout "$limit" "$@"; }; '
     'case "$what" in '
     'status) limited squeue --noheader --states=all "$@" "--jobs=$items" "--format=%i$s%T$s%B$s%r";; '
     'history) limited sacct --allocations --noheader --parsable2 "--delimiter=$s" "$@" "--jobs=$items" '

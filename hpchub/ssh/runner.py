@@ -9,6 +9,7 @@ random marker: what stands before it came from the shell's start-up files.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
 import shlex
@@ -120,8 +121,8 @@ async def run_command(
 ) -> CommandResult:
     """Run `command` to its end.
 
-    Where the certificate has a `forced` command, that one runs instead: it is given the marker and
-    the command's own input on standard input.
+    Where the certificate has a `forced` command, that one runs instead: it is given the marker, the
+    command's own input, and how long it may take, on standard input.
 
     Raises:
         AccountProblem: The login shell ended before the command began.
@@ -131,7 +132,9 @@ async def run_command(
     """
     marker = new_marker()
     if forced:
-        text, command = _FORCED, replace(command, stdin=f"{marker}\n".encode() + command.stdin)
+        limit = math.ceil(command.timeout_s)
+        stdin = b"%s\n%s%d\n" % (marker.encode(), command.stdin, limit)
+        text, command = _FORCED, replace(command, stdin=stdin)
     else:
         text = remote_text(command.argv, marker)
     try:
@@ -199,7 +202,7 @@ def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
     """Let go of a command; one that has not ended is killed.
 
     sshd leaves it otherwise, and a squeue that hangs would be one more with each question. sshd kills
-    no forced command: those end by themselves.
+    no forced command: those end by themselves, in the time that they were given.
     """
     if process.returncode is None:
         with suppress(OSError, asyncssh.Error):  # the connection is lost

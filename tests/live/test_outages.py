@@ -17,7 +17,7 @@ from support.demo import Demo
 from support.hub import HubSession
 from support.inside import hub_process
 from support.servers import Server, until
-from support.slurm import job_fields, job_id_of, jobs_of
+from support.slurm import job_fields, job_id_of, jobs_of, processes_of
 from support.witness import Witness
 
 pytestmark = pytest.mark.live
@@ -123,6 +123,35 @@ def test_squeue_answers_nonsense(impatient: Demo, workers: list[Witness], waitin
     assert all(worker.answers() for worker in workers)
 
 
+def test_squeue_takes_a_minute(
+    impatient: Demo, workers: list[Witness], waiting: Server, people: dict[str, HubSession]
+) -> None:
+    """squeue answers long after everybody has given up: who works goes on, who waits reads so, somebody who
+    stops a server gets it stopped, and no heap of squeue processes grows on the login nodes.
+    """
+    server = Server(impatient, people["bob"], "bob", "slow").start(placement="compute")
+    with nothing_lost(impatient, workers):
+        with faults.squeue_answers(impatient, "after 60 s"):
+            assert "did not answer" in waiting.until_said("Still trying")
+            server.stop()
+            time.sleep(_OUTLASTS_COMMANDS_S)
+            assert all(worker.answers() for worker in workers)
+            assert faults.squeue_processes(impatient) <= 4
+        server.start(placement="compute")
+        _says_after(waiting, "Still trying", "the partition is down")
+        server.stop()
+
+
+def _says_after(server: Server, first: str, then: str) -> None:
+    """Wait until a progress message has the words `then`, later than one that has `first`."""
+    seen = False
+    for event in server.events():
+        seen = seen or first in event["message"]
+        if seen and then in event["message"]:
+            return
+    raise AssertionError(f"the progress ended without {then!r}")
+
+
 def test_accounting_away(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
     """Without slurmdbd jobs still start: sbatch checks the account from what slurmctld remembers."""
     with nothing_lost(impatient, workers), faults.daemon_dead(impatient, "slurmdbd"):
@@ -159,6 +188,29 @@ def test_fabric_cut(impatient: Demo, workers: list[Witness]) -> None:
         time.sleep(_OUTLASTS_KEEPALIVE_S)
         assert not _opens(workers[0])
         assert workers[1].answers()
+
+
+def test_login_node_cut_off(impatient: Demo, workers: list[Witness]) -> None:
+    """The login node that the way into the job goes through lets people in and is off the cluster's own
+    network: the job is reached through the other node, with the cable still out.
+    """
+    [node] = _ways_into(impatient, workers[0])
+    with nothing_lost(impatient, workers), faults.fabric_cut(impatient, node):
+        until(lambda: not _opens(workers[0]), "the way is lost", _OUTLASTS_KEEPALIVE_S)
+        workers[0].is_back(40)
+        assert workers[1].answers()
+        other = [host for host in LOGIN_HOSTS if host != node]
+        until(lambda: _ways_into(impatient, workers[0]) == other, "no srun is left where it went before", 10)
+
+
+def _ways_into(demo: Demo, worker: Witness) -> list[str]:
+    """The login nodes where an srun of a job's attachment runs."""
+    step = f"--jobid={worker.job_id} "
+    return [
+        host
+        for host in LOGIN_HOSTS
+        if any(step in line for line in processes_of(demo, host, worker.server.user))
+    ]
 
 
 def _opens(worker: Witness) -> bool:

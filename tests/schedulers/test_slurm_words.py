@@ -82,7 +82,7 @@ def test_how_a_job_ended(native: str, exit_code: str, words: str) -> None:
 
 
 def test_too_much_memory_without_cgroups() -> None:
-    """Slurm 22.05 calls it FAILED; slurmstepd's line in the job's log says what it was. Nobody else's does."""
+    """Slurm 22.05 calls it FAILED; slurmstepd's line in the job's log says what it was, nobody else's."""
     failed = JobStatus(state=JobState.FAILED, native="FAILED", reason="JobLaunchFailure")
     log = (
         "[I] Jupyter is running\n"
@@ -92,4 +92,6 @@ def test_too_much_memory_without_cgroups() -> None:
     assert explain(failed, log) == (
         "Ended, because it used more memory than it had asked for (FAILED, JobLaunchFailure)."
     )
-    assert explain(failed, "a cell printed: Exceeded job memory limit") == "Failed (FAILED, JobLaunchFailure)."
+    assert (
+        explain(failed, "a cell printed: Exceeded job memory limit") == "Failed (FAILED, JobLaunchFailure)."
+    )

@@ -266,6 +266,20 @@ async def test_failed_step_is_explained(job: Job, pool_for: PoolFor) -> None:
             await attach_srun(pool, USER, "alpha", argv, job.keys, "c1", job.runtime)
 
 
+async def test_no_step_outlives_its_attachment(job: Job, pool_for: PoolFor) -> None:
+    """An srun that does not end when its connection is given up, as where the node is gone, is killed."""
+    note = job.node.home / "step"
+    stays = ("/bin/sh", "-c", 'echo $$ >"$1"; shift; "$@"; exec sleep 60', "sh", str(note))
+    argv = (*stays, *inner_sshd_argv("/usr/sbin/sshd", str(job.folder)))
+    async with pool_for(job.node.port) as pool:
+        attachment = await attach_srun(pool, USER, "alpha", argv, job.keys, "c1", job.runtime)
+        attachment._connection.abort()
+        await attachment.close()
+        async with asyncio.timeout(5):
+            while Path(f"/proc/{note.read_text().strip()}").exists():  # noqa: ASYNC110  no child of ours
+                await asyncio.sleep(0.02)
+
+
 async def test_inner_sshd_runs_nothing(job: Job, pool_for: PoolFor) -> None:
     """The job's sshd opens no shell, and admits no other key."""
     async with pool_for(job.node.port) as pool:

@@ -61,7 +61,7 @@ async def test_a_query_is_the_certificates_own_command(
             answers = await asyncio.gather(*(pool.query(USER, "alpha", asked) for _ in range(3)))
             for answer in answers:
                 assert (answer.exit_code, answer.noise) == (7, "welcome\n")
-                assert answer.stdout == "forced\nstatus - 42\n"
+                assert answer.stdout == "forced\nstatus - 42\n30\n"
             # A person of that name would have connections of their own.
             assert (await pool.run(USER, "alpha", ECHO)).stdout == "hello\n"
         assert source.asked == [(USER, Profile.QUERY), (USER, Profile.CONTROL)]

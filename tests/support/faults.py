@@ -95,12 +95,17 @@ def squeue_answers(demo: Demo, what: str) -> Iterator[None]:
         yield
     finally:
         for host in begun:
-            on(demo, host, "umount", _SQUEUE)
+            on(demo, host, "umount", "--lazy", _SQUEUE)  # some that answer late still read it
 
 
 def squeue_calls(demo: Demo) -> int:
     """How often squeue was called since the newest `squeue_answers` began."""
     return sum(int(on(demo, host, "sh", "-c", f"wc -l <{_CALLS}")) for host in LOGIN_HOSTS)
+
+
+def squeue_processes(demo: Demo) -> int:
+    """How many squeue run or hang on the login nodes now."""
+    return sum(len(named(demo, host, "squeue")) for host in LOGIN_HOSTS)
 
 
 # -- login nodes ------------------------------------------------------------------------------------
