@@ -142,9 +142,10 @@ async def test_the_phases_of_a_good_life(world: World) -> None:
     life.begin()
     life.begin()
     await ready(life)
+    await until(lambda: world.stored(life).phase is Phase.READY)
     assert life.local_socket.is_socket()
     assert Path(f"{life.local_socket}:80").resolve() == life.local_socket
-    assert world.stored(life).phase is Phase.READY and world.stored(life).handed_over
+    assert world.stored(life).handed_over
     await life.stop()
     assert place.calls == ["prepare", "submit", "cancel", "clean_up"]
     assert [event.phase for event in life.progress.events] == [

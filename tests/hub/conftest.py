@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,16 @@ from hub.harness import (
     short_folder,
 )
 from hub.recorded_bridge import RecordedBridge
+
+from support.hub import HubSession
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in parallel, those of the one hub stay in one process."""
+    for item in items:
+        if "running_hub" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("hub"))
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +91,17 @@ def hub(running_hub: RunningHub) -> Iterator[RunningHub]:
     bridge.dies = bridge.asking_fails = None
     api = running_hub.api()
     for user in PASSWORDS:
-        model = api.get(f"hub/api/users/{user}?include_stopped_servers")
-        for name in model.json().get("servers", {}) if model.ok else ():
+        for name in _settled(api, user):
             path = f"hub/api/users/{user}/servers/{name}" if name else f"hub/api/users/{user}/server"
             api.delete(path, json={"remove": bool(name)})
+
+
+def _settled(api: HubSession, user: str) -> Iterable[str]:
+    """The user's servers, none of them starting or stopping: to interrupt a start takes JupyterHub 1 s."""
+    deadline = time.monotonic() + 5
+    while True:
+        model = api.get(f"hub/api/users/{user}?include_stopped_servers")
+        servers = model.json()["servers"] if model.ok else {}
+        if time.monotonic() > deadline or not any(server["pending"] for server in servers.values()):
+            return list(servers)
+        time.sleep(0.02)

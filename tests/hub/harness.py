@@ -89,7 +89,7 @@ c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
 c.Authenticator.allow_all = True
 c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.log_level = "DEBUG"
-c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 1}}
+c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0.3}}
 c.JupyterHub.services.append({{"name": "tests", "api_token": {token!r}}})
 c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],

@@ -228,8 +228,9 @@ def test_named_servers_start_and_stop(hub: RunningHub) -> None:
     until(lambda: [one.server_name for one in hub.bridge.alive("alice")] == ["two"])
 
 
-def progress_of(session: HubSession, path: str) -> list[dict[str, Any]]:
+def progress_of(session: HubSession, path: str, once_open: Callable[[], None]) -> list[dict[str, Any]]:
     with session.get(path, stream=True) as stream:
+        once_open()
         lines = [line for line in stream.iter_lines(decode_unicode=True) if line.startswith("data: ")]
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
@@ -240,8 +241,7 @@ def test_progress_tells_each_phase(hub: RunningHub) -> None:
     api = hub.api()
     hub.bridge.stays_queued.set()
     api.post("hub/api/users/alice/server", json={"user_options": {}}, timeout=30)
-    hub.bridge.stays_queued.clear()
-    events = progress_of(api, "hub/api/users/alice/server/progress")
+    events = progress_of(api, "hub/api/users/alice/server/progress", hub.bridge.stays_queued.clear)
     told = [event["message"] for event in events]
     assert "Submitted as job 42" in told
     assert "Job 42 is pending: waiting for resources" in told

@@ -20,6 +20,7 @@ from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from support import require
+from support.folders import let_others_pass
 
 PASSWORDS = {
     "alice": "canary-alice-77",
@@ -105,8 +106,7 @@ def namespace(tmp_path: Path) -> tuple[str, ...]:
     (etc / "pam.d").mkdir(parents=True)
     homes = tmp_path / "homes"
     homes.mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)  # accounts must reach their homes
+    let_others_pass(tmp_path)  # accounts must reach their homes
     passwd = ["root:x:0:0::/root:/bin/sh", "sshd:x:20100:65534::/run/sshd:/usr/sbin/nologin"]
     shadow = ["root:*:19000:0:99999:7:::", "sshd:!:19000:0:99999:7:::"]
     for name, number in ACCOUNT_IDS.items():

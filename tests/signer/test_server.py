@@ -28,6 +28,7 @@ from hpchub.signer.password_file import PasswordFileProof
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
 from support import require
+from support.folders import let_others_pass
 
 SOURCE = "198.51.100.7"
 
@@ -347,13 +348,11 @@ async def test_a_place_that_will_not_do_is_refused(settings: SignerSettings, fau
 
 
 async def test_another_account_is_refused_even_with_the_modes_open(
-    signer: SignerClient, settings: SignerSettings, tmp_path_factory: pytest.TempPathFactory
+    signer: SignerClient, settings: SignerSettings
 ) -> None:
     """The kernel's word on who connected is the second lock behind the file's mode."""
     require.root()
-    for folder in (settings.socket.parent, *settings.socket.parents):
-        if str(folder).startswith(str(tmp_path_factory.getbasetemp().parent)):
-            folder.chmod(0o755)
+    let_others_pass(settings.socket.parent)
     settings.socket.chmod(0o666)
     code = (
         "import os, socket, sys; os.setgid(65534); os.setuid(65534)\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What .gitignore names, and git itself. A checkout need not be a repository (a release's archive is not).
+# What .gitignore names, and git itself, whose `.git` is a file in a worktree. A checkout need not be a
+# repository (a release's archive is not).
 _MADE_HERE = {".git", ".venv", ".demo", ".cache", "node_modules", "__pycache__", "dist", "screenshots"}
 
 
@@ -21,7 +22,7 @@ def files(suffix: str = "") -> Iterator[Path]:
             if name not in _MADE_HERE and not name.endswith((".egg-info", "_cache")) and name != ".hypothesis"
         )
         for name in sorted(found):
-            if name.endswith(suffix) and name != ".coverage" and not name.endswith(".pyc"):
+            if name.endswith(suffix) and name not in {".coverage", ".git"} and not name.endswith(".pyc"):
                 yield Path(folder, name)
 
 
