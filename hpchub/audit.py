@@ -8,16 +8,15 @@ grant nothing. Serial and key id are those in sshd's own log, so the two can be 
 from __future__ import annotations
 
 import fcntl
-import importlib
 import json
 import os
 import stat
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
 
 from hpchub.errors import SiteError
 
@@ -108,24 +107,6 @@ SCHEMA = {
     ],
 }
 
-
-def _import_jsonschema() -> Any:
-    """jsonschema without the grammar for `iri`, a format that our schema does not have.
-
-    To build that grammar takes 0.6 s, more than all else that a signer does before it listens.
-    """
-    grammar = "rfc3987_syntax"
-    if grammar in sys.modules:
-        return importlib.import_module("jsonschema")
-    # None makes its import fail, which jsonschema expects.
-    sys.modules[grammar] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("jsonschema")
-    finally:
-        del sys.modules[grammar]
-
-
-jsonschema = _import_jsonschema()
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
