@@ -44,7 +44,7 @@ test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real 
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in under a minute
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not live and not browser and not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)
 
 coverage: $(STAMPS)/dev ## branch coverage of the fast tests
 	$(BIN)/python -m pytest -m "not live and not browser" --cov --cov-report=term $(PYTEST)
