@@ -38,13 +38,13 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format bench bench-crowd soak
+.PHONY: test test-fast coverage lint types docs format pictures bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in under a minute
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not live and not browser and not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)
 
 coverage: $(STAMPS)/dev ## branch coverage of the fast tests
 	$(BIN)/python -m pytest -m "not live and not browser" --cov --cov-report=term $(PYTEST)
@@ -68,6 +68,9 @@ soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=
 	@$(HPCHUB) demo install
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(or $(MINUTES),20) \
 		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts)
+
+pictures: $(STAMPS)/dev ## take docs/pictures again, from a running demo
+	$(BIN)/python scripts/take_pictures.py --dir $(DEMO_DIR)
 
 bench: demo-install ## how fast, how small: a table, and bench/results/
 	$(BIN)/python -m bench

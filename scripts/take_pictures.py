@@ -1,10 +1,9 @@
 """Take the pictures of the README and the tutorial, as alice of a running demo.
 
-    make demo-up
-    .venv/bin/python scripts/take_pictures.py [--dir .demo]
+    make demo-up pictures
 
-Writes docs/pictures/: form.png, form-dark.png, progress.png and notebook.png. Needs Debian's chromium
-and chromium-driver, and that alice runs no server.
+Writes docs/pictures/: form, progress and home, each also as it is in the dark, and notebook. Needs
+Debian's chromium and chromium-driver, and that alice runs no server.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from support.servers import until  # noqa: E402
 from support.slurm import job_fields  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
-_SIZE = (1280, 920)
+_SIZE = (1280, 960)
 _BUSY = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--chdir=/tmp", "--output=/dev/null"]
 _CELL = "import socket\nprint('Hello from', socket.gethostname())\n!squeue --me"
 
@@ -39,8 +38,7 @@ def fill_form(alice: Person) -> None:
     alice.choose("Memory", "2G")
     alice.choose("Environment", "Data analysis")
     alice.driver.execute_script("document.activeElement.blur()")
-    save(alice, "form-dark", "dark")
-    save(alice, "form", "light")
+    save(alice, "form")
 
 
 def wait_for_jupyterlab(alice: Person) -> None:
@@ -53,7 +51,8 @@ def wait_for_jupyterlab(alice: Person) -> None:
     finally:
         alice.demo.exec("ctl", ["scancel", busy], check=True)
     alice.watch(["Starting Jupyter"])
-    save(alice, "progress", "light")
+    alice.wait("the badge", lambda: alice.text("#hpchub-servers .badge") == "starting")
+    save(alice, "progress")
     alice.find(".jp-LabShell")
 
 
@@ -66,14 +65,21 @@ def run_notebook(alice: Person) -> None:
             button.click()
             break
     alice.wait("a clean window", lambda: not alice.all(".Toastify__toast"))
-    save(alice, "notebook")
+    shutil.copyfile(alice.picture("notebook"), PICTURES / "notebook.png")
 
 
-def save(alice: Person, name: str, theme: str = "") -> None:
-    """Write one picture of the window."""
-    if theme:
+def show_home(alice: Person) -> None:
+    """The home page, with the server that runs."""
+    alice.open_home()
+    alice.wait("the time left", lambda: "Time left" in alice.text("#hpchub-servers"))
+    save(alice, "home")
+
+
+def save(alice: Person, name: str) -> None:
+    """Write a page of the hub, in the dark and in the light."""
+    for theme, file in (("dark", f"{name}-dark.png"), ("light", f"{name}.png")):
         alice.theme(theme)
-    shutil.copyfile(alice.picture(name), PICTURES / f"{name}.png")
+        shutil.copyfile(alice.picture(name), PICTURES / file)
 
 
 def main() -> None:
@@ -87,6 +93,7 @@ def main() -> None:
         fill_form(alice)
         wait_for_jupyterlab(alice)
         run_notebook(alice)
+        show_home(alice)
         alice.stop_from_home()
 
 

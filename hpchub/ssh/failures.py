@@ -14,11 +14,12 @@ from hpchub.errors import AccountProblem, HostKeyMismatch, HostUnreachable, Hpch
 def opening(connection: asyncssh.SSHClientConnection) -> Iterator[None]:
     """Around the opening of a channel: a connection that closes meanwhile raises ConnectionLost.
 
-    asyncssh 2.24 raises AttributeError there, from a session that it has cleared already.
+    asyncssh 2.24 raises AttributeError there, from a session that it has cleared already, or AssertionError,
+    from a channel that it has.
     """
     try:
         yield
-    except AttributeError as error:
+    except (AttributeError, AssertionError) as error:
         if not connection.is_closed():
             raise
         raise asyncssh.ConnectionLost("the connection was closed") from error

@@ -88,4 +88,5 @@
   setInterval(tick, 1000);
   setInterval(ask, ASK_AGAIN_S * 1000);
   document.addEventListener("visibilitychange", ask);
+  document.addEventListener("hpchub-news", ask);
 })();

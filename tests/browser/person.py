@@ -155,6 +155,22 @@ class Person:
             self.driver.execute_script("document.getElementById('dark-theme-toggle').click()")
         self.wait(name, lambda: self.all(f"html[data-bs-theme={name}]"))
 
+    def fits(self, name: str) -> None:
+        """Nothing sticks out of the window, on a desk or a phone, in the light or in the dark.
+
+        Raises:
+            AssertionError: The page is wider than the window.
+        """
+        for theme in ("light", "dark"):
+            self.theme(theme)
+            for size in (DESK, PHONE):
+                self.resize(size)
+                width = self.driver.execute_script("return document.documentElement.scrollWidth")
+                self.picture(f"{name} {theme} {size[0]}")
+                assert width <= size[0], f"{name} is {width} wide in a window of {size[0]}"
+        self.theme("light")
+        self.resize(DESK)
+
     def open(self, path: str) -> None:
         """Open a page of the hub."""
         self.driver.get(urljoin(self.demo.url, path))

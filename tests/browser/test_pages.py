@@ -6,7 +6,7 @@ import re
 
 import pytest
 from browser.conftest import PersonOf
-from browser.person import DESK, PHONE, Person
+from browser.person import Person
 
 from support.demo import Demo
 from support.slurm import job_id_of, jobs_of
@@ -21,19 +21,6 @@ def _faults(person: Person) -> list[str]:
     return [line for line in person.console() if not _REFUSAL.search(line)]
 
 
-def _fits(person: Person, name: str) -> None:
-    """Nothing sticks out of the window, on a desk or a phone, in the light or in the dark."""
-    for theme in ("light", "dark"):
-        person.theme(theme)
-        for size in (DESK, PHONE):
-            person.resize(size)
-            width = person.driver.execute_script("return document.documentElement.scrollWidth")
-            person.picture(f"{name} {theme} {size[0]}")
-            assert width <= size[0], f"{name} is {width} wide in a window of {size[0]}"
-    person.theme("light")
-    person.resize(DESK)
-
-
 def test_wrong_password(person_of: PersonOf) -> None:
     """A refused login says so where a screen reader reads it out, and keeps the name."""
     bob = person_of("bob")
@@ -42,7 +29,7 @@ def test_wrong_password(person_of: PersonOf) -> None:
     assert said.text == "Invalid username or password"
     assert bob.find("#username_input").get_attribute("value") == "bob"
     assert bob.find("#password_input").get_attribute("value") == ""
-    _fits(bob, "login")
+    bob.fits("login")
     assert _faults(bob) == []
 
 
@@ -54,7 +41,7 @@ def test_link_fills_the_form(demo: Demo, person_of: PersonOf) -> None:
     values = bob.values()
     assert (values["partition"], values["time"], values["placement"]) == ("short", "00:10:00", "compute")
     assert not bob.all(".alert, .is-invalid")
-    _fits(bob, "form")
+    bob.fits("form")
     assert jobs_of(demo, "bob") == {}
     bob.open("hub/home")
     assert bob.find("#start").text == "Start My Server"
@@ -96,7 +83,7 @@ def test_refused_values_come_back(demo: Demo, person_of: PersonOf) -> None:
     assert bob.values()["time"] == "00:10:00"
     assert bob.focused.get_attribute("name") == "cpus"
     assert not bob.all("#hpchub-time.is-invalid")
-    _fits(bob, "refused")
+    bob.fits("refused")
     assert jobs_of(demo, "bob") == {}
 
     bob.choose("CPUs", "2")
@@ -112,7 +99,7 @@ def test_gpus_only_where_there_are_some(person_of: PersonOf) -> None:
     bob.choose("Partition", "GPU (gpu)")
     assert bob.find("#hpchub-gpus").get_attribute("max") == "2"
     assert "04:00:00" in bob.text("#hpchub-time-help")
-    _fits(bob, "gpu")
+    bob.fits("gpu")
 
 
 def test_waits_and_fails(demo: Demo, person_of: PersonOf) -> None:
@@ -131,19 +118,19 @@ def test_waits_and_fails(demo: Demo, person_of: PersonOf) -> None:
         assert f"Submitted as job {job}" in lines
         assert "partition is down" in lines[-1]
         assert bob.find("#progress-message").get_attribute("role") == "status"
-        _fits(bob, "pending")
+        bob.fits("pending")
     finally:
         demo.exec("ctl", [*partition, "State=UP"], check=True)
     assert bob.find("#hpchub-failed").text == "Your server did not start"
     _check_failure(bob, job)
-    _fits(bob, "failed")
+    bob.fits("failed")
     assert "starting up" not in bob.text()
     assert bob.find("a.btn-primary").get_attribute("href") == f"{demo.url}hub/spawn/bob"
     bob.driver.refresh()
     bob.find("#start")
     assert bob.text("h1") == "Your server did not start"
     _check_failure(bob, job)
-    _fits(bob, "not running")
+    bob.fits("not running")
     bob.open("hub/spawn")
     bob.find("#hpchub-form")
     assert bob.values()["partition"] == "short", "the form keeps the choices"

@@ -18,19 +18,6 @@ _BUSY = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--chdir=/tmp", "--
 _LEFT = re.compile(r"Time left: (?:[1-4] min|\d+ s)")
 
 
-def _pictures(person: Person, name: str) -> None:
-    """On a desk and a phone, in the light and in the dark; nothing sticks out of the window."""
-    for theme in ("light", "dark"):
-        person.theme(theme)
-        for size in (DESK, PHONE):
-            person.resize(size)
-            width = person.driver.execute_script("return document.documentElement.scrollWidth")
-            person.picture(f"{name} {theme} {size[0]}")
-            assert width <= size[0], f"{name} is {width} wide in a window of {size[0]}"
-    person.theme("light")
-    person.resize(DESK)
-
-
 def _right_edge(person: Person) -> float:
     script = "return document.querySelector('.Toastify__toast--warning').getBoundingClientRect().right"
     return float(person.driver.execute_script(script))
@@ -46,12 +33,12 @@ def test_waiting(demo: Demo, person_of: PersonOf) -> None:
         alice.start()
         alice.watch(["Pending: waiting"])
         alice.wait("where it waits", lambda: "partition cpu, job" in alice.text("#hpchub-servers"))
-        _pictures(alice, "progress")
+        alice.fits("progress")
         alice.open_home()
         job = job_id_of(demo, "alice")
         assert f"Demo cluster, partition cpu, job {job}" in alice.text("#hpchub-servers")
         assert alice.text("#hpchub-servers .badge") == "waiting"
-        _pictures(alice, "home")
+        alice.fits("home")
         assert alice.console() == []
     finally:
         demo.exec("ctl", ["scancel", busy], check=True)
@@ -95,7 +82,7 @@ def test_near_the_end(demo: Demo, person_of: PersonOf) -> None:
 
     alice.open_home()
     assert _LEFT.search(alice.text("#hpchub-servers"))
-    _pictures(alice, "home")
+    alice.fits("home")
     while alice.focused.get_attribute("id") != "hpchub-successor-":
         alice.tab()
     alice.keys(Keys.ENTER)

@@ -25,14 +25,6 @@ from hub.recorded_bridge import RecordedBridge
 from support.hub import HubSession
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in parallel, those of the one hub stay in one process."""
-    for item in items:
-        if "running_hub" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("hub"))
-
-
 @pytest.fixture(scope="session")
 def clusters_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one cluster file."""
