@@ -19,6 +19,8 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 from traitlets import Float, Integer
 
+from hpchub.hub.spawner import HpchubSpawner
+
 _ANSWER_LIMIT_S = 5
 
 
@@ -55,6 +57,18 @@ class HpchubProxy(ConfigurableHTTPProxy):
             self.log.warning("proxy.owes_route route=%s error=%s", routespec, error)
         else:
             self._given.add(routespec)
+
+    async def add_user(self, user: Any, server_name: str = "") -> None:
+        """Add a server, unless it has no socket.
+
+        Until a start has told the socket, and for a moment when it is interrupted, JupyterHub 6.1.1 has a
+        random port of its own host for it, where anybody may listen for the person's requests.
+        """
+        spawner = user.spawners[server_name]
+        if isinstance(spawner, HpchubSpawner) and spawner.server.proto != "http+unix":
+            self.log.warning("proxy.no_socket route=%s", spawner.proxy_spec)
+            return
+        await super().add_user(user, server_name)
 
     async def delete_route(self, routespec: str) -> None:
         """Remove a route."""

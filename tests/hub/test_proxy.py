@@ -14,9 +14,11 @@ from urllib.parse import quote
 
 import pytest
 from jupyterhub.httpclient import JupyterHubHTTPClient
+from jupyterhub.objects import Server
 from jupyterhub.proxy import ConfigurableHTTPProxy
 
 from hpchub.hub.proxy import HpchubProxy
+from hpchub.hub.spawner import HpchubSpawner
 
 from .harness import configurable_http_proxy
 
@@ -134,3 +136,17 @@ async def test_a_route_that_could_not_be_added_is_owed(
         assert "/user/bob/" in await table(proxy)
         await proxy.delete_route("/user/bob/")
         assert "/user/bob/" not in proxy._given
+
+
+async def test_a_server_without_its_socket_has_no_route(proxy: HpchubProxy, socket: Path) -> None:
+    """JupyterHub's made-up port of an interrupted start is not routed to: anybody could listen there."""
+    spawner = HpchubSpawner(proxy_spec="/user/carol/", user=None)
+    carol = SimpleNamespace(name="carol", spawners={"": spawner})
+    with a_proxy(socket):
+        await proxy.check_routes({}, {})
+        spawner.server = Server.from_url("http://127.0.0.1:3/user/carol/")
+        await proxy.add_user(carol)
+        assert await table(proxy) == {"/"}
+        spawner.server = Server.from_url("http+unix://%2Frun%2Fcarol.sock/user/carol/")
+        await proxy.add_user(carol)
+        assert await table(proxy) == {"/", "/user/carol/"}
