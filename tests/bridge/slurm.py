@@ -60,7 +60,7 @@ class FakeSlurm:
 
     async def query(self, account: str, cluster: str, command: Command) -> CommandResult:
         """As the service account: the words on its standard input stand for the options."""
-        what, _, items = command.stdin.decode().split()
+        what, _, items = command.stdin.decode().split()[:3]
         if what == "pending":
             self.asked.append((account, cluster, command))
             return _table(self.pending, list(self.pending))
