@@ -102,10 +102,8 @@ class InJob(InFolder):
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def _submit(self) -> str:
-        command = self._scheduler.submit_command(self.script(), self._job_name)
         try:
-            with self._query("submit"):
-                return self._scheduler.parse_submit(await self.run(command))
+            return await self._submit_somewhere()
         except RemoteError as error:
             if isinstance(error, SchedulerUnavailable) and error.retryable:
                 raise  # the scheduler itself said that it took nothing
@@ -117,6 +115,28 @@ class InJob(InFolder):
             if not lost:
                 raise
             return lost
+
+    async def _submit_somewhere(self) -> str:
+        """sbatch on one login node, and on another where the first could tell the scheduler nothing."""
+        user, cluster = self.record.user, self.cluster.name
+        command = self._scheduler.submit_command(self.script(), self._job_name)
+        tried: dict[str, SchedulerUnavailable] = {}
+        while True:
+            node = await self.pool.node_of(user, cluster)
+            if node in tried:
+                raise tried[node]
+            try:
+                with self._query("submit"):
+                    return self._scheduler.parse_submit(
+                        await self.pool.run(user, cluster, command, node=node)
+                    )
+            except RemoteError as error:
+                # It may be this node alone, its munge or its network: whatever follows goes elsewhere.
+                has_others = self.pool.avoid(cluster, node)
+                if not isinstance(error, SchedulerUnavailable) or not error.retryable or not has_others:
+                    raise  # only of a scheduler that may be asked again is it certain that it took nothing
+                tried[node] = error
+                self.progress.tell(Phase.CONNECTING, f"{error} Trying another login node than {node}.")
 
     async def _find_lost_patiently(self, patience_s: float) -> str:
         """As `_find_lost`, asked again while the cluster or its scheduler is away."""

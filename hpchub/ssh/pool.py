@@ -67,12 +67,14 @@ class _Key:
 class _Node:
     """What is known of a login node: whom it lets in at once, and until when it is tried last.
 
-    `failed_at` is monotonic, and 0 where the newest attempt went well; `why` it did not.
+    `failed_at` is monotonic, and 0 where the newest attempt went well; `why` it did not. Until
+    `avoided_until` nothing goes there that may as well go elsewhere.
     """
 
     handshakes: asyncio.Semaphore
     resting_until: float = field(default=0.0)
     failed_at: float = field(default=0.0)
+    avoided_until: float = field(default=0.0)
     why: str = ""
 
 
@@ -265,6 +267,13 @@ class Pool:
         """Whether a login node failed lately, and is to be tried last."""
         return self._node(cluster, node).resting_until > time.monotonic()
 
+    def avoid(self, cluster: str, node: str) -> bool:
+        """Use other login nodes for a while, though this one lets people in; whether there is another."""
+        now = time.monotonic()
+        self._node(cluster, node).avoided_until = now + self._limits.node_rest_s
+        states = [self._node(cluster, one.name) for one in self._clusters[cluster].login_nodes]
+        return any(max(state.resting_until, state.avoided_until) <= now for state in states)
+
     async def drop_user(self, user: str) -> None:
         """Close all of a user's connections, and those that are being made."""
         await self._drop(lambda key: key.user == user)
@@ -323,14 +332,19 @@ class Pool:
     def _where_already(
         self, user: str, cluster: str, use: _Use, nodes: Sequence[LoginNode]
     ) -> list[LoginNode]:
-        """The same nodes, those first where the user has a connection: for this use, then for any."""
+        """The same nodes, those first where the user has a connection: for this use, then for any.
 
-        def rank(node: LoginNode) -> int:
+        One that is avoided comes last all the same.
+        """
+        now = time.monotonic()
+
+        def rank(node: LoginNode) -> tuple[bool, int]:
+            avoided = self._node(cluster, node.name).avoided_until > now
             uses = [use, *(other for other in _Use if other is not use)]
             for place, one in enumerate(uses):
                 if self._open_lines(_Key(user, cluster, one, node.name)):
-                    return place
-            return len(uses)
+                    return avoided, place
+            return avoided, len(uses)
 
         return sorted(nodes, key=rank)
 

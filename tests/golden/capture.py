@@ -22,6 +22,8 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, Query
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
+from support import demo as support_demo
+from support.faults import daemon_dead
 
 SLURM = Slurm()
 VANISHED = JobId("99999")
@@ -210,8 +212,11 @@ def capture_associations(demo: Demo) -> None:
 
 
 def capture_outages(demo: Demo) -> None:
-    """The controller hangs, then is gone; then the database is gone."""
+    """munge is down on the login node; the controller hangs, then is gone; then the database is gone."""
     script = "#!/bin/bash\n#SBATCH --output=/dev/null\ntrue\n"
+    running = support_demo.Demo.load(demo.folder)
+    with daemon_dead(running, "munged", "login1"):
+        demo.keep("sbatch_munge_down", SLURM.submit_command(script))
     pid = demo.run(("cat", "/run/slurmctld.pid"), user="root", host="ctl").stdout.strip()
     demo.run(("kill", "-STOP", pid), user="root", host="ctl")
     demo.keep("squeue_controller_hangs", SLURM.status_command([VANISHED]))

@@ -214,7 +214,7 @@ def test_login_node_half_broken(
     impatient: Demo, workers: list[Witness], people: dict[str, HubSession], fault: str
 ) -> None:
     """A node that lets people in, but starts nothing for them or cannot prove who they are: who works goes
-    on, and a new start says what is wrong.
+    on, and a new start that may have been submitted says what is wrong.
     """
     node = _node_of(workers[1])
     broken = (
@@ -226,7 +226,7 @@ def test_login_node_half_broken(
         workers[0].is_back(20)
         _, message = Server(impatient, people["bob"], "bob", "fresh").refusal(placement="compute")
         print(message)
-        assert node in message or "Slurm did not answer sbatch" in message
+        assert node in message
     assert Server(impatient, people["bob"], "bob", "fresh").start(placement="compute").model()["ready"]
     Server(impatient, people["bob"], "bob", "fresh").stop()
 

@@ -358,6 +358,24 @@ def test_a_service_account_asks_about_nothing_else(item: str) -> None:
             SLURM.account_command(Query.PENDING, [item])
 
 
+@pytest.mark.parametrize(
+    ("stderr", "never_sent"),
+    [
+        (golden("sbatch_munge_down").stderr, True),
+        (golden("sbatch_controller_down").stderr, True),
+        (golden("sbatch_controller_hangs").stderr, False),
+        ("sbatch: error: Socket timed out\n" + golden("sbatch_controller_down").stderr, False),
+        ("sbatch: error: Socket timed out\n" + golden("sbatch_munge_down").stderr, False),
+        ("sbatch: error: Batch job submission failed: Protocol authentication error\n", False),
+    ],
+)
+def test_what_was_never_sent_may_be_sent_again(stderr: str, never_sent: bool) -> None:
+    """Only where no attempt can have reached slurmctld is a submission tried again."""
+    with pytest.raises(SchedulerUnavailable) as caught:
+        SLURM.parse_submit(answer(stderr=stderr, exit_code=1))
+    assert caught.value.retryable is never_sent
+
+
 # -- cancel ------------------------------------------------------------------------------------
 
 
