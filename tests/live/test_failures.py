@@ -41,15 +41,12 @@ def test_a_limit_of_slurms_own(demo: Demo, server_of: ServerOf) -> None:
 
 
 def test_munge_down_on_a_login_node(demo: Demo, server_of: ServerOf) -> None:
-    """sbatch there gives up after most of a minute, and has sent nothing: the start goes on through the
-    other login node, with one job.
-    """
+    """Slurm's commands there do not end in time: a start goes on through the other node, with one job."""
     server = server_of("bob", "elsewhere")
     asking = threading.Thread(target=server.ask, kwargs={"placement": "compute"}, daemon=True)
     with faults.daemon_dead(demo, "munged", "login1"):
         asking.start()
         until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
-        server.until_said("Trying another login node than login1")
         until(lambda: bool(server.model().get("ready")), "the server is ready")
         assert set(jobs_of(demo, "bob")) == {"hpchub-elsewhere"}
     asking.join(30)
