@@ -104,7 +104,7 @@ class FakeSlurm:
 
     def _squeue(self, argv: Sequence[str]) -> Answer:
         options = dict(word.partition("=")[::2] for word in argv[1:])
-        if "--name" in options:  # no simulated bridge loses a job's id
+        if "--jobs" not in options and "--name" in options:  # no simulated bridge loses a job's id
             return 0, "", ""
         known = list(self.jobs.values())
         if "--jobs" in options:
@@ -122,7 +122,7 @@ class FakeSlurm:
         return 0, _table((str(job.id), job.state, job.node, "0:0") for job in known), ""
 
     def _scancel(self, argv: Sequence[str]) -> Answer:
-        for text in argv[1:]:
+        for text in (word for word in argv[1:] if not word.startswith("-")):
             job = self.jobs.get(int(text))
             if job is not None and job.state in {"PENDING", "RUNNING"}:
                 job.state = "CANCELLED"

@@ -87,6 +87,10 @@ class InJob(InFolder):
     def _job_id(self) -> JobId:
         return JobId(self.record.job_id)
 
+    @property
+    def _job_name(self) -> str:
+        return job_name(self.record.server_name, self.record.id)
+
     def own_files(self) -> dict[str, bytes]:
         """For attach `srun` a configuration and keys of its own; for `tcp` a shared key."""
         match self._compute.attach:
@@ -112,10 +116,8 @@ class InJob(InFolder):
         self.progress.tell(Phase.SUBMITTED, f"Submitted as job {self.record.job_id}")
 
     async def _submit(self) -> str:
-        command = self._scheduler.submit_command(self.script())
         try:
-            with self._query("submit"):
-                return self._scheduler.parse_submit(await self.run(command))
+            return await self._submit_somewhere()
         except RemoteError as error:
             if isinstance(error, SchedulerUnavailable) and error.retryable:
                 raise  # the scheduler itself said that it took nothing
@@ -127,6 +129,28 @@ class InJob(InFolder):
             if not lost:
                 raise
             return lost
+
+    async def _submit_somewhere(self) -> str:
+        """sbatch on one login node, and on another where the first could tell the scheduler nothing."""
+        user, cluster = self.record.user, self.cluster.name
+        command = self._scheduler.submit_command(self.script(), self._job_name)
+        tried: dict[str, SchedulerUnavailable] = {}
+        while True:
+            node = await self.pool.node_of(user, cluster)
+            if node in tried:
+                raise tried[node]
+            try:
+                with self._query("submit"):
+                    return self._scheduler.parse_submit(
+                        await self.pool.run(user, cluster, command, node=node)
+                    )
+            except RemoteError as error:
+                # It may be this node alone, its munge or its network: whatever follows goes elsewhere.
+                has_others = self.pool.avoid(user, cluster, node)
+                if not isinstance(error, SchedulerUnavailable) or not error.retryable or not has_others:
+                    raise  # only of a scheduler that may be asked again is it certain that it took nothing
+                tried[node] = error
+                self.progress.tell(Phase.CONNECTING, f"{error} Trying another login node than {node}.")
 
     async def _find_lost_patiently(self, patience_s: float) -> str:
         """As `_find_lost`, asked again while the cluster or its scheduler is away."""
@@ -142,9 +166,9 @@ class InJob(InFolder):
 
     async def _find_lost(self) -> str:
         """The id of the job that bears our name; empty where the queue has none, or none any more."""
-        name = job_name(self.record.server_name, self.record.id)
         with self._query("lookup"):
-            ids = self._scheduler.parse_lookup(await self.run(self._scheduler.lookup_command(name)))
+            command = self._scheduler.lookup_command(self._job_name)
+            ids = self._scheduler.parse_lookup(await self.run(command))
         return ids[0] if ids else ""
 
     async def until_running(self) -> None:
@@ -153,7 +177,8 @@ class InJob(InFolder):
         Raises:
             StartFailed: It ended first; the message says why and holds the end of its log.
         """
-        async with self._watcher.following(self.record.user, self.cluster.name, self._job_id) as answers:
+        following = self._watcher.following(self.record.user, self.cluster.name, self._job_id, self._job_name)
+        async with following as answers:
             while True:
                 answer = await answers.get()
                 if isinstance(answer, HpchubError):
@@ -245,7 +270,7 @@ class InJob(InFolder):
         deadline = time.monotonic() + _CANCEL_LIMIT_S
         while True:
             with self._query("cancel"):
-                result = await self.run(self._scheduler.cancel_command([self._job_id]))
+                result = await self.run(self._scheduler.cancel_command(self._job_id, self._job_name))
                 self._scheduler.parse_cancel(result)
             try:
                 for _ in range(20):
@@ -280,7 +305,7 @@ class InJob(InFolder):
 
     async def _is_over(self) -> bool:
         """Whether the queue has the job no more, or as one that has ended; notes its native state."""
-        result = await self.run(self._scheduler.status_command([self._job_id]))
+        result = await self.run(self._scheduler.status_command([self._job_id], [self._job_name]))
         status = self._scheduler.parse_status(result).get(self._job_id)
         if status is None:
             with suppress(HpchubError):  # how it ended is nice to know, that it did is known
@@ -292,7 +317,8 @@ class InJob(InFolder):
         return status.state.is_final
 
     async def _ask(self) -> JobStatus:
-        answers = await self._watcher.ask(self.record.user, self.cluster.name, [self._job_id])
+        names = {self._job_id: self._job_name}
+        answers = await self._watcher.ask(self.record.user, self.cluster.name, list(names), names)
         return answers[self._job_id]
 
     async def _failure(self, status: JobStatus) -> StartFailed:

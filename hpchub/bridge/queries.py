@@ -33,7 +33,7 @@ _MOST_IDS_OF_ALL = 2000
 class _Line:
     """Who asks on one cluster: the round under way holds `busy`, those who came since wait for `next`."""
 
-    wanted: dict[JobId, None] = field(default_factory=dict)
+    wanted: dict[JobId, str] = field(default_factory=dict)
     next: asyncio.Task[Answers] | None = None
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -63,11 +63,16 @@ class Queries:
         """Whether everybody's jobs can be asked about."""
         return cluster in self._accounts
 
-    async def statuses(self, user: str, cluster: str, ids: Sequence[JobId]) -> Answers:
-        """For each id its status, or why there is none."""
+    async def statuses(
+        self, user: str, cluster: str, ids: Sequence[JobId], names: Mapping[JobId, str] | None = None
+    ) -> Answers:
+        """For each id its status, or why there is none.
+
+        `names` are the jobs' own: one of another name is not the job that is meant.
+        """
         key = (self.asker(user, cluster), cluster)
         line = self._lines.setdefault(key, _Line())
-        line.wanted.update(dict.fromkeys(ids))
+        line.wanted.update({job_id: (names or {}).get(job_id, "") for job_id in ids})
         if line.next is None:
             line.next = asyncio.create_task(self._round(key, line))
             self._rounds.add(line.next)
@@ -75,12 +80,14 @@ class Queries:
         answers = await asyncio.shield(line.next)  # others may wait for it
         return {job_id: answers[job_id] for job_id in ids}
 
-    async def times(self, user: str, cluster: str, ids: Sequence[JobId]) -> dict[JobId, JobTimes]:
+    async def times(
+        self, user: str, cluster: str, ids: Sequence[JobId], names: Mapping[JobId, str] | None = None
+    ) -> dict[JobId, JobTimes]:
         """When jobs start and end, of those that the queue still has."""
         found: dict[JobId, JobTimes] = {}
         for batch in self._batches(cluster, ids):
             with self._metrics.query(cluster, Query.TIMES.value):
-                result = await self._ask(user, cluster, Query.TIMES, batch)
+                result = await self._ask(user, cluster, Query.TIMES, batch, names)
                 found |= self._schedulers[cluster].parse_times(result)
         return {job_id: found[job_id] for job_id in ids if job_id in found}
 
@@ -99,18 +106,18 @@ class Queries:
 
     async def _round(self, key: tuple[str, str], line: _Line) -> Answers:
         async with line.busy:
-            ids, line.wanted, line.next = list(line.wanted), {}, None
-            answers = await self._answers(*key, ids)
+            wanted, line.wanted, line.next = line.wanted, {}, None
+            answers = await self._answers(*key, wanted)
             if line.next is None:
                 self._lines.pop(key, None)
             return answers
 
-    async def _answers(self, asker: str, cluster: str, ids: Sequence[JobId]) -> Answers:
+    async def _answers(self, asker: str, cluster: str, wanted: Mapping[JobId, str]) -> Answers:
         """One failure hides nothing that is known."""
         answers: Answers = {}
-        for batch in self._batches(cluster, ids):
+        for batch in self._batches(cluster, list(wanted)):
             try:
-                answers |= await self._batch(asker, cluster, batch)
+                answers |= await self._batch(asker, cluster, batch, wanted)
             except HpchubError as error:
                 answers |= _failed(asker, cluster, batch, error)
             except Exception as error:
@@ -120,16 +127,18 @@ class Queries:
                 answers |= dict.fromkeys(batch, HpchubError(what, "The bridge's log has more."))
         return answers
 
-    async def _batch(self, asker: str, cluster: str, ids: Sequence[JobId]) -> Answers:
+    async def _batch(
+        self, asker: str, cluster: str, ids: Sequence[JobId], names: Mapping[JobId, str]
+    ) -> Answers:
         scheduler = self._schedulers[cluster]
         with self._metrics.query(cluster, Query.STATUS.value):
-            queued = scheduler.parse_status(await self._ask(asker, cluster, Query.STATUS, ids))
+            queued = scheduler.parse_status(await self._ask(asker, cluster, Query.STATUS, ids, names))
         answers: Answers = {job_id: queued[job_id] for job_id in ids if job_id in queued}
         missing = [job_id for job_id in ids if job_id not in queued]
         if missing:
             try:
                 with self._metrics.query(cluster, Query.HISTORY.value):
-                    result = await self._ask(asker, cluster, Query.HISTORY, missing)
+                    result = await self._ask(asker, cluster, Query.HISTORY, missing, names)
                     found = scheduler.parse_history(result)
             except HpchubError as error:  # the accounting is away, the queue is not
                 return answers | _failed(asker, cluster, missing, error)
@@ -137,17 +146,26 @@ class Queries:
             answers |= {job_id: found.get(job_id, unknown) for job_id in missing}
         return answers
 
-    async def _ask(self, user: str, cluster: str, query: Query, items: Sequence[str]) -> CommandResult:
+    async def _ask(
+        self,
+        user: str,
+        cluster: str,
+        query: Query,
+        items: Sequence[str],
+        names: Mapping[JobId, str] | None = None,
+    ) -> CommandResult:
         scheduler = self._schedulers[cluster]
-        if account := self._accounts.get(cluster):
-            return await self._pool.query(account, cluster, scheduler.account_command(query, items))
         ids = [JobId(item) for item in items]
+        known = [(names or {}).get(job_id, "") for job_id in ids]
+        known = known if all(known) else []  # a name that is not known leaves nobody out
+        if account := self._accounts.get(cluster):
+            return await self._pool.query(account, cluster, scheduler.account_command(query, items, known))
         build = {
             Query.STATUS: scheduler.status_command,
             Query.HISTORY: scheduler.history_command,
             Query.TIMES: scheduler.times_command,
         }[query]
-        return await self._pool.run(user, cluster, build(ids))
+        return await self._pool.run(user, cluster, build(ids, known))
 
     def _batches(self, cluster: str, ids: Sequence[JobId]) -> Iterator[Sequence[JobId]]:
         most = _MOST_IDS_OF_ALL if self.sees_all(cluster) else _MOST_IDS

@@ -189,8 +189,15 @@ class Service:
         self, user: str, chosen: ServerOptions, options: Mapping[str, Any]
     ) -> ServerOptions:
         """The options, with an account that the user may charge. Is the accounting away, sbatch decides."""
+        node = await self._pool.node_of(user, chosen.cluster)
         try:
-            rows = await self.associations(user, chosen.cluster)
+            try:
+                rows = await self.associations(user, chosen.cluster)
+            except HostUnreachable:
+                # It may let people in and yet end no command of the scheduler's, as without munge.
+                if not self._pool.avoid(user, chosen.cluster, node):
+                    raise
+                rows = await self.associations(user, chosen.cluster)
         except SchedulerUnavailable as error:
             log.warning("associations.unchecked user=%s cluster=%s error=%s", user, chosen.cluster, error)
             return chosen

@@ -20,6 +20,7 @@ from hpchub.bridge.queries import Queries
 from hpchub.bridge.watcher import PATIENCE
 from hpchub.core.job import JobId
 from hpchub.core.server import Phase
+from hpchub.core.slugs import job_name
 from hpchub.errors import HpchubError
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,8 @@ class Sweep:
         return due
 
     async def _update(self, user: str, cluster: str, servers: Sequence[Progress]) -> None:
-        times = await self._queries.times(user, cluster, [JobId(one.record.job_id) for one in servers])
+        names = {JobId(one.record.job_id): job_name(one.record.server_name, one.record.id) for one in servers}
+        times = await self._queries.times(user, cluster, list(names), names)
         for server in servers:
             found = times.get(JobId(server.record.job_id))
             if found is None:

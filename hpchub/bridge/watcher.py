@@ -64,6 +64,7 @@ class _Watch:
     """The waiting jobs on one cluster that are asked about together."""
 
     listeners: dict[JobId, asyncio.Queue[JobStatus | HpchubError]] = field(default_factory=dict)
+    names: dict[JobId, str] = field(default_factory=dict)
     newest: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -85,13 +86,16 @@ class Watcher:
         self._watches: dict[tuple[str, str], _Watch] = {}
         self._allowances: dict[tuple[str, str], Allowance] = {}
 
-    async def ask(self, user: str, cluster: str, ids: list[JobId]) -> dict[JobId, JobStatus]:
+    async def ask(
+        self, user: str, cluster: str, ids: list[JobId], names: Mapping[JobId, str] | None = None
+    ) -> dict[JobId, JobStatus]:
         """Status now; ids that the queue has forgotten are looked up in the history.
 
-        An id that neither knows is UNKNOWN: it may be too new, and doubt is never death.
+        An id that neither knows is UNKNOWN: it may be too new, and doubt is never death. So is one whose
+        job does not bear the name that `names` has.
         """
         statuses: dict[JobId, JobStatus] = {}
-        for job_id, answer in (await self.queries.statuses(user, cluster, ids)).items():
+        for job_id, answer in (await self.queries.statuses(user, cluster, ids, names)).items():
             if isinstance(answer, HpchubError):
                 raise answer
             statuses[job_id] = answer
@@ -99,7 +103,7 @@ class Watcher:
 
     @asynccontextmanager
     async def following(
-        self, user: str, cluster: str, job_id: JobId
+        self, user: str, cluster: str, job_id: JobId, job_name: str = ""
     ) -> AsyncIterator[asyncio.Queue[JobStatus | HpchubError]]:
         """A queue that receives every answer about a job, and every failure to get one."""
         answers: asyncio.Queue[JobStatus | HpchubError] = asyncio.Queue()
@@ -109,12 +113,13 @@ class Watcher:
             watch = self._watches[key] = _Watch()
             watch.task = asyncio.create_task(self._run(key, watch))
         watch.listeners[job_id] = answers
+        watch.names[job_id] = job_name
         watch.newest = time.monotonic()
         watch.wake.set()
         try:
             yield answers
         finally:
-            del watch.listeners[job_id]
+            del watch.listeners[job_id], watch.names[job_id]
             if not watch.listeners:
                 watch.wake.set()
 
@@ -133,7 +138,7 @@ class Watcher:
             await asyncio.sleep(allowance.take(time.monotonic()))
             watch.wake.clear()
             began = time.monotonic()
-            answers = await self.queries.statuses(*key, list(watch.listeners))
+            answers = await self.queries.statuses(*key, list(watch.listeners), watch.names)
             for job_id, listener in watch.listeners.items():
                 if job_id in answers:
                     listener.put_nowait(answers[job_id])

@@ -132,7 +132,7 @@ class ClusterChecks:
             scheduler.submit_command("").argv,
             scheduler.status_command([_SOME_JOB]).argv,
             scheduler.history_command([_SOME_JOB]).argv,
-            scheduler.cancel_command([_SOME_JOB]).argv,
+            scheduler.cancel_command(_SOME_JOB, "hpchub").argv,
             scheduler.associations_command(user).argv,
             scheduler.attach_argv(_SOME_JOB, "node", ("true",)),
         )

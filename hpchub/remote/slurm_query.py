@@ -5,7 +5,9 @@ sshd gives it to the account's login shell, which must read words as sh does. It
 standard input:
 
     MARKER              printed first on both outputs: what stands before it is the login shell's own
-    WORD CLUSTER ITEMS  what to ask, `-` or a cluster's name in Slurm, items joined by commas
+    WORD CLUSTER ITEMS [NAMES]
+                        what to ask, `-` or a cluster's name in Slurm, items joined by commas, and the
+                        names of jobs to leave all others out, which are not printed
     SECONDS             after this it is ended; may be left out
 
 Everything is held to a class of characters before it becomes one argument of squeue or sacct.
@@ -23,11 +25,12 @@ _LONGEST_S = 120
 
 # One line, because csh ends quotes at a line's end, and without single quotes inside.
 _SCRIPT = (
-    "LC_ALL=C; export LC_ALL; read -r mark; read -r what cluster items; read -r limit; "
+    "LC_ALL=C; export LC_ALL; read -r mark; read -r what cluster items names; read -r limit; "
     f'case "$limit" in ""|0*|*[!0-9]*) limit={_LONGEST_S};; esac; '
     'case "$mark" in ""|*[!a-z0-9-]*) exit 64;; esac; '
     'printf "%s\\n" "$mark"; printf "%s\\n" "$mark" >&2; exec </dev/null; '
     'case "$cluster" in ""|*[!A-Za-z0-9_.+-]*) exit 64;; -) set --;; *) set -- "--clusters=$cluster";; esac; '
+    'case "$names" in *[!A-Za-z0-9_,-]*) exit 64;; ?*) set -- "$@" "--name=$names";; esac; '
     'case "$what:$items" in '
     "status:|history:|times:|status:*[!0-9,]*|history:*[!0-9,]*|times:*[!0-9,]*|"
     "pending:|pending:*[!A-Za-z0-9_.+,-]*) exit 64;; esac; "
@@ -45,6 +48,7 @@ _SCRIPT = (
 FORCED_COMMAND = f"exec /bin/sh -c '{_SCRIPT}'"
 
 
-def query_line(query: Query, items: Sequence[str], cluster: str = "") -> bytes:
-    """The second line of the forced command's input. The items are checked by whoever has them."""
-    return f"{query} {cluster or '-'} {','.join(items)}\n".encode("ascii")
+def query_line(query: Query, items: Sequence[str], cluster: str = "", names: Sequence[str] = ()) -> bytes:
+    """The second line of the forced command's input. Items and names are checked by whoever has them."""
+    words = (query, cluster or "-", ",".join(items), ",".join(names))
+    return (" ".join(words).rstrip() + "\n").encode("ascii")

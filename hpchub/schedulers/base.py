@@ -16,8 +16,8 @@ class Scheduler(Protocol):
     SchedulerUnavailable (the controller did not answer), UnexpectedOutput (nobody can read it).
     """
 
-    def submit_command(self, script: str) -> Command:
-        """Submits a script given on standard input."""
+    def submit_command(self, script: str, job_name: str = "") -> Command:
+        """Submits a script given on standard input, under a name that the script cannot change."""
 
     def parse_submit(self, result: CommandResult) -> JobId:
         """The new job's id. A refusal keeps the scheduler's own words."""
@@ -32,20 +32,24 @@ class Scheduler(Protocol):
     def parse_lookup(self, result: CommandResult) -> list[JobId]:
         """The ids; empty where the scheduler knows no such job."""
 
-    def status_command(self, ids: Sequence[JobId]) -> Command:
-        """Asks for the state of jobs, and for no text that a user wrote."""
+    def status_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
+        """Asks for the state of jobs, and for no text that a user wrote.
+
+        With `names`, only of jobs that bear one of them: a scheduler that was killed may give a number out
+        again. The names choose rows and are not printed.
+        """
 
     def parse_status(self, result: CommandResult) -> dict[JobId, JobStatus]:
         """Status by id. An absent id is unknown, not finished: look in the history."""
 
-    def history_command(self, ids: Sequence[JobId]) -> Command:
-        """Asks the accounting, which remembers jobs the queue has forgotten."""
+    def history_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
+        """Asks the accounting, which remembers jobs the queue has forgotten. `names` as above."""
 
     def parse_history(self, result: CommandResult) -> dict[JobId, JobStatus]:
         """Status by id, as the accounting has it."""
 
-    def times_command(self, ids: Sequence[JobId]) -> Command:
-        """Asks when jobs start and end."""
+    def times_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
+        """Asks when jobs start and end. `names` as above."""
 
     def parse_times(self, result: CommandResult) -> dict[JobId, JobTimes]:
         """Times by id; an absent id is unknown."""
@@ -53,11 +57,11 @@ class Scheduler(Protocol):
     def parse_pending(self, result: CommandResult) -> list[PendingJob]:
         """Everybody's jobs that wait, as a service account is told of them."""
 
-    def account_command(self, query: Query, items: Sequence[str]) -> Command:
-        """A question in the words that the forced command of a service account reads."""
+    def account_command(self, query: Query, items: Sequence[str], names: Sequence[str] = ()) -> Command:
+        """A question in the words that the forced command of a service account reads. `names` as above."""
 
-    def cancel_command(self, ids: Sequence[JobId]) -> Command:
-        """Ends jobs. To end one that has ended is no error."""
+    def cancel_command(self, job_id: JobId, job_name: str) -> Command:
+        """Ends a job, if it bears that name: never another that has its number. An ended one is no error."""
 
     def parse_cancel(self, result: CommandResult) -> None:
         """Returns where the jobs will end; raises where the scheduler could not be told."""

@@ -26,6 +26,7 @@ from hpchub.schedulers.slurm_rows import (
     checked_name,
     ids_alone,
     joined,
+    named,
     rows,
     single_node,
     told,
@@ -52,13 +53,15 @@ class Slurm:
 
     cluster: str = ""
 
-    def submit_command(self, script: str) -> Command:
+    def submit_command(self, script: str, job_name: str = "") -> Command:
         """sbatch, the script on standard input.
 
         The script's directives are given again as options: variables such as SBATCH_PARTITION, which
-        people set in their profiles, override directives but not options (sbatch(1)).
+        people set in their profiles, override directives but not options (sbatch(1)). Of an option that
+        is given twice the later one counts, so a site's template cannot give the job another name.
         """
-        argv = ("sbatch", "--parsable", *self._clusters(), *read_directives(script))
+        name = (f"--job-name={checked_name(job_name)}",) if job_name else ()
+        argv = ("sbatch", "--parsable", *self._clusters(), *read_directives(script), *name)
         return Command(argv=argv, stdin=script.encode())
 
     def parse_submit(self, result: CommandResult) -> JobId:
@@ -89,12 +92,10 @@ class Slurm:
             raise failure("squeue", result)
         return ids_alone("squeue", result.stdout)
 
-    def status_command(self, ids: Sequence[JobId]) -> Command:
+    def status_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
         """squeue, once for all the jobs. Without --states=all it would leave out ended ones."""
-        fields = f"--format={_STATUS_FORMAT}"
-        return Command(
-            argv=("squeue", "--noheader", "--states=all", *self._clusters(), f"--jobs={joined(ids)}", fields)
-        )
+        where = (*self._clusters(), *named(names), f"--jobs={joined(ids)}")
+        return Command(argv=("squeue", "--noheader", "--states=all", *where, f"--format={_STATUS_FORMAT}"))
 
     def parse_status(self, result: CommandResult) -> dict[JobId, JobStatus]:
         """Status by id; an absent id is unknown.
@@ -111,7 +112,7 @@ class Slurm:
             )
         return jobs
 
-    def history_command(self, ids: Sequence[JobId]) -> Command:
+    def history_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
         """sacct, allocations only. With --jobs it looks back without limit: sacct(1), -j."""
         argv = (
             "sacct",
@@ -120,6 +121,7 @@ class Slurm:
             "--parsable2",
             f"--delimiter={SEPARATOR}",
             *self._clusters(),
+            *named(names),
             f"--jobs={joined(ids)}",
             f"--format={_HISTORY_FIELDS}",
         )
@@ -138,9 +140,9 @@ class Slurm:
             )
         return jobs
 
-    def times_command(self, ids: Sequence[JobId]) -> Command:
+    def times_command(self, ids: Sequence[JobId], names: Sequence[str] = ()) -> Command:
         """squeue, once for all the jobs; times in Unix seconds, for the node's time zone is not told."""
-        where = (*self._clusters(), f"--jobs={joined(ids)}", f"--format={_TIMES_FORMAT}")
+        where = (*self._clusters(), *named(names), f"--jobs={joined(ids)}", f"--format={_TIMES_FORMAT}")
         return Command(argv=("env", "SLURM_TIME_FORMAT=%s", "squeue", "--noheader", "--states=all", *where))
 
     def parse_times(self, result: CommandResult) -> dict[JobId, JobTimes]:
@@ -171,24 +173,32 @@ class Slurm:
             )
         return found
 
-    def account_command(self, query: Query, items: Sequence[str]) -> Command:
+    def account_command(self, query: Query, items: Sequence[str], names: Sequence[str] = ()) -> Command:
         """The words on standard input. Such a command takes ids of whole jobs and names of partitions."""
         pattern = SCHEDULER_NAME if query is Query.PENDING else NUMBER
         if not items or not all(pattern.fullmatch(item) for item in items):
             raise InvalidRequest(f"A service account cannot ask about {','.join(items)[:40]!r}.")
+        named(names)
         tool = "sacct" if query is Query.HISTORY else "squeue"
-        return Command(argv=(tool,), stdin=query_line(query, items, self.cluster))
+        return Command(argv=(tool,), stdin=query_line(query, items, self.cluster, names))
 
-    def cancel_command(self, ids: Sequence[JobId]) -> Command:
-        """scancel, for all the jobs at once."""
-        joined(ids)
-        return Command(argv=("scancel", *self._clusters(), *ids))
+    def cancel_command(self, job_id: JobId, job_name: str) -> Command:
+        """scancel, by id and name together: a job must match both.
+
+        One of another name is left alone and scancel exits with 0; on one that has ended or is somebody
+        else's it says that there is no such id.
+        """
+        return Command(argv=("scancel", *self._clusters(), *named([job_name]), joined([job_id])))
 
     def parse_cancel(self, result: CommandResult) -> None:
         """Returns where the jobs will end, or have ended, or never were."""
         if result.exit_code == 0:
             return
-        harmless = ("Invalid job id specified", "Job/step already completing or completed")
+        harmless = (
+            "Invalid job id specified",
+            "Job/step already completing or completed",
+            "No active jobs match ALL job filters",
+        )
         complaints = [line for line in result.stderr.split("\n") if line.startswith("scancel: error")]
         if complaints and all(any(words in line for words in harmless) for line in complaints):
             return

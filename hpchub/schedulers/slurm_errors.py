@@ -42,6 +42,10 @@ _UNANSWERED = (
     "Job update not available right now",
 )
 
+# Among these, what a node says that cannot prove who asks: it has sent nothing.
+_UNPROVEN = ("Failed to connect to authentication agent", "Munge encode failed")
+_OF_AUTHENTICATION = {"Invalid authentication credential", "Protocol authentication error"}
+
 # sbatch(1) and slurm_errno.c: the cause, as a part of its message, and what to do about it.
 _HINTS = (
     (
@@ -94,7 +98,7 @@ def failure(tool: str, result: CommandResult) -> HpchubError:
     unreached = next((words for words in _UNREACHED if words in said), "")
     unanswered = next((words for words in _UNANSWERED if words in said), "")
     if unreached or unanswered:
-        return _unavailable(tool, _line_with(said, unreached or unanswered), bool(unreached))
+        return _unavailable(tool, _line_with(said, unreached or unanswered), _was_never_sent(said))
     if result.exit_code < 0:
         return _unavailable(tool, f"it was ended by signal {-result.exit_code}", False)
     return UnexpectedOutput(tool, (result.stderr or result.stdout).strip() or f"exit code {result.exit_code}")
@@ -111,6 +115,17 @@ def rejection(result: CommandResult) -> SubmitRejected | None:
     message = " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in told)
     hint = next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
     return SubmitRejected(f"Slurm refused the job: {message}", hint)
+
+
+def _was_never_sent(said: str) -> bool:
+    """Whether no attempt reached the controller: a command may try more than once before it gives up."""
+    if not any(words in said for words in _UNREACHED):
+        return False
+    rest = said
+    for words in _UNREACHED:
+        rest = rest.replace(words, "")
+    unproven = any(words in said for words in _UNPROVEN)
+    return not any(words in rest for words in _UNANSWERED if not (unproven and words in _OF_AUTHENTICATION))
 
 
 def _unavailable(tool: str, words: str, unreached: bool) -> SchedulerUnavailable:

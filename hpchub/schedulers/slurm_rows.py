@@ -37,6 +37,11 @@ def checked_name(job_name: str) -> str:
     return job_name
 
 
+def named(job_names: Sequence[str]) -> tuple[str, ...]:
+    """The option that leaves out jobs of other names; none where there are no names."""
+    return (f"--name={','.join(map(checked_name, job_names))}",) if job_names else ()
+
+
 def ids_alone(tool: str, text: str) -> list[JobId]:
     """The lines that are an id alone, once each.
 

@@ -10,20 +10,21 @@ LASTS_S = 600.0
 
 
 class Detours:
-    """By person and cluster, the login node to try last. A newer one takes its place."""
+    """By person and cluster, the login nodes to try last: a person's word must not move other people."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._avoided: dict[tuple[str, str], tuple[str, float]] = {}
+        self._avoided: dict[tuple[str, str], dict[str, float]] = {}
 
     def avoid(self, user: str, cluster: str, node: str) -> None:
         """Something did not answer through this node."""
-        self._avoided[user, cluster] = (node, self._now())
+        self._avoided.setdefault((user, cluster), {})[node] = self._now()
 
-    def node(self, user: str, cluster: str) -> str:
-        """The node to try last; empty where there is none, or none any more."""
-        node, since = self._avoided.get((user, cluster), ("", 0.0))
-        if node and self._now() - since > LASTS_S:
-            del self._avoided[user, cluster]
-            return ""
-        return node
+    def since(self, user: str, cluster: str, node: str) -> float:
+        """When that was last, on the clock; 0 where it was not, or too long ago to count."""
+        nodes = self._avoided.get((user, cluster), {})
+        at = nodes.get(node, 0.0)
+        if at and self._now() - at > LASTS_S:
+            del nodes[node]
+            return 0.0
+        return at

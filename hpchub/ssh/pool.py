@@ -199,9 +199,16 @@ class Pool:
         """The login node that the user's commands go to."""
         return (await self._line(user, cluster, Use.COMMANDS, "")).node
 
-    def avoid(self, user: str, cluster: str, node: str) -> None:
-        """Have the user's commands and ways go through another login node for a while, if there is one."""
+    def avoid(self, user: str, cluster: str, node: str) -> bool:
+        """Have the user's commands and ways go elsewhere for a while, though this node lets them in.
+
+        Whether there is another node to go to.
+        """
         self._detours.avoid(user, cluster, node)
+        return any(
+            not self._nodes.rests(cluster, one.name) and not self._detours.since(user, cluster, one.name)
+            for one in self._nodes.in_order(user, cluster)
+        )
 
     async def first_of(self, user: str, cluster: str, nodes: Sequence[str]) -> str:
         """The first of these login nodes that lets the user in; commands can go there."""
@@ -221,13 +228,12 @@ class Pool:
     async def _line(self, user: str, cluster: str, use: Use, node: str) -> Line:
         """The shared connection: an open one, else that of the first node that lets us in.
 
-        Last comes the one from which nothing answered.
+        Last come those from which nothing answered.
         """
         candidates = self._nodes.in_order(user, cluster, node)
         if not node:
-            avoided = self._detours.node(user, cluster)
             nearest = self._lines.nearest(user, cluster, use, candidates)
-            candidates = sorted(nearest, key=lambda one: one.name == avoided)
+            candidates = sorted(nearest, key=lambda one: self._detours.since(user, cluster, one.name))
         return await self._first_line(user, cluster, use, candidates)
 
     async def _first_line(self, user: str, cluster: str, use: Use, candidates: Sequence[LoginNode]) -> Line:

@@ -39,6 +39,9 @@ class FakeSlurm:
         self.took_s = 0.0
         self.open: list[ConnectionView] = []
         self.down: dict[str, str] = {}
+        self.nodes = ["login1", "login2"]
+        self.avoided: list[str] = []
+        self.asked_on: list[str] = []
 
     def connections(self) -> list[ConnectionView]:
         return self.open
@@ -52,6 +55,13 @@ class FakeSlurm:
     def count(self, name: str) -> int:
         return sum(command.name == name for _, _, command in self.asked)
 
+    async def node_of(self, _user: str, _cluster: str) -> str:
+        return next(node for node in self.nodes if node not in self.avoided or node == self.nodes[-1])
+
+    def avoid(self, _user: str, _cluster: str, node: str) -> bool:
+        self.avoided.append(node)
+        return any(other not in self.avoided for other in self.nodes)
+
     async def __aenter__(self) -> FakeSlurm:
         return self
 
@@ -60,7 +70,7 @@ class FakeSlurm:
 
     async def query(self, account: str, cluster: str, command: Command) -> CommandResult:
         """As the service account: the words on its standard input stand for the options."""
-        what, _, items = command.stdin.decode().split()
+        what, _, items = command.stdin.decode().split()[:3]
         if what == "pending":
             self.asked.append((account, cluster, command))
             return _table(self.pending, list(self.pending))
@@ -70,6 +80,7 @@ class FakeSlurm:
 
     async def run(self, user: str, cluster: str, command: Command, *, node: str = "") -> CommandResult:
         self.asked.append((user, cluster, command))
+        self.asked_on.append(node)
         await asyncio.sleep(self.took_s)
         if command.name in self.failing:
             raise self.failing[command.name]

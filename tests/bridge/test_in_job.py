@@ -21,7 +21,7 @@ from hpchub.core.cluster import Cluster
 from hpchub.core.command import CommandResult
 from hpchub.core.job import JobId
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.errors import HostUnreachable, SchedulerUnavailable, StartFailed
 from hpchub.schedulers.slurm import Slurm
 
 from .slurm import FakeSlurm
@@ -144,6 +144,42 @@ async def test_a_job_not_handed_over_that_waits_is_alive(clusters: dict[str, Clu
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_job_module, "_LOOK_AGAIN_S", 0.01)
     monkeypatch.setattr(in_job_module, "_LOOK_FOR_S", 0.05)
+
+
+@pytest.mark.parametrize("answer", ["sbatch_munge_down", "sbatch_controller_down"])
+async def test_a_login_node_that_can_submit_nothing(clusters: dict[str, Cluster], answer: str) -> None:
+    """sbatch says that nothing was sent: another login node is tried, once; the job is submitted once."""
+    slurm = FakeSlurm()
+    answers = [golden(answer), CommandResult(exit_code=0, stdout="79\n")]
+    slurm.answers["sbatch"] = lambda _command: answers.pop(0)
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    await place.submit(again=False)
+    assert place.record.job_id == "79" and slurm.asked_on == ["login1", "login2"]
+
+
+async def test_no_login_node_can_submit(clusters: dict[str, Cluster]) -> None:
+    """Each is tried once, and the person reads what sbatch said."""
+    slurm = FakeSlurm()
+    slurm.answers["sbatch"] = lambda _command: golden("sbatch_controller_down")
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    with pytest.raises(SchedulerUnavailable, match="connect failure"):
+        await place.submit(again=False)
+    assert slurm.asked_on == ["login1", "login2"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_may_have_been_submitted_is_not_submitted_elsewhere(clusters: dict[str, Cluster]) -> None:
+    """sbatch had no answer: the job is looked for, from another login node, and submitted on none."""
+    slurm = FakeSlurm()
+    slurm.answers["sbatch"] = lambda _command: golden("sbatch_controller_hangs")
+    slurm.answers["squeue"] = lambda _command: CommandResult(exit_code=0, stdout="")
+    place = place_of(slurm, clusters, "", handed_over=False)
+    place.record.folder = "/home/alice/f"
+    with pytest.raises(SchedulerUnavailable, match="timed out"):
+        await place.submit(again=False)
+    assert slurm.count("sbatch") == 1 and slurm.avoided == ["login1"]
 
 
 def _away(_command: object) -> CommandResult:

@@ -79,7 +79,7 @@ def commands(scheduler: Scheduler, ids: list[JobId]) -> list[Command]:
         scheduler.submit_command(SCRIPT),
         scheduler.status_command(ids),
         scheduler.history_command(ids),
-        scheduler.cancel_command(ids),
+        scheduler.cancel_command(ids[0], "hpchub-0f"),
         scheduler.times_command(ids),
         scheduler.associations_command("alice"),
     ]
@@ -129,11 +129,27 @@ def test_what_is_no_id_is_refused(backend: Backend, bad: list[JobId]) -> None:
     for build in (
         backend.scheduler.status_command,
         backend.scheduler.history_command,
-        backend.scheduler.cancel_command,
         backend.scheduler.times_command,
     ):
         with pytest.raises(InvalidRequest):
             build(bad)
+    with pytest.raises(InvalidRequest):
+        backend.scheduler.cancel_command(bad[0] if bad else JobId(""), "hpchub-0f")
+
+
+@pytest.mark.parametrize("bad", ["", "a,b", "a b", "a\nb", "$(id)"])
+def test_what_is_no_name_is_refused(backend: Backend, bad: str) -> None:
+    """A name that chooses jobs is one of ours, and a job is never cancelled by its number alone."""
+    scheduler, job_id = backend.scheduler, JobId("42")
+    for build in (
+        lambda: scheduler.cancel_command(job_id, bad),
+        lambda: scheduler.status_command([job_id], [bad]),
+        lambda: scheduler.history_command([job_id], [bad]),
+        lambda: scheduler.times_command([job_id], [bad]),
+        lambda: scheduler.account_command(Query.STATUS, [job_id], [bad]),
+    ):
+        with pytest.raises(InvalidRequest):
+            build()
 
 
 def test_a_refusal_is_the_persons_to_mend(backend: Backend) -> None:
@@ -218,13 +234,17 @@ class OnDemo:
 
 @pytest.mark.live
 def test_a_job_from_submit_to_history(demo: Demo) -> None:
-    """A job is taken, seen running, entered beside a step that holds everything, ended, remembered."""
+    """A job is taken, seen running, entered beside a step that holds everything, ended, remembered.
+
+    By a name that it does not bear it is neither seen nor ended.
+    """
     here = OnDemo(demo, "alice")
     slurm = here.scheduler
     script = (
         "#!/bin/bash\n#SBATCH --output=/dev/null --cpus-per-task=2 --mem=256M\nsrun -c2 --mem=256M sleep 60\n"
     )
-    job_id = slurm.parse_submit(here.run(slurm.submit_command(script)))
+    name = f"hpchub-{time.time_ns()}"
+    job_id = slurm.parse_submit(here.run(slurm.submit_command(script, name)))
     try:
         running = here.wait(job_id, lambda status: status.state is JobState.RUNNING and status.node != "")
         time.sleep(1)  # until the job's own step holds its CPUs
@@ -232,16 +252,20 @@ def test_a_job_from_submit_to_history(demo: Demo) -> None:
         text = "no line end, and \x01 bytes"
         echoed = here.run(Command(argv=argv, stdin=text.encode()))
         assert (echoed.exit_code, echoed.stdout, echoed.stderr) == (0, text, "")
+        slurm.parse_cancel(here.run(slurm.cancel_command(job_id, "another")))
+        assert slurm.parse_status(here.run(slurm.status_command([job_id], ["another"]))) == {}
+        assert slurm.parse_history(here.run(slurm.history_command([job_id], ["another"]))) == {}
+        assert here.status(job_id).state is JobState.RUNNING
     finally:
-        slurm.parse_cancel(here.run(slurm.cancel_command([job_id])))
+        slurm.parse_cancel(here.run(slurm.cancel_command(job_id, name)))
     ended = here.wait(job_id, lambda status: status.state.is_final)
     assert ended.state is JobState.CANCELLED
-    slurm.parse_cancel(here.run(slurm.cancel_command([job_id])))
+    slurm.parse_cancel(here.run(slurm.cancel_command(job_id, name)))
     remembered: dict[JobId, JobStatus] = {}
     deadline = time.monotonic() + 30
     while not remembered or not remembered[job_id].state.is_final:
         assert time.monotonic() < deadline
-        remembered = slurm.parse_history(here.run(slurm.history_command([job_id])))
+        remembered = slurm.parse_history(here.run(slurm.history_command([job_id], [name])))
     assert remembered[job_id].native.startswith("CANCELLED by")
 
 
@@ -255,7 +279,7 @@ def test_a_job_is_found_by_its_name(demo: Demo) -> None:
     job_id = slurm.parse_submit(alice.run(slurm.submit_command(script)))
     assert slurm.parse_lookup(alice.run(slurm.lookup_command(name))) == [job_id]
     assert slurm.parse_lookup(bob.run(slurm.lookup_command(name))) == []
-    slurm.parse_cancel(alice.run(slurm.cancel_command([job_id])))
+    slurm.parse_cancel(alice.run(slurm.cancel_command(job_id, name)))
 
 
 @pytest.mark.live
@@ -279,5 +303,5 @@ def test_sbatch_reads_directives_as_we_write_them(demo: Demo, name: str) -> None
     result = here.run(Command(argv=("sbatch", "--parsable"), stdin=script.encode()))
     job_id = here.scheduler.parse_submit(result)
     shown = here.run(Command(argv=("squeue", "-h", "-o", "%j", "-j", job_id)))
-    here.run(here.scheduler.cancel_command([job_id]))
+    here.run(Command(argv=("scancel", job_id)))
     assert shown.stdout == f"{name}\n"

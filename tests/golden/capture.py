@@ -22,6 +22,8 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, Query
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
+from support import demo as support_demo
+from support.faults import daemon_dead
 
 SLURM = Slurm()
 VANISHED = JobId("99999")
@@ -113,7 +115,7 @@ def capture_states(demo: Demo) -> None:
     }
     jobs["pending_dependency"] = demo.submit("true", f"--dependency=afterok:{jobs['running']}", *quiet)
     jobs["pending_never"] = demo.submit("true", f"--dependency=afterok:{jobs['failed']}", *quiet)
-    demo.run(SLURM.cancel_command([jobs["cancelled"], jobs["cancelled_pending"]]).argv)
+    demo.run(("scancel", jobs["cancelled"], jobs["cancelled_pending"]))
     demo.run(("scontrol", "suspend", jobs["suspended"]), user="root", host="ctl")
     print("waiting for a job to run out of time")
     while SLURM.parse_status(demo.run(SLURM.status_command([jobs["timeout"]]).argv))[
@@ -127,10 +129,22 @@ def capture_states(demo: Demo) -> None:
     demo.keep("squeue_states", SLURM.status_command([*everything, VANISHED]), jobs=jobs)
     demo.keep("squeue_one", SLURM.status_command([jobs["running"]]), jobs=jobs)
     demo.keep("sacct_states", SLURM.history_command([*everything, VANISHED]), jobs=jobs)
-    demo.keep("scancel_others", SLURM.cancel_command([jobs["running"]]), user="bob")
-    demo.keep("scancel_running", SLURM.cancel_command([jobs["running"]]))
-    demo.keep("scancel_ended", SLURM.cancel_command([jobs["completed"]]))
     demo.run(("scancel", "--user=alice"))
+
+
+def capture_cancels(demo: Demo) -> None:
+    """One job to end: by somebody else, by a name that it does not bear, by its own, and once more."""
+    name = "hpchub-cancel"
+    job_id = demo.submit("sleep 600", f"--job-name={name}", "--output=/dev/null")
+    time.sleep(4)
+    demo.keep("scancel_others", SLURM.cancel_command(job_id, name), user="bob", job=job_id)
+    demo.keep("scancel_other_name", SLURM.cancel_command(job_id, "hpchub-other"), job=job_id)
+    demo.keep("squeue_other_name", SLURM.status_command([job_id], ["hpchub-other"]), job=job_id)
+    demo.keep("squeue_own_name", SLURM.status_command([job_id], [name]), job=job_id)
+    demo.keep("scancel_running", SLURM.cancel_command(job_id, name), job=job_id)
+    time.sleep(4)
+    demo.keep("scancel_ended", SLURM.cancel_command(job_id, name), job=job_id)
+    demo.keep("scancel_vanished", SLURM.cancel_command(VANISHED, name))
 
 
 def capture_lookups(demo: Demo) -> None:
@@ -188,7 +202,6 @@ def capture_vanished(demo: Demo) -> None:
     demo.keep("squeue_vanished", SLURM.status_command([VANISHED]))
     demo.keep("squeue_two_vanished", SLURM.status_command([VANISHED, JobId("99998")]))
     demo.keep("sacct_vanished", SLURM.history_command([VANISHED]))
-    demo.keep("scancel_vanished", SLURM.cancel_command([VANISHED]))
 
 
 def capture_associations(demo: Demo) -> None:
@@ -199,8 +212,11 @@ def capture_associations(demo: Demo) -> None:
 
 
 def capture_outages(demo: Demo) -> None:
-    """The controller hangs, then is gone; then the database is gone."""
+    """munge is down on the login node; the controller hangs, then is gone; then the database is gone."""
     script = "#!/bin/bash\n#SBATCH --output=/dev/null\ntrue\n"
+    running = support_demo.Demo.load(demo.folder)
+    with daemon_dead(running, "munged", "login1"):
+        demo.keep("sbatch_munge_down", SLURM.submit_command(script))
     pid = demo.run(("cat", "/run/slurmctld.pid"), user="root", host="ctl").stdout.strip()
     demo.run(("kill", "-STOP", pid), user="root", host="ctl")
     demo.keep("squeue_controller_hangs", SLURM.status_command([VANISHED]))
@@ -211,7 +227,7 @@ def capture_outages(demo: Demo) -> None:
     demo.keep("squeue_controller_down", SLURM.status_command([VANISHED]))
     demo.keep("squeue_lookup_controller_down", SLURM.lookup_command("hpchub"))
     demo.keep("sbatch_controller_down", SLURM.submit_command(script))
-    demo.keep("scancel_controller_down", SLURM.cancel_command([VANISHED]))
+    demo.keep("scancel_controller_down", SLURM.cancel_command(VANISHED, "hpchub-cancel"))
     demo.run(("sacctmgr", "shutdown"), user="root", host="ctl")
     time.sleep(2)
     demo.keep("sacct_database_down", SLURM.history_command([VANISHED]))
@@ -226,6 +242,7 @@ def main() -> None:
     capture_submissions(demo)
     capture_associations(demo)
     capture_states(demo)
+    capture_cancels(demo)
     capture_lookups(demo)
     capture_outlook(demo)
     capture_vanished(demo)

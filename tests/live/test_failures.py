@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from support import faults
 from support.demo import Demo
 from support.servers import Server, ServerOf, until
 from support.slurm import job_fields, job_id_of, jobs_of, partition_state, processes_of
@@ -37,6 +38,18 @@ def test_a_limit_of_slurms_own(demo: Demo, server_of: ServerOf) -> None:
     assert "Slurm refused the job: " in message
     assert "limit" in message
     assert jobs_of(demo, "bob") == {}
+
+
+def test_munge_down_on_a_login_node(demo: Demo, server_of: ServerOf) -> None:
+    """Slurm's commands there do not end in time: a start goes on through the other node, with one job."""
+    server = server_of("bob", "elsewhere")
+    asking = threading.Thread(target=server.ask, kwargs={"placement": "compute"}, daemon=True)
+    with faults.daemon_dead(demo, "munged", "login1"):
+        asking.start()
+        until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
+        until(lambda: bool(server.model().get("ready")), "the server is ready")
+        assert set(jobs_of(demo, "bob")) == {"hpchub-elsewhere"}
+    asking.join(30)
 
 
 @pytest.mark.parametrize("placement", ["login", "compute"])

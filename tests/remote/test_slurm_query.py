@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hpchub.core.command import Command
 from hpchub.core.job import JobId, Query
+from hpchub.core.slugs import job_name
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
 
@@ -43,15 +44,18 @@ def ask(tools: Path, line: bytes, shell: str = "sh") -> subprocess.CompletedProc
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("cluster", ["", "beta"])
 @pytest.mark.parametrize("query", [Query.STATUS, Query.HISTORY, Query.TIMES])
-def test_it_asks_what_people_ask_themselves(tools: Path, query: Query, cluster: str, shell: str) -> None:
+@pytest.mark.parametrize("names", [(), ("hpchub-0f", "hpchub-a_b-1f")])
+def test_it_asks_what_people_ask_themselves(
+    tools: Path, names: tuple[str, ...], query: Query, cluster: str, shell: str
+) -> None:
     """The same argv, word by word, as in a person's own session; the marker on both outputs before it."""
     slurm = Slurm(cluster=cluster)
     own = {
         Query.STATUS: slurm.status_command,
         Query.HISTORY: slurm.history_command,
         Query.TIMES: slurm.times_command,
-    }[query](IDS)
-    done = ask(tools, b"hpchub-0f\n" + slurm.account_command(query, IDS).stdin, shell)
+    }[query](IDS, names)
+    done = ask(tools, b"hpchub-0f\n" + slurm.account_command(query, IDS, names).stdin, shell)
     mark, *argv, times, end = done.stdout.decode().split("\n")
     assert (mark, times, end, done.stderr) == ("hpchub-0f", "%s", "", b"hpchub-0f\n")
     words = [word for word in own.argv if word not in {"env", "SLURM_TIME_FORMAT=%s"}]
@@ -82,17 +86,20 @@ def test_it_asks_about_partitions(tools: Path) -> None:
 def test_two_thousand_ids_are_one_argument(tools: Path) -> None:
     """As many as one batch holds."""
     ids = [str(10**9 + number) for number in range(2000)]
-    done = ask(tools, b"hpchub-0f\n" + Slurm().account_command(Query.STATUS, ids).stdin)
+    names = [job_name("x" * 30, one + "ff") for one in ids]
+    done = ask(tools, b"hpchub-0f\n" + Slurm().account_command(Query.STATUS, ids, names).stdin)
+    assert f"--name={','.join(names)}" in done.stdout.decode()
     assert f"--jobs={','.join(ids)}" in done.stdout.decode()
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"\n", b"status\n", b"status -\n", b"status - \n", b"status - 42;id\n", b"status - 42 43\n",
+        b"", b"\n", b"status\n", b"status -\n", b"status - \n", b"status - 42;id\n", b"status - 42 4;3\n",
         b"status - -u\n", b"status - 42_7\n", b"status - $(id)\n", b"status $(id) 42\n", b"status -x; 42\n",
         b"pending - *\n", b"pending - cpu;id\n", b"pending -\n", b"scancel - 42\n", b"id - 42\n",
         b"sh - 42\n", b"status - 42\r\n", b"status - \xff\n", b"status - 42\\\n", b"STATUS - 42\n",
+        b"status - 42 a b\n", b"status - 42 $(id)\n", b"status - 42 -u*\n", b"status - 42 \xff\n",
         b"status - 42'\n", b'status - "42"\n', b"status - \xd9\xa4\xd9\xa2\n",
     ],
 )  # fmt: skip
@@ -132,7 +139,7 @@ def test_no_line_runs_anything_else(tools: Path) -> None:
         assert set(value) <= (named if option == "--partition" else allowed)
         assert {word.partition("=")[0] for word in printed[1:-2]} <= {
             *("--noheader", "--states", "--jobs", "--format", "--partition", "--clusters"),
-            *("--allocations", "--parsable2", "--delimiter"),
+            *("--allocations", "--parsable2", "--delimiter", "--name"),
         }
 
     check()

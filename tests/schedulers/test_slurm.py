@@ -342,6 +342,8 @@ def test_a_question_in_the_service_accounts_words() -> None:
     assert (command.name, command.stdin) == ("sacct", b"history beta 42,43\n")
     command = SLURM.account_command(Query.PENDING, ["cpu", "gpu-a.1"])
     assert (command.name, command.stdin) == ("squeue", b"pending - cpu,gpu-a.1\n")
+    command = SLURM.account_command(Query.STATUS, ["42", "43"], ["hpchub-0f", "hpchub-1f"])
+    assert command.stdin == b"status - 42,43 hpchub-0f,hpchub-1f\n"
     assert SLURM.times_command([JobId("42")]).name == "squeue"
 
 
@@ -356,27 +358,57 @@ def test_a_service_account_asks_about_nothing_else(item: str) -> None:
             SLURM.account_command(Query.PENDING, [item])
 
 
+@pytest.mark.parametrize(
+    ("stderr", "never_sent"),
+    [
+        (golden("sbatch_munge_down").stderr, True),
+        (golden("sbatch_controller_down").stderr, True),
+        (golden("sbatch_controller_hangs").stderr, False),
+        ("sbatch: error: Socket timed out\n" + golden("sbatch_controller_down").stderr, False),
+        ("sbatch: error: Socket timed out\n" + golden("sbatch_munge_down").stderr, False),
+        ("sbatch: error: Batch job submission failed: Protocol authentication error\n", False),
+    ],
+)
+def test_what_was_never_sent_may_be_sent_again(stderr: str, never_sent: bool) -> None:
+    """Only where no attempt can have reached slurmctld is a submission tried again."""
+    with pytest.raises(SchedulerUnavailable) as caught:
+        SLURM.parse_submit(answer(stderr=stderr, exit_code=1))
+    assert caught.value.retryable is never_sent
+
+
 # -- cancel ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["scancel_running", "scancel_ended", "scancel_vanished"])
+@pytest.mark.parametrize("name", ["running", "ended", "vanished", "other_name", "others"])
 def test_cancelling_what_is_over_is_no_error(name: str) -> None:
-    """Running, ended or never heard of: nothing is left to be done."""
-    SLURM.parse_cancel(golden(name))
+    """Running, ended, never heard of, or now another's: nothing of ours is left to be ended."""
+    SLURM.parse_cancel(golden(f"scancel_{name}"))
+
+
+def test_a_job_of_another_name_is_not_ours() -> None:
+    """Its number alone ends no job, and a status by number and name does not show it."""
+    command = SLURM.cancel_command(JobId("42"), "hpchub-0f")
+    assert command.argv == ("scancel", "--name=hpchub-0f", "42")
+    assert SLURM.parse_status(golden("squeue_other_name")) == {}
+    assert [one.native for one in SLURM.parse_status(golden("squeue_own_name")).values()] == ["RUNNING"]
+
+
+def test_the_job_is_named_by_us() -> None:
+    """A site's template may name its jobs as it likes: the later option counts."""
+    script = "#!/bin/bash\n#SBATCH --job-name=site\ntrue\n"
+    argv = SLURM.submit_command(script, "hpchub-0f").argv
+    assert argv[-2:] == ("--job-name=site", "--job-name=hpchub-0f")
 
 
 def test_older_scancel_exits_with_an_error_for_ended_jobs() -> None:
     """Only complaints about jobs that are over are harmless."""
     ended = "scancel: error: Kill job error on job id 7: Job/step already completing or completed\n"
     SLURM.parse_cancel(answer(stderr=ended, exit_code=1))
-    with pytest.raises(UnexpectedOutput):
-        SLURM.parse_cancel(answer(stderr=ended + golden("scancel_others").stderr, exit_code=1))
-
-
-def test_somebody_elses_job_is_not_cancelled() -> None:
-    """A refusal does not look like success."""
+    refused = "scancel: error: Kill job error on job id 8: Access/permission denied\n"
     with pytest.raises(UnexpectedOutput, match="permission denied"):
-        SLURM.parse_cancel(golden("scancel_others"))
+        SLURM.parse_cancel(answer(stderr=refused, exit_code=1))
+    with pytest.raises(UnexpectedOutput):
+        SLURM.parse_cancel(answer(stderr=ended + refused, exit_code=1))
 
 
 # -- associations ------------------------------------------------------------------------------
@@ -407,7 +439,8 @@ def test_odd_associations_are_left_out() -> None:
 def test_a_named_cluster_is_asked_for() -> None:
     """Every command of a site with several clusters says which it means."""
     slurm, ids = Slurm(cluster="beta"), [JobId("7")]
-    for command in (slurm.status_command(ids), slurm.history_command(ids), slurm.cancel_command(ids)):
+    cancel = slurm.cancel_command(ids[0], "hpchub-0f")
+    for command in (slurm.status_command(ids), slurm.history_command(ids), cancel):
         assert "--clusters=beta" in command.argv
     assert "cluster=beta" in slurm.associations_command("alice").argv
 

@@ -98,14 +98,19 @@ def test_job_ids_carry_nothing_else(text: str) -> None:
 
 @given(st.text())
 def test_a_looked_up_name_carries_nothing_else(text: str) -> None:
-    """No text but one of our job names gets into a lookup."""
-    try:
-        command = SLURM.lookup_command(text)
-    except InvalidRequest:
-        return
-    assert text.isascii()
-    assert set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-    assert f"--name={text}" in command.argv
+    """No text but one of our job names gets into a command."""
+    for build in (
+        lambda: SLURM.lookup_command(text),
+        lambda: SLURM.cancel_command(JobId("42"), text),
+        lambda: SLURM.status_command([JobId("42")], [text]),
+    ):
+        try:
+            command = build()
+        except InvalidRequest:
+            continue
+        assert text.isascii()
+        assert set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+        assert f"--name={text}" in command.argv
 
 
 @given(st.text(max_size=200))
@@ -117,6 +122,6 @@ def test_every_job_of_ours_can_be_looked_up(server_name: str) -> None:
 
 def test_no_ids_is_refused() -> None:
     """Without ids squeue and sacct would list everybody's jobs."""
-    for build in (SLURM.status_command, SLURM.history_command, SLURM.cancel_command):
+    for build in (SLURM.status_command, SLURM.history_command, SLURM.times_command):
         with pytest.raises(InvalidRequest):
             build([])

@@ -138,15 +138,16 @@ async def test_another_node_where_one_answers_nothing(fake_node: Starter, pool_f
 
 
 def test_detours_end() -> None:
-    """The newest counts, for one person on one cluster, and for ten minutes."""
+    """They hold for one person on one cluster, and for ten minutes."""
     now = [100.0]
     detours = Detours(lambda: now[0])
     for node in ("login1", "login2"):
         detours.avoid("alice", "alpha", node)
-    assert detours.node("alice", "alpha") == "login2"
-    assert detours.node("bob", "alpha") == detours.node("alice", "beta") == ""
-    now[0] += 601
-    assert detours.node("alice", "alpha") == ""
+        now[0] += 1
+    assert [detours.since("alice", "alpha", node) for node in ("login1", "login2", "login3")] == [100, 101, 0]
+    assert detours.since("bob", "alpha", "login1") == detours.since("alice", "beta", "login1") == 0
+    now[0] += 599
+    assert [detours.since("alice", "alpha", node) for node in ("login1", "login2")] == [0, 101]
 
 
 async def test_users_spread_over_nodes(fake_node: Starter, pool_for: PoolFor) -> None:

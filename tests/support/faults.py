@@ -65,11 +65,14 @@ def daemon_frozen(demo: Demo, name: str, host: str = "ctl") -> Iterator[None]:
 
 
 @contextmanager
-def daemon_dead(demo: Demo, name: str, host: str = "ctl") -> Iterator[None]:
-    """A daemon that was killed, and is started again at the end."""
+def daemon_dead(demo: Demo, name: str, host: str = "ctl", *, at_once: bool = False) -> Iterator[None]:
+    """A daemon that was killed, and is started again at the end.
+
+    slurmctld is given the time to save what it knows, unless it is to be killed `at_once`.
+    """
     dead = named(demo, host, name)
     assert dead, f"no {name} on {host}"
-    if name == "slurmctld":
+    if name == "slurmctld" and not at_once:
         time.sleep(_SLURM_SAVES_WITHIN_S)
     signal_all(dead, signal.SIGKILL)
     _wait_gone(dead)
