@@ -43,6 +43,12 @@ class FakeSlurm:
     def connections(self) -> list[ConnectionView]:
         return self.open
 
+    async def node_of(self, _user: str, _cluster: str) -> str:
+        return "login1"
+
+    async def tunnel(self, _user: str, _cluster: str, _node: str = "") -> None:
+        raise HostUnreachable("no tunnel is played here")
+
     def login_nodes(self, _cluster: str) -> int:
         return 1
 
