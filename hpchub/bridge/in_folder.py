@@ -26,11 +26,15 @@ from hpchub.core.choices import ServerOptions
 from hpchub.core.cluster import Cluster
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.server import Phase
-from hpchub.errors import HpchubError, StartFailed
+from hpchub.errors import ConfigError, HpchubError, StartFailed
 from hpchub.remote.handover import extension_source, launcher_source
 from hpchub.remote.launcher import EXTENSION
 from hpchub.schedulers.render import render_notebook_script
 from hpchub.ssh.pool import Pool
+
+PUT_BACK = (
+    "What runs goes on. Have the site's staff put it back into the cluster file for as long as it does."
+)
 
 
 class InFolder:
@@ -61,7 +65,16 @@ class InFolder:
 
     @property
     def runtime_dir(self) -> str:
-        """The launcher's own folder on the node."""
+        """The launcher's own folder on the node.
+
+        Raises:
+            ConfigError: The cluster file was changed, and offers no such placement any more.
+        """
+        if self.options.placement not in self.cluster.placements:
+            placement = self.options.placement.value
+            raise ConfigError(
+                f"The cluster {self.cluster.name} offers no placement {placement!r} any more.", PUT_BACK
+            )
         return self.cluster.server_runtime_dir(self.options.placement, self.record.id)
 
     async def prepare(self) -> None:

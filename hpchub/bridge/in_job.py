@@ -12,7 +12,7 @@ from dataclasses import replace
 import asyncssh
 
 from hpchub.bridge.folder import TCP_KEY_NAME, owner_argv, parse_owner, parse_tcp, tcp_command
-from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.in_folder import PUT_BACK, InFolder
 from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
@@ -80,8 +80,24 @@ class InJob(InFolder):
     @property
     def _compute(self) -> ComputePlacement:
         if self.cluster.compute is None:
-            raise ConfigError(f"The cluster {self.cluster.name} offers no compute nodes any more.")
+            raise ConfigError(f"The cluster {self.cluster.name} offers no compute nodes any more.", PUT_BACK)
         return self.cluster.compute
+
+    @property
+    def _way_in(self) -> Attach:
+        """The way that the job was made for: the cluster file may have been changed since.
+
+        Raises:
+            ConfigError: It cannot be told, nor be the one of the file.
+        """
+        if self.record.host_public_key:
+            return Attach.SRUN
+        if self._compute.attach is Attach.SRUN and self.record.folder:
+            raise ConfigError(
+                f"The cluster {self.cluster.name} has another `attach` than when this server was started.",
+                PUT_BACK,
+            )
+        return self._compute.attach
 
     @property
     def _job_id(self) -> JobId:
@@ -215,7 +231,7 @@ class InJob(InFolder):
 
     async def _attach(self, through: str) -> Attachment:
         user, cluster, node = self.record.user, self.cluster.name, self.record.node
-        match self._compute.attach:
+        match self._way_in:
             case Attach.SRUN:
                 argv = self._scheduler.attach_argv(
                     self._job_id, node, inner_sshd_argv(self._compute.sshd, self.record.folder)
@@ -235,7 +251,7 @@ class InJob(InFolder):
 
     async def check_owner(self) -> None:
         """Asked by a step of the job, on its node. With attach `tcp` both sides prove themselves."""
-        if self._compute.attach is not Attach.TCP:
+        if self._way_in is not Attach.TCP:
             argv = self._scheduler.attach_argv(self._job_id, self.record.node, owner_argv(self.runtime_dir))
             parse_owner(await self.run(Command(argv=argv)), self.record.node)
 

@@ -230,6 +230,7 @@ class ServerLife:
                         self._way = None  # a stop may have wanted to see what was lost
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
+                self.progress.trouble = str(error) if self._was_ready else ""
                 if not self.record.handed_over and not error.retryable:
                     raise
             except Exception:
@@ -271,6 +272,7 @@ class ServerLife:
             self._was_ready = self.tunnel_open = True
             stack.callback(setattr, self, "tunnel_open", False)
             self.progress.meter.ready()
+            self.progress.trouble = ""
             self.progress.tell(Phase.READY, f"Ready on {self.record.node}")
             await self._save()
             yield attachment, heartbeat

@@ -9,7 +9,7 @@ from hpchub.bridge.folder import (
     parse_owner,
     start_on_login_node_command,
 )
-from hpchub.bridge.in_folder import InFolder
+from hpchub.bridge.in_folder import PUT_BACK, InFolder
 from hpchub.bridge.login_limits import LIMITS_NAME, limits_script
 from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.places import Verdict
@@ -18,6 +18,7 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.core.choices import ServerOptions
 from hpchub.core.cluster import Cluster, LoginLimits
 from hpchub.core.command import Command
+from hpchub.errors import ConfigError
 from hpchub.ssh.attach import Attachment, attach_login
 from hpchub.ssh.pool import Pool
 
@@ -49,8 +50,15 @@ class OnLoginNode(InFolder):
 
     @property
     def command_node(self) -> str:
-        """The server's processes are on one node, and its sockets are local to it."""
-        return self.record.login_node
+        """The server's processes are on one node, and its sockets are local to it.
+
+        Raises:
+            ConfigError: The cluster file was changed, and names that node no more.
+        """
+        node = self.record.login_node
+        if node and node not in {one.name for one in self.cluster.login_nodes}:
+            raise ConfigError(f"The cluster {self.cluster.name} has no login node {node} any more.", PUT_BACK)
+        return node
 
     def own_files(self) -> dict[str, bytes]:
         """What keeps the server within the cluster file's limits."""
@@ -74,7 +82,7 @@ class OnLoginNode(InFolder):
             self.pool,
             self.record.user,
             self.cluster.name,
-            self.record.login_node,
+            self.command_node,
             runtime_dir=self.runtime_dir,
         )
 

@@ -49,6 +49,7 @@ class Progress:
         self.end = EndTime(compute)
         self.events: list[Event] = []
         self.outlook = Outlook()
+        self.trouble = ""  # why a server that people work on cannot be reached
         self._news = asyncio.Event()
         self._held_back: tuple[Phase, str] | None = None
 

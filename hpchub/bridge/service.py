@@ -249,7 +249,7 @@ class Service:
         life = self.lives.get(record.id)
         ready = life is not None and record.phase is Phase.READY
         outlook = life.progress.outlook if life else Outlook()
-        waits, runs = record.phase in WAITING, record.phase in RUNNING
+        waits, runs, lives = record.phase in WAITING, record.phase in RUNNING, record.phase is not Phase.ENDED
         return ServerView(
             id=record.id,
             user=record.user,
@@ -263,7 +263,7 @@ class Service:
             socket=str(life.local_socket) if life is not None and ready else "",
             error=None if record.error is None else from_wire(record.error),
             created_at=record.created_at,
-            reason=outlook.reason if waits else "",
+            reason=outlook.reason if waits else life.progress.trouble if life is not None and lives else "",
             queue_place=outlook.queue_place if waits else None,
             expected_start=outlook.expected_start if waits else None,
             ends_at=life.progress.end.at if life is not None and runs else None,

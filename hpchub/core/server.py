@@ -47,7 +47,8 @@ class ServerView:
 
     While its job waits: `reason` is why, in plain words with the scheduler's own in brackets,
     `queue_place` how many jobs of its partition go first, `expected_start` when the scheduler thinks
-    that it starts. While it runs: `ends_at` is when its time is up. Unix seconds; None is unknown.
+    that it starts. While it runs: `ends_at` is when its time is up, and `reason` why it cannot be
+    reached, where that is so. Unix seconds; None is unknown.
     """
 
     id: str

@@ -25,6 +25,9 @@ async def end_everything(user: User, bridge: BridgeClient, proxy: Proxy) -> None
     Raises:
         web.HTTPError: 503, because some server could not be ended; all that could not is still there.
     """
+    ready = [spawner for spawner in user.spawners.values() if spawner.ready]
+    for spawner in ready:
+        spawner.stop_polling()  # JupyterHub would stop each a second time, having heard of its end
     try:
         views = await bridge.servers(user.name)
         await asyncio.gather(*(bridge.stop(view.id) for view in views))
@@ -35,6 +38,8 @@ async def end_everything(user: User, bridge: BridgeClient, proxy: Proxy) -> None
                 await user.stop(name)
         await bridge.close_session(user.name)
     except HpchubError as error:
+        for spawner in ready:
+            spawner.start_polling()
         raise web.HTTPError(
             503, f"{user.name} was not deleted, because a server of theirs could not be ended: {error}"
         ) from error

@@ -55,7 +55,7 @@ def _row(
         "state": state,
         "colour": colour,
         "where": _where(view, cluster, options),
-        "reason": _printable(view.reason) if waits else "",
+        "reason": _printable(view.reason),
         "place": _place(view.queue_place) if waits else "",
         "start": _moment(view.expected_start) if waits else None,
         "end": _moment(ends_at),

@@ -46,6 +46,9 @@ class FakeSlurm:
     def connections(self) -> list[ConnectionView]:
         return self.open
 
+    async def tunnel(self, _user: str, _cluster: str, _node: str = "") -> None:
+        raise HostUnreachable("no tunnel is played here")
+
     def login_nodes(self, _cluster: str) -> int:
         return 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from golden.reader import golden
@@ -17,11 +18,11 @@ from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
 from hpchub.bridge.watcher import Watcher
 from hpchub.core.choices import choose
-from hpchub.core.cluster import Cluster
+from hpchub.core.cluster import Attach, Cluster
 from hpchub.core.command import CommandResult
 from hpchub.core.job import JobId
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, SchedulerUnavailable, StartFailed
+from hpchub.errors import ConfigError, HostUnreachable, SchedulerUnavailable, StartFailed
 from hpchub.schedulers.slurm import Slurm
 
 from .slurm import FakeSlurm
@@ -131,6 +132,23 @@ async def test_every_end_is_explained(clusters: dict[str, Cluster], state: str, 
     slurm.queue["7"] = _ROW.format(id="7", state=state, reason="None")
     verdict = await place_of(slurm, clusters, "7", handed_over=True).verdict()
     assert verdict is not None and words in str(verdict.error)
+
+
+@pytest.mark.parametrize("attach", list(Attach))
+def test_a_job_is_entered_as_it_was_made(clusters: dict[str, Cluster], attach: Attach) -> None:
+    """One with an sshd of its own is entered by srun, whatever a changed cluster file says."""
+    compute = clusters["alpha"].compute
+    assert compute is not None
+    changed = {"alpha": replace(clusters["alpha"], compute=replace(compute, attach=attach))}
+    place = place_of(FakeSlurm(), changed, "7", handed_over=True)
+    place.record.host_public_key = "the job's own"
+    assert place._way_in is Attach.SRUN
+    place.record.host_public_key, place.record.folder = "", "/home/alice/f"
+    if attach is Attach.SRUN:
+        with pytest.raises(ConfigError, match="another `attach`"):
+            str(place._way_in)
+    else:
+        assert place._way_in is attach
 
 
 async def test_a_job_not_handed_over_that_waits_is_alive(clusters: dict[str, Cluster]) -> None:

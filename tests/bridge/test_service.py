@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import secrets
 import stat
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -27,8 +28,8 @@ from hpchub.bridge.server import make_bridge_app
 from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import ServerRecord, Store
-from hpchub.core.choices import ServerOptions
-from hpchub.core.cluster import Caps, Cluster
+from hpchub.core.choices import ServerOptions, choose
+from hpchub.core.cluster import Attach, Caps, Cluster, LoginNode
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
 from hpchub.errors import (
@@ -41,6 +42,7 @@ from hpchub.errors import (
     TooManyServers,
 )
 from hpchub.local_api.server import listening
+from hpchub.ssh.inner_sshd import new_keys
 from hpchub.ssh.key_agent import KeyAgent
 
 from .conftest import PASSWORD, Login, an_agent
@@ -595,6 +597,75 @@ async def test_a_cluster_file_that_is_gone_ends_no_server(
             await second.client.stop(kept.id)
     async with a_bridge(settings, clusters, store, login, agent) as third:
         await third.until(await third.client.server(kept.id), Phase.READY)
+
+
+def _running_on(cluster: Cluster, placement: str, **more: Any) -> ServerRecord:
+    """A server that people work on, as a bridge before this one left it."""
+    options = choose({cluster.name: cluster}, {"placement": placement})
+    server_id = secrets.token_hex(16)
+    return ServerRecord(
+        id=server_id, user="alice", server_name=server_id[:4], cluster=cluster.name,
+        options=options.as_dict(), base_url="/user/alice/", created_at=time.time(), phase=Phase.READY,
+        handed_over=True, folder=f"/home/alice/{server_id}", login_node="login1", **more,
+    )  # fmt: skip
+
+
+async def _trouble_of(service: Service, record: ServerRecord, words: str) -> None:
+    """Wait until the bridge tells these words of a server, which has not ended."""
+    async with asyncio.timeout(5):
+        while words not in service.view(service.lives[record.id].record).reason:  # noqa: ASYNC110  no event
+            await asyncio.sleep(0.01)
+    assert service.lives[record.id].record.phase is not Phase.ENDED
+
+
+async def test_a_changed_cluster_file_ends_no_server(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent,
+    slurm: FakeSlurm,
+) -> None:  # fmt: skip
+    """Each server whose login node, way in or placement is gone from its file: the person reads what is the
+    matter, nothing ends, and each is looked for again once the file is as it was.
+    """
+    alpha, beta = clusters["alpha"], clusters["beta"]
+    assert alpha.compute is not None
+    key = new_keys().host_public.export_public_key().decode()
+    on_login1 = _running_on(alpha, "login", node="login1")
+    by_ssh = _running_on(
+        replace(alpha, compute=replace(alpha.compute, attach=Attach.SSH)), "compute", node="c1", job_id="78"
+    )
+    in_beta = _running_on(beta, "compute", node="c1", job_id="78", host_public_key=key)
+    by_srun = _running_on(alpha, "compute", node="c1", job_id="77", host_public_key=key)
+    for record in (on_login1, by_ssh, by_srun, in_beta):
+        store.add(record)
+    changed = {
+        "alpha": replace(
+            alpha,
+            login_nodes=(LoginNode(name="login9", address="192.0.2.9"),),
+            partitions={},
+            environments={},
+        ),
+        "beta": replace(beta, compute=None),
+    }
+    async with Service(settings, changed, store, agent) as service:
+        await _log_in(service, login, "alice")
+        await _trouble_of(service, on_login1, "alpha has no login node login1 any more")
+        await _trouble_of(service, by_ssh, "alpha has another `attach` than when this server was started")
+        await _trouble_of(service, in_beta, "beta offers no compute nodes any more")
+        await _trouble_of(service, by_srun, "sh is not played here")  # the way itself is as before
+        with pytest.raises(ConfigError, match="put it back"):
+            await service.stop(on_login1.id)
+        with pytest.raises(InvalidRequest, match="is not offered"):
+            await service.start(
+                user="alice", server_name="new", options={"cluster": "alpha", "partition": "cpu"},
+                environ=ENVIRON, base_url="/",
+            )  # fmt: skip
+    async with Service(settings, clusters, store, agent) as service:
+        await _trouble_of(service, on_login1, "no tunnel is played here")
+        await _trouble_of(service, in_beta, "sh is not played here")
+
+
+async def _log_in(service: Service, login: Login, user: str) -> None:
+    key_id, public_key = service.sessions.new_key()
+    await service.open_session(user, key_id, await login.grant(user, public_key))
 
 
 async def test_no_secret_is_kept_or_logged(

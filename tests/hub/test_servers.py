@@ -59,13 +59,14 @@ def test_running_server(hub: RunningHub) -> None:
     session.get("hub/spawn")
     session.post("hub/api/users/alice/server", json={"user_options": {}})
     [one] = hub.bridge.alive("alice")
-    one.more |= {"phase": "ready", "ends_at": time.time() + 3 * 3600 + 30, "reason": "not shown"}
+    one.more |= {"phase": "ready", "ends_at": time.time() + 3 * 3600 + 30}
     _, html = _asked(session)
     assert "Demo, node c1, job 42" in html
     assert "<strong data-until=" in html
     assert "3 h 0 min" in html
-    assert "not shown" not in html
     assert "successor" not in html
+    one.more["reason"] = "login1 could not be reached."
+    assert "login1 could not be reached." in _asked(session)[1]
     one.more["ends_at"] = time.time() + 600
     _, html = _asked(session)
     assert 'href="/hub/hpchub/successor/"' in html

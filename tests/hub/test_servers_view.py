@@ -32,7 +32,7 @@ WAITING = ServerView(
     expected_start=int(NOW) + 60,
     ends_at=None,
 )
-RUNNING = replace(WAITING, phase=Phase.READY, node="c1", ends_at=int(NOW) + 800)
+RUNNING = replace(WAITING, phase=Phase.READY, node="c1", reason="", ends_at=int(NOW) + 800)
 
 
 def _row(view: ServerView, clusters_dir: Path, **options: object) -> dict[str, Any]:
@@ -60,6 +60,8 @@ def test_running(clusters_dir: Path) -> None:
     assert row["where"] == "Demo, node c1, job 42"
     assert (row["reason"], row["place"], row["start"]) == ("", "", None)
     assert row["left"] == "13 min"
+    lost = _row(replace(RUNNING, reason="login1 could not be reached."), clusters_dir)
+    assert lost["reason"] == "login1 could not be reached."
     assert row["end"]["at"] == NOW + 800
 
 

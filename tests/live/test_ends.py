@@ -16,6 +16,8 @@ from support.slurm import job_fields, job_id_of, jobs_of
 
 pytestmark = pytest.mark.live
 
+# slurmctld looks at time limits every 30 s, and gives a job 30 s more to end (KillWait).
+_SLURM_LOOKS_S = 75.0
 # From Slurm's final word to the hub's: two looks, of which a busy machine may delay one.
 _AT_ONCE_S = 8.0
 
@@ -72,7 +74,7 @@ def _why_ended(demo: Demo, server: Server, job_id: str, state: str) -> str:
     Raises:
         AssertionError: The hub noticed late, or something is left on the cluster.
     """
-    until(lambda: job_fields(demo, job_id)["JobState"] == state, f"Slurm calls it {state}", 45)
+    until(lambda: job_fields(demo, job_id)["JobState"] == state, f"Slurm calls it {state}", _SLURM_LOOKS_S)
     ended = time.monotonic()
     until(lambda: not server.model(), "the hub has let go", _AT_ONCE_S)
     print(f"{state}: the hub knew after {time.monotonic() - ended:.1f} s")

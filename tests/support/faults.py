@@ -7,6 +7,7 @@ hosts' own namespaces, so that the machine does not see them.
 
 from __future__ import annotations
 
+import re
 import resource
 import signal
 import subprocess
@@ -170,6 +171,32 @@ def login_node_out_of_processes(demo: Demo, host: str) -> Iterator[None]:
         for one, (soft, _) in zip(listeners, before, strict=True):
             _limit(one.pid, resource.RLIMIT_NPROC, soft)
         end_sessions(demo, host)
+
+
+@contextmanager
+def account_locked(demo: Demo, user: str) -> Iterator[None]:
+    """The cluster's sshd refuses an account: `!` in its line of shadow, as `usermod --lock` has it."""
+    with _changed(demo, "/etc/shadow", f"s/^{re.escape(user)}:[*]/{user}:!/"):
+        yield
+
+
+@contextmanager
+def account_gone(demo: Demo, user: str) -> Iterator[None]:
+    """The cluster does not know an account any more; what runs in its name goes on."""
+    line = f"/^{re.escape(user)}:/d"
+    with _changed(demo, "/etc/passwd", line), _changed(demo, "/etc/shadow", line):
+        yield
+
+
+@contextmanager
+def _changed(demo: Demo, path: str, edit: str) -> Iterator[None]:
+    """A file of the cluster's /etc, which all its hosts share, changed by sed and put back as it was."""
+    on(demo, "ctl", "cp", "--preserve=all", path, f"{path}.kept")
+    on(demo, "ctl", "sed", "-i", edit, path)
+    try:
+        yield
+    finally:
+        on(demo, "ctl", "mv", f"{path}.kept", path)
 
 
 # -- the network and compute nodes ------------------------------------------------------------------
