@@ -1,7 +1,8 @@
 """Every SSH connection of the hub, shared.
 
 A person has one connection to a login node for commands and one for tunnels. Sessions that last,
-those of attach `srun`, live on connections of their own, so that they cannot starve the commands.
+those of attach `srun`, take half of the former's sessions at most, so that they cannot starve the
+commands; the rest live on connections of their own.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from hpchub.ssh.metrics import SshMetrics
 from hpchub.ssh.mismatch import Mismatches
 
 _log = logging.getLogger(__name__)
+
+# sshd counts a session for a moment after its command has ended: one that allows few refuses the next.
+_REFUSALS = 5
+_NOT_YET_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +136,11 @@ class Pool:
 
     async def _run(self, user: str, cluster: str, command: Command, use: _Use, node: str) -> CommandResult:
         command = replace(command, timeout_s=min(command.timeout_s, self._limits.command_timeout_s))
+        refused = 0
         while True:
             line = await self._line(user, cluster, use, node)
-            await line.acquire()
+            if not await line.acquire():
+                continue  # sshd allows so few sessions that none was left
             try:
                 if not line.is_open:
                     continue  # it died while we waited: nothing has been sent yet
@@ -147,14 +154,17 @@ class Pool:
                 )
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():
-                    raise _no_session(line, error) from error
+                    refused += 1
+                    if refused > _REFUSALS:
+                        raise _no_session(line, error) from error
+                    await asyncio.sleep(_NOT_YET_S)
             finally:
                 await line.release()
 
     async def open_session(
         self, user: str, cluster: str, argv: Sequence[str], *, node: str, timeout_s: float = 30.0
     ) -> Session:
-        """Start a command that stays, on a connection that no other command waits for.
+        """Start a command that stays, without keeping other commands waiting.
 
         Raises:
             As `run`.
@@ -165,11 +175,11 @@ class Pool:
                 streams = await runner.open_streams(line.connection, user, line.node, argv, timeout_s)
             except asyncssh.ChannelOpenError as error:
                 has_others = not line.is_open or line.shrink()
-                await line.release()
+                await line.give_back()
                 if not has_others:
                     raise _no_session(line, error) from error
             except BaseException:
-                await line.release()
+                await line.give_back()
                 raise
             else:
                 return Session(streams, _closer(line, streams))
@@ -283,7 +293,8 @@ class Pool:
         for candidate in candidates:
             key = _Key(user, cluster, use, candidate.name)
             for line in self._open_lines(key):
-                return line
+                if not line.is_taken:
+                    return line
             try:
                 return await self._shared_connect(key, candidate)
             except HostUnreachable as error:
@@ -291,8 +302,15 @@ class Pool:
         raise unreachable(cluster, tried)
 
     async def _line_with_room(self, user: str, cluster: str, node: str) -> Line:
-        """A connection for sessions that stay, one session of it taken."""
+        """A connection with room for a session that stays, which is taken.
+
+        That for commands, if it is open: most people have one server, and need no second handshake for it.
+        """
         (target,) = self._candidates(user, cluster, node or await self.node_of(user, cluster))
+        for line in self._open_lines(_Key(user, cluster, _Use.COMMANDS, target.name)):
+            if line.has_room_to_stay:
+                line.take()
+                return line
         key = _Key(user, cluster, _Use.SESSIONS, target.name)
         while True:
             for line in self._open_lines(key):
@@ -448,6 +466,6 @@ def _closer(line: Line, streams: runner.Streams) -> Callable[[], Awaitable[None]
         if not closed:
             closed = True
             await streams.close()
-            await line.release()
+            await line.give_back()
 
     return close
