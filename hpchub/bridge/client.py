@@ -72,9 +72,15 @@ class BridgeClient:
         """A server, running or ended. InvalidRequest where there never was one."""
         return ServerView.from_dict(await self._call("GET", f"servers/{_quote(server_id)}"))
 
-    async def events(self, server_id: str, after: int, wait_s: float) -> tuple[ServerView, list[Event], int]:
-        """Events beyond the first `after`, and the number to ask from next time."""
-        path = f"servers/{_quote(server_id)}/events?after={after}&wait_s={wait_s}"
+    async def events(
+        self, server_id: str, after: int, wait_s: float, *, settled: bool = False
+    ) -> tuple[ServerView, list[Event], int]:
+        """Events beyond the first `after`, and the number to ask from next time.
+
+        Waits for the first of them, or, with `settled`, for the server to be ready or ended.
+        """
+        until = "&until=settled" if settled else ""
+        path = f"servers/{_quote(server_id)}/events?after={after}&wait_s={wait_s}{until}"
         body = await self._call("GET", path)
         events = [Event.from_dict(event) for event in body["events"]]
         return ServerView.from_dict(body["server"]), events, int(body["next"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from hpchub.bridge.end_time import EndTime
 from hpchub.bridge.endings import Endings
@@ -12,7 +13,7 @@ from hpchub.bridge.metrics import BridgeMetrics, ServerMeter
 from hpchub.bridge.outlook import Outlook
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.cluster import ComputePlacement
-from hpchub.core.server import Event, Phase
+from hpchub.core.server import SETTLED, Event, Phase
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,13 @@ class Progress:
             self.tell(phase, f"It could not be stopped, and goes on: {why}")
             if news:
                 self.tell(phase, news)
+
+    async def until_settled(self, wait_s: float) -> None:
+        """Return once the server is ready or has ended, after `wait_s` seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self._record.phase not in SETTLED:
+                    await self._news.wait()
 
     async def after(self, count: int, wait_s: float) -> list[Event]:
         """Events beyond the first `count`; waits up to `wait_s` seconds for one."""

@@ -105,6 +105,9 @@ class _Api:
         if life is None:
             record = await self._service.find(request.match_info["id"])
             return web.json_response({"server": self._view(record), "events": [], "next": after})
+        if request.query.get("until") == "settled":
+            await life.progress.until_settled(wait_s)
+            wait_s = 0.0
         if after > len(life.progress.events):  # counted by a caller whom a bridge before us answered
             after = 0
         events = await life.progress.after(after, wait_s)

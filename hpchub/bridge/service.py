@@ -101,8 +101,10 @@ class Service:
                     "server.cluster_gone id=%s user=%s cluster=%s", record.id, record.user, record.cluster
                 )
         await self.sessions.restore()
-        for user in self.sessions.users():
-            self._take_up(user)
+        present = set(self.sessions.users())
+        for life in self.lives.values():
+            if life.record.user in present:
+                life.begin()
         self._sweep.begin()
         return self
 
@@ -226,7 +228,8 @@ class Service:
 
     def servers_of(self, user: str) -> list[ServerRecord]:
         """A user's servers that have not ended."""
-        return [record for record in self.servers() if record.user == user]
+        alive = (life.record for life in self.lives.values() if life.record.user == user)
+        return [record for record in alive if record.phase is not Phase.ENDED]
 
     def servers(self) -> list[ServerRecord]:
         """Everybody's servers that have not ended."""
@@ -348,13 +351,14 @@ class Service:
 
     def _refuse_beyond_caps(self, user: str, server_name: str, chosen: ServerOptions) -> None:
         """TooManyServers where there is no place for one more; one of the same name makes place."""
-        alive = [life.record for life in self.lives.values() if life.record.phase is not Phase.ENDED]
+        cluster = self._clusters[chosen.cluster]
+        alive = (life.record for life in self.lives.values() if life.record.cluster == cluster.name)
         others = [
             (record.cluster, Placement(record.options["placement"]), record.user, record.server_name)
             for record in (*alive, *self._being_added)
-            if (record.user, record.server_name) != (user, server_name)
+            if record.phase is not Phase.ENDED and (record.user, record.server_name) != (user, server_name)
         ]
-        refuse_beyond_caps(self._clusters[chosen.cluster], chosen.placement, user, others)
+        refuse_beyond_caps(cluster, chosen.placement, user, others)
 
     def _place(
         self, record: ServerRecord, cluster: Cluster, options: ServerOptions, progress: Progress

@@ -22,6 +22,10 @@ class Phase(StrEnum):
     ENDED = "ended"
 
 
+# A start that has come to its end, one way or the other.
+SETTLED = frozenset({Phase.READY, Phase.ENDED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One line of the progress page. `at` is in Unix seconds."""

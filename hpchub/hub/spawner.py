@@ -21,7 +21,7 @@ from markupsafe import Markup
 from traitlets import Unicode, default
 
 from hpchub.bridge.client import BridgeClient
-from hpchub.core.server import Event, Phase, ServerView
+from hpchub.core.server import SETTLED, Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError, StartFailed, UserError
 from hpchub.hub.endings import EndedServers, ended_servers
 from hpchub.hub.form import Form
@@ -41,8 +41,6 @@ _HTTP_TIMEOUT_S = 600
 # The bridge restarts within seconds. Beyond this a person who pressed stop should hear of it.
 _STOP_PATIENCE_S = 60
 _START_PATIENCE_S = 60
-
-_SETTLED = frozenset({Phase.READY, Phase.ENDED})
 
 _Answer = TypeVar("_Answer")
 
@@ -224,7 +222,7 @@ class HpchubSpawner(Spawner):
                     continue  # JupyterHub's own last line says how it failed
                 shown = max(shown, min(event.percent, 99))
                 yield {"progress": shown, "message": event.message}
-            if view.phase in _SETTLED:
+            if view.phase in SETTLED:
                 return
 
     @property
@@ -309,19 +307,22 @@ class HpchubSpawner(Spawner):
         """The server once it is ready or has ended."""
         after = 0
         while True:
-            view, _, after = await self._news(after)
-            if view.phase in _SETTLED:
+            view, _, after = await self._news(after, settled=True)
+            if view.phase in SETTLED:
                 return view
 
-    async def _news(self, after: int) -> tuple[ServerView, list[Event], int]:
-        """The server, its events beyond the first `after`, and where to go on."""
+    async def _news(self, after: int, *, settled: bool = False) -> tuple[ServerView, list[Event], int]:
+        """The server, its events beyond the first `after`, and where to go on.
+
+        With `settled` only what comes with the end of the start: each question costs both sides.
+        """
         asked = after
 
         async def ask() -> tuple[ServerView, list[Event], int]:
             nonlocal asked
             # A bridge that was away counts from the start again.
             start, asked = asked, 0
-            return await self.bridge.events(self.server_id, start, _WAIT_S)
+            return await self.bridge.events(self.server_id, start, _WAIT_S, settled=settled)
 
         return await self._patiently(ask)
 

@@ -73,6 +73,8 @@ class Line:
         self.node = node
         self._most = limits.sessions_per_connection
         self._busy = 0
+        self._staying = 0
+        self._had_staying = False
         self._changed = asyncio.Condition()
         self._used_at = time.monotonic()
         self._channels = channels_of(connection, limits.channels_per_connection, traffic)
@@ -86,6 +88,16 @@ class Line:
     def has_room(self) -> bool:
         """Whether a session can be had without waiting."""
         return self._busy < self._most
+
+    @property
+    def has_room_to_stay(self) -> bool:
+        """Whether one more session that lasts leaves half of them to commands."""
+        return self.has_room and self._staying < self._most // 2
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether sessions that last leave none to commands, where sshd allows so few."""
+        return self._staying >= self._most
 
     @property
     def sessions(self) -> int:
@@ -107,27 +119,42 @@ class Line:
         """Note a use."""
         self._used_at = time.monotonic()
 
-    async def acquire(self) -> None:
-        """Wait for a session of this connection."""
+    async def acquire(self) -> bool:
+        """Wait for a session of this connection; False where it `is_taken`."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self.has_room)
+            await self._changed.wait_for(lambda: self.has_room or self.is_taken)
+            if self.is_taken:
+                return False
             self._busy += 1
+            return True
 
     async def release(self) -> None:
         """Give a session back."""
         async with self._changed:
             self._busy -= 1
             self.touch()
-            self._changed.notify()
+            self._changed.notify_all()
 
     def take(self) -> None:
-        """Take a session where `has_room`, without waiting."""
+        """Take a session that lasts, where `has_room`, without waiting."""
         self._busy += 1
+        self._staying += 1
+        self._had_staying = True
+
+    async def give_back(self) -> None:
+        """Give back one that lasted."""
+        self._staying -= 1
+        await self.release()
 
     def shrink(self) -> bool:
-        """Note that sshd allows fewer sessions than thought; False where it allows none at all."""
-        self._most = max(1, self._busy - 1)
-        return self._busy > 1
+        """Note that sshd allows fewer sessions than thought; False where it allows none at all.
+
+        Sessions that were to last and whose command would not end may still count with sshd, although
+        nobody here holds one. Such a connection serves no more.
+        """
+        others = self._busy - 1
+        self._most = others if others or self._had_staying else 1
+        return others > 0 or self._had_staying
 
     async def close(self) -> None:
         """Close the connection and wait for its end."""

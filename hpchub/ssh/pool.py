@@ -1,7 +1,8 @@
 """Every SSH connection of the hub, shared.
 
 A person has one connection to a login node for commands and one for tunnels. Sessions that last,
-those of attach `srun`, live on connections of their own, so that they cannot starve the commands.
+those of attach `srun`, take half of the former's sessions at most, so that they cannot starve the
+commands; the rest live on connections of their own.
 
 The parts: `open_lines.py` is the table of connections, `node_health.py` knows which login nodes to try
 first, `handshakes.py` logs in.
@@ -36,6 +37,10 @@ from hpchub.ssh.node_health import NodeHealth
 from hpchub.ssh.open_lines import Key, OpenLines, Use
 
 _log = logging.getLogger(__name__)
+
+# sshd counts a session for a moment after its command has ended: one that allows few refuses the next.
+_REFUSALS = 5
+_NOT_YET_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,11 @@ class Pool:
 
     async def _run(self, user: str, cluster: str, command: Command, use: Use, node: str) -> CommandResult:
         command = replace(command, timeout_s=min(command.timeout_s, self._limits.command_timeout_s))
+        refused = 0
         while True:
             line = await self._line(user, cluster, use, node)
-            await line.acquire()
+            if not await line.acquire():
+                continue  # sshd allows so few sessions that none was left
             try:
                 if not line.is_open:
                     continue  # it died while we waited: nothing has been sent yet
@@ -116,7 +123,10 @@ class Pool:
                 )
             except asyncssh.ChannelOpenError as error:
                 if line.is_open and not line.shrink():
-                    raise _no_session(line, error) from error
+                    refused += 1
+                    if refused > _REFUSALS:
+                        raise _no_session(line, error) from error
+                    await asyncio.sleep(_NOT_YET_S)
             except HostUnreachable:
                 if not node and line.is_open:
                     self.avoid(user, cluster, line.node)
@@ -127,7 +137,7 @@ class Pool:
     async def open_session(
         self, user: str, cluster: str, argv: Sequence[str], *, node: str, timeout_s: float = 30.0
     ) -> Session:
-        """Start a command that stays, on a connection that no other command waits for.
+        """Start a command that stays, without keeping other commands waiting.
 
         Raises:
             As `run`.
@@ -138,11 +148,11 @@ class Pool:
                 streams = await runner.open_streams(line.connection, user, line.node, argv, timeout_s)
             except asyncssh.ChannelOpenError as error:
                 has_others = not line.is_open or line.shrink()
-                await line.release()
+                await line.give_back()
                 if not has_others:
                     raise _no_session(line, error) from error
             except BaseException:
-                await line.release()
+                await line.give_back()
                 raise
             else:
                 return Session(streams, _closer(line, streams))
@@ -241,7 +251,8 @@ class Pool:
         for candidate in candidates:
             key = Key(user, cluster, use, candidate.name)
             for line in self._lines.of(key):
-                return line
+                if not line.is_taken:
+                    return line
             try:
                 return await self._shared_connect(key, candidate)
             except HostUnreachable as error:
@@ -249,8 +260,15 @@ class Pool:
         raise unreachable(cluster, tried)
 
     async def _line_with_room(self, user: str, cluster: str, node: str) -> Line:
-        """A connection for sessions that stay, one session of it taken."""
+        """A connection with room for a session that stays, which is taken.
+
+        That for commands, if it is open: most people have one server, and need no second handshake for it.
+        """
         (target,) = self._nodes.in_order(user, cluster, node or await self.node_of(user, cluster))
+        for line in self._lines.of(Key(user, cluster, Use.COMMANDS, target.name)):
+            if line.has_room_to_stay:
+                line.take()
+                return line
         key = Key(user, cluster, Use.SESSIONS, target.name)
         while True:
             for line in self._lines.of(key):
@@ -318,6 +336,6 @@ def _closer(line: Line, streams: runner.Streams) -> Callable[[], Awaitable[None]
             try:
                 await streams.close()
             finally:
-                await line.release()
+                await line.give_back()
 
     return close

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import argon2
 import pytest
 
+from hpchub.bridge import life
 from hpchub.bridge.seal import Seal
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.store import Store
@@ -52,6 +53,13 @@ prefix = "{prefix}"
 [defaults]
 placement = "compute"
 """
+
+
+@pytest.fixture(autouse=True)
+def notebooks_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' notebook servers import nothing."""
+    for name in ("_FIRST_LOOK_S", "_LOOK_S"):
+        monkeypatch.setattr(life, name, 0.02)
 
 
 @pytest.fixture

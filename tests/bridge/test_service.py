@@ -31,7 +31,7 @@ from hpchub.bridge.store import ServerRecord, Store
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Attach, Caps, Cluster, LoginNode
 from hpchub.core.secret import Secret
-from hpchub.core.server import Phase, ServerView
+from hpchub.core.server import SETTLED, Phase, ServerView
 from hpchub.errors import (
     AccountProblem,
     ConfigError,
@@ -247,6 +247,24 @@ async def test_events_wait_and_do_not_lie(bridge: Bridge) -> None:
     for query in ("after=-1", "after=x", "wait_s=nan", "wait_s=-1", "after=1.5"):
         status, answer = await bridge.raw("GET", f"/v1/servers/{view.id}/events?{query}")
         assert (status, answer["error"]) == (422, "InvalidRequest"), query
+
+
+async def test_who_waits_for_the_end_of_a_start_hears_nothing_before(bridge: Bridge) -> None:
+    """One question covers a whole start, and its answer holds all that was told meanwhile."""
+    await bridge.log_in("alice")
+    view = await bridge.start()
+    async with asyncio.timeout(10):
+        view, events, after = await bridge.client.events(view.id, 0, 10, settled=True)
+    assert view.phase is Phase.READY and after == len(events)
+    assert [events[0].phase, events[-1].phase] == [Phase.CONNECTING, Phase.READY]
+    waits = await bridge.start(name="never-runs")
+    waits, events, _ = await bridge.client.events(waits.id, 0, 0.3, settled=True)
+    assert waits.phase not in SETTLED and events
+    told = asyncio.create_task(bridge.client.events(waits.id, 0, 10, settled=True))
+    await asyncio.sleep(0.05)
+    await bridge.client.stop(waits.id)
+    ended, _, _ = await asyncio.wait_for(told, 5)
+    assert ended.phase is Phase.ENDED
 
 
 async def test_a_view_tells_what_is_known_of_the_job(bridge: Bridge) -> None:
@@ -634,8 +652,7 @@ async def test_a_changed_cluster_file_ends_no_server(
     )
     in_beta = _running_on(beta, "compute", node="c1", job_id="78", host_public_key=key)
     by_srun = _running_on(alpha, "compute", node="c1", job_id="77", host_public_key=key)
-    for record in (on_login1, by_ssh, by_srun, in_beta):
-        store.add(record)
+    store.write([on_login1, by_ssh, by_srun, in_beta], [])
     changed = {
         "alpha": replace(
             alpha,

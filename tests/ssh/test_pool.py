@@ -288,8 +288,41 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         assert (await bob).stdout == "hello\n"
 
 
+async def test_a_lasting_session_costs_no_second_handshake(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """One server's session lives on the connection for its owner's commands; the fifth is elsewhere."""
+    async with pool_for(bash_node.port) as pool:
+        await pool.run(USER, "alpha", ECHO)
+        sessions = [await pool.open_session(USER, "alpha", ["cat"], node="login1") for _ in range(4)]
+        assert [(one.use, one.sessions) for one in pool.connections()] == [("commands", 4)]
+        sessions.append(await pool.open_session(USER, "alpha", ["cat"], node="login1"))
+        assert [(one.use, one.sessions) for one in pool.connections()] == [("commands", 4), ("sessions", 1)]
+        await asyncio.gather(*(session.close() for session in sessions))
+        assert {one.sessions for one in pool.connections()} == {0}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_lasting_sessions_where_sshd_allows_few(
+    most: int, ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
+) -> None:
+    """With MaxSessions 1 lasting sessions and commands find connections of their own, and none waits."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    node = start_sshd(ca, host_key, "/bin/bash", f"MaxSessions {most}\n")
+    try:
+        async with pool_for(node.port) as pool, asyncio.timeout(10):
+            await pool.run(USER, "alpha", ECHO)
+            for _ in range(3):
+                session = await pool.open_session(USER, "alpha", ["cat"], node="login1")
+                results = await asyncio.gather(*(pool.run(USER, "alpha", ECHO) for _ in range(4)))
+                assert {one.stdout for one in results} == {"hello\n"}
+                session.streams.writer.write(b"alive\n")
+                assert await session.streams.reader.readline() == b"alive\n"
+    finally:
+        stop_sshd(node)
+
+
 async def test_lasting_sessions_do_not_starve_commands(bash_node: RealNode, pool_for: PoolFor) -> None:
-    """Ten sessions that stay take connections of their own; a command still runs at once."""
+    """Ten sessions that stay leave room on the connection for commands: one still runs at once."""
     async with pool_for(bash_node.port) as pool:
         sessions = await asyncio.gather(
             *(pool.open_session(USER, "alpha", ["cat"], node="login1") for _ in range(10))
