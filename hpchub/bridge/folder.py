@@ -87,7 +87,8 @@ done
 _OUTCOME = f"""
 cd -- "$1" || exit 91
 if [ -e exit_code ]; then cat exit_code
-elif [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$1" ]; then cat exit_code 2>/dev/null || echo gone
+elif [ -s pid ] && [ "$(readlink "/proc/$(cat pid)/cwd")" != "$1" ]; then
+    cat exit_code 2>/dev/null || echo gone
 else echo running; fi
 tail -n {LOG_TAIL_LINES} {LOG_NAME} 2>/dev/null | tail -c {LOG_TAIL_BYTES} || :
 """
