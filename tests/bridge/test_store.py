@@ -46,6 +46,18 @@ def test_the_migrations_make_what_the_code_expects(tmp_path: Path, seal: Seal) -
     engine.dispose()
 
 
+def test_an_sqlite_file_keeps_a_write_ahead_log(tmp_path: Path, seal: Seal) -> None:
+    """A commit then waits for the disk once. The mode stays in the file."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    with create_engine(url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+    store = Store(url, seal)
+    store.upgrade()
+    store.close()
+    with create_engine(url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
 def test_rows_of_the_first_schema_come_along(tmp_path: Path, seal: Seal) -> None:
     """An upgrade forgets no server: what the first version wrote is read by this one."""
     url = f"sqlite:///{tmp_path}/old.db"
