@@ -71,6 +71,7 @@ class Service:
         self.sessions = Sessions(self.signer, agent, store, metrics=self.metrics)
         self.lives: dict[str, ServerLife] = {}
         self.endings = Endings()
+        self.up = asyncio.Event()
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
@@ -106,6 +107,7 @@ class Service:
             if life.record.user in present:
                 life.begin()
         self._sweep.begin()
+        self.up.set()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
