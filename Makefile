@@ -118,4 +118,4 @@ clean: ## stop the demo; remove all that make has made here (Debian packages sta
 	if [ -e $(DEMO_DIR) ]; then $(HPCHUB) demo down --dir $(DEMO_DIR); fi
 	rm -rf $(VENV) node_modules .demo .cache dist .coverage
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
-	find hpchub tests -name __pycache__ -prune -exec rm -rf {} +
+	find hpchub slurm_magics tests -name __pycache__ -prune -exec rm -rf {} +

@@ -71,7 +71,7 @@ def test_scripts_are_executable_and_name_their_interpreter() -> None:
 def test_every_module_has_a_docstring() -> None:
     """Each module says what it is for in its first line."""
     bare = []
-    for path in (ROOT / "hpchub").rglob("*.py"):
+    for path in (*(ROOT / "hpchub").rglob("*.py"), *(ROOT / "slurm_magics").rglob("*.py")):
         text = path.read_text()
         if text and not text.startswith(('"""', "#!")):
             bare.append(shown(path))

@@ -33,7 +33,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 def test_the_wheel_holds_every_file_of_the_package_and_every_template(wheel: zipfile.ZipFile) -> None:
     """Modules, py.typed, the demo's configuration files, batch scripts and pages: none is left out."""
-    wanted = {shown(path) for path in files() if path.is_relative_to(ROOT / "hpchub")}
+    packages = (ROOT / "hpchub", ROOT / "slurm_magics")
+    wanted = {shown(path) for path in files() if any(map(path.is_relative_to, packages))}
     wanted |= {f"hpchub/_data/{shown(path)}" for path in files() if path.is_relative_to(ROOT / "templates")}
     assert any(name.startswith("hpchub/demo/etc/") for name in wanted)
     assert any(name.startswith("hpchub/_data/templates/slurm/") for name in wanted)
@@ -43,7 +44,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_template(wheel: zip
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     """No tests, no benchmark, no state of a demo ends in site-packages."""
-    assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"hpchub"}
+    assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"hpchub", "slurm_magics"}
 
 
 def test_entry_points_name_what_exists(wheel: zipfile.ZipFile) -> None:

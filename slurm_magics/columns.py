@@ -1,0 +1,63 @@
+"""What the columns of Slurm's tables hold, by their headings. Any that is not listed is text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slurm_magics.values import Kind
+
+
+def _kinds(listed: Mapping[Kind, str]) -> dict[str, Kind]:
+    return {heading: kind for kind, headings in listed.items() for heading in headings.split()}
+
+
+SQUEUE = _kinds(
+    {
+        Kind.WORD: "PARTITION USER ACCOUNT QOS ST STATE REASON GROUP OVER_SUBSCRIBE RESERVATION "
+        "WCKEY CLUSTER",
+        Kind.COUNT: "NODES CPUS MIN_CPUS TASKS UID ARRAY_JOB_ID PRIORITY_2 NICE CORE_SPEC RESTART_COUNT "
+        "SOCKETS_PER_NODE CORES_PER_SOCKET JOB TASK HET",
+        Kind.NUMBER: "PRIORITY",
+        Kind.MEGABYTES: "MIN_MEMORY MIN_TMP_DISK",
+        Kind.DURATION: "TIME TIME_LIMIT TIME_LEFT",
+        Kind.SECONDS: "PENDING_TIME",
+        Kind.MOMENT: "START_TIME END_TIME SUBMIT_TIME ELIGIBLE_TIME ACCRUE_TIME LAST_SCHED_EVAL "
+        "PREEMPT_TIME DEADLINE",
+    }
+)
+
+SINFO = _kinds(
+    {
+        Kind.WORD: "PARTITION AVAIL STATE ROOT OVERSUBSCRIBE PREEMPT_MODE USER VERSION CLUSTER GROUPS",
+        Kind.COUNT: "NODES CPUS SOCKETS CORES THREADS WEIGHT PRIO_TIER PRIO_JOB_FACTOR MAX_CPUS_PER_NODE "
+        "NODES_A NODES_I NODES_O NODES_T CPUS_A CPUS_I CPUS_O CPUS_T",
+        Kind.NUMBER: "CPU_LOAD",
+        Kind.MEGABYTES: "MEMORY FREE_MEM TMP_DISK ALLOCMEM",
+        Kind.DURATION: "TIMELIMIT DEFAULTTIME",
+        Kind.MOMENT: "TIMESTAMP",
+    }
+)
+
+SACCT = _kinds(
+    {
+        Kind.WORD: "Account Cluster Partition QOS State User Group Reservation WCKey Reason ExitCode "
+        "DerivedExitCode Layout",
+        Kind.COUNT: "AllocCPUS AllocNodes AssocID AvePages DBIndex GID MaxDiskReadTask MaxDiskWriteTask "
+        "MaxPages MaxPagesTask MaxRSSTask MaxVMSizeTask MinCPUTask NCPUS NNodes NTasks Priority QOSRAW "
+        "ReqCPUS ReqNodes ReservationId UID WCKeyID ConsumedEnergyRaw Job Task Het",
+        Kind.SIZE: "AveDiskRead AveDiskWrite AveRSS AveVMSize MaxDiskRead MaxDiskWrite MaxRSS MaxVMSize",
+        Kind.MEGABYTES: "ReqMem",
+        Kind.DURATION: "AveCPU CPUTime Elapsed MinCPU Planned PlannedCPU Reserved ResvCPU Suspended "
+        "SystemCPU Timelimit TotalCPU UserCPU",
+        Kind.SECONDS: "CPUTimeRAW ElapsedRaw PlannedCPURAW ResvCPURAW",
+        Kind.MINUTES: "TimelimitRaw",
+        Kind.MOMENT: "Eligible End Start Submit",
+    }
+)
+
+# Columns that hold several counts, as `3/1/0/4`, and the columns that they become.
+SPLIT = {
+    "NODES(A/I)": ("NODES_A", "NODES_I"),
+    "NODES(A/I/O/T)": ("NODES_A", "NODES_I", "NODES_O", "NODES_T"),
+    "CPUS(A/I/O/T)": ("CPUS_A", "CPUS_I", "CPUS_O", "CPUS_T"),
+}

@@ -1,0 +1,256 @@
+"""Which command answers `%squeue`, `%sinfo` or `%sacct`, and how its answer becomes a frame. No I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import TYPE_CHECKING
+
+from slurm_magics import columns
+from slurm_magics.delimited import UNIT, parse_delimited, parse_marked
+from slurm_magics.errors import SlurmError
+from slurm_magics.options import Syntax, scan
+from slurm_magics.values import Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_HELP = {"--help": "text", "--usage": "text", "-V": "text", "--version": "text"}
+_JSON = {"--json": "text", "--yaml": "text"}
+
+_SQUEUE = Syntax(
+    with_value="AijLMnOopqRStuUw",
+    known={
+        **_HELP, **_JSON, "-h": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
+        "-l": "long", "--long": "long", "-s": "steps", "--steps": "steps", "--start": "start",
+    },
+    kept=frozenset({"text", "steps"}),
+)  # fmt: skip
+_SINFO = Syntax(
+    with_value="iMnOopSt",
+    known={
+        **_HELP, **_JSON, "-h": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
+        "-l": "long", "--long": "long", "-N": "nodes", "--Node": "nodes", "-R": "reasons",
+        "--list-reasons": "reasons", "-s": "summary", "--summarize": "summary", "-T": "text",
+        "--reservation": "text",
+    },
+    kept=frozenset({"text", "nodes", "reasons"}),
+)  # fmt: skip
+_SACCT = Syntax(
+    with_value="AEFfgijKkMNoqrSsuWwx",
+    known={
+        **_HELP, **_JSON, "-h": "text", "--helpformat": "text", "-e": "text", "-c": "text",
+        "--completion": "text", "-B": "text", "--batch-script": "text", "--env-vars": "text",
+        "-n": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        "-p": "noheader", "--parsable": "noheader", "-P": "noheader", "--parsable2": "noheader",
+        "--delimiter": "delimiter=", "-l": "long", "--long": "long", "-b": "brief", "--brief": "brief",
+    },
+    kept=frozenset({"text", "long", "brief"}),
+)  # fmt: skip
+
+_SQUEUE_FIELDS = "iPjuTMlDCmVSNr"
+_SQUEUE_LONG = "iPjuaqTMlLDCmQVSeNr"
+_SQUEUE_STEPS = "iPjuMN"
+_SQUEUE_START = "iPjuTSDYr"
+# What users write themselves, or may: squeue(1), and what Slurm does not check when a job is submitted.
+_USER_LETTERS = frozenset("jkoZwfEvWbnxXs")
+_SQUEUE_ALL = "aAbBcCdDeEfFghHiIjJkKlLmMnNoOpPqQrRSStTuUvVwWxyYzZ"
+_SINFO_ALL = "aAbBcCdDeEfFgGhHIlLmMnNoOpPrRsStTuUvVwXYzZ"
+
+_SACCT_FIELDS = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode,Submit,Start,End,Elapsed"
+_LETTER = re.compile(r"%\.?[0-9]*([A-Za-z])")
+_LONG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/-]*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableQuery:
+    """A command and the way to read it. `environ` overrides the environment; None takes a name out of it."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str | None]
+    kinds: Mapping[str, Kind]
+    mark: str = field(repr=False)
+    is_marked: bool = False
+    user_text: int | None = None
+    guarded: bool = True
+    parts: tuple[str, ...] = ()
+
+    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
+        """The answer as a frame, and the lines that were no part of it.
+
+        Raises:
+            UnexpectedOutput: This is no table, or one cut in the middle of a row.
+        """
+        from slurm_magics import frames
+
+        tool = self.argv[0]
+        if self.is_marked:
+            quick = frames.marked_to_frame(answer, self.mark, self.kinds, zone=zone, parts=self.parts)
+            if quick is not None:
+                return quick, ()
+        text = answer.decode("utf-8", "backslashreplace")
+        if self.is_marked:
+            table = parse_marked(tool, text, self.mark, self.user_text)
+        else:
+            table = parse_delimited(tool, text, self.mark, guarded=self.guarded)
+        return frames.table_to_frame(table, self.kinds, zone=zone, parts=self.parts), table.notices
+
+
+def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
+    """The query for one of the three; None where the options ask for text (`--help`, `--json`).
+
+    Args:
+        tool: squeue, sinfo or sacct.
+        words: The user's own, as on the command line.
+        environ: For SQUEUE_FORMAT and the like.
+        mark: From `new_mark`, fresh.
+
+    Raises:
+        SlurmError: An option cannot be used in a notebook, or its value is missing.
+    """
+    return {"squeue": _squeue, "sinfo": _sinfo, "sacct": _sacct}[tool](words, environ, mark)
+
+
+def _squeue(words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
+    options = scan(words, _SQUEUE)
+    found = options.found
+    if "text" in found:
+        return None
+    _refuse_repetition("squeue", found)
+    spec, long_spec = _formats(found, environ, "SQUEUE_FORMAT", "SQUEUE_FORMAT2")
+    # Others can read our arguments, but not our environment: there the mark stays unknown.
+    variables: dict[str, str | None] = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+    # --start is short for this and a format, which would come before the variable's.
+    begins = ("--states=PENDING", "--sort=S") if "start" in found else ()
+    argv = ("squeue", *begins, *options.rest)
+    if long_spec:
+        variables |= {"SQUEUE_FORMAT": None, "SQUEUE_FORMAT2": _long(long_spec, mark, guard="jobid")}
+        return TableQuery(argv=argv, environ=variables, kinds=columns.SQUEUE, mark=mark)
+    letters = _letters(spec, _SQUEUE_ALL) if spec else _SQUEUE_FIELDS
+    if not spec and "steps" in found:
+        letters = _SQUEUE_STEPS
+    elif not spec and ("start" in found or "long" in found):
+        letters = _SQUEUE_START if "start" in found else _SQUEUE_LONG
+    users = [place for place, letter in enumerate(letters) if letter in _USER_LETTERS]
+    is_marked = len(users) <= 1
+    format_text = _short(letters, mark, is_marked)
+    variables |= {"SQUEUE_FORMAT2": None, "SQUEUE_FORMAT": format_text}
+    if "steps" in found:  # for steps squeue reads no variable
+        argv = (*argv, f"--format={format_text}")
+    return TableQuery(
+        argv=argv,
+        environ=variables,
+        kinds=columns.SQUEUE,
+        mark=mark,
+        is_marked=is_marked,
+        user_text=users[0] if users else None,
+        parts=() if spec or "steps" in found else ("JOB", "TASK", "HET"),
+    )
+
+
+def _sinfo(words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
+    options = scan(words, _SINFO)
+    found = options.found
+    if "text" in found:
+        return None
+    _refuse_repetition("sinfo", found)
+    spec, long_spec = _formats(found, environ, "SINFO_FORMAT", "")
+    variables: dict[str, str | None] = {"SLURM_TIME_FORMAT": "%s", "SINFO_FORMAT": None}
+    if long_spec:
+        # The cluster is the same in every row, so that the guard does not change how nodes are grouped.
+        argv = ("sinfo", *options.rest, f"--Format={_long(long_spec, mark, guard='cluster')}")
+        return TableQuery(argv=argv, environ=variables, kinds=columns.SINFO, mark=mark)
+    letters = _letters(spec, _SINFO_ALL) if spec else _sinfo_letters(found)
+    return TableQuery(
+        argv=("sinfo", *options.rest, f"--format={_short(letters, mark, is_marked=True)}"),
+        environ=variables,
+        kinds=columns.SINFO,
+        mark=mark,
+        is_marked=True,
+        user_text=letters.index("E") if "E" in letters else None,
+    )
+
+
+def _sinfo_letters(found: Mapping[str, str]) -> str:
+    """The fields that sinfo itself shows with these options: sinfo(1)."""
+    is_long = "long" in found
+    if "reasons" in found:
+        return "EUHtN" if is_long else "EuHN"
+    if "nodes" in found:
+        return "NDPTczmdwfE" if is_long else "NDPT"
+    if "summary" in found:
+        return "PalFN"
+    return "PalsrhgDTN" if is_long else "PalDTN"
+
+
+def _sacct(words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
+    options = scan(words, _SACCT)
+    found = options.found
+    if "text" in found:
+        return None
+    variables: dict[str, str | None] = {"SLURM_TIME_FORMAT": "%s", "SACCT_FORMAT": None}
+    argv = ("sacct", *options.rest, "--parsable", f"--delimiter={mark}")
+    asked = found.get("format") or environ.get("SACCT_FORMAT", "")
+    if not asked and found.keys() & {"long", "brief"}:  # these begin with JobID, which serves as a guard
+        return TableQuery(argv=argv, environ=variables, kinds=columns.SACCT, mark=mark, guarded=False)
+    fields = re.sub(r"%-?[0-9]*", "", asked) if asked else _SACCT_FIELDS
+    return TableQuery(
+        argv=(*argv, f"--format=JobIDRaw,{fields}"),
+        environ=variables,
+        kinds=columns.SACCT,
+        mark=mark,
+        parts=() if asked else ("Job", "Task", "Het", "Step"),
+    )
+
+
+def _refuse_repetition(tool: str, found: Mapping[str, str]) -> None:
+    if "iterate" in found:
+        raise SlurmError(
+            f"%{tool} answers once: --iterate would never end.", "Run the cell again for the newest answer."
+        )
+
+
+def _formats(found: Mapping[str, str], environ: Mapping[str, str], short: str, long: str) -> tuple[str, str]:
+    """The user's own format, short or long: from the options, else from the environment."""
+    if "long_format" in found or "format" in found:
+        return found.get("format", ""), found.get("long_format", "")
+    return environ.get(short, ""), environ.get(long, "") if long else ""
+
+
+def _letters(spec: str, everything: str) -> str:
+    """The fields of `%.18i %9P`. Widths cut text and mean nothing to a frame.
+
+    Raises:
+        SlurmError: There is no field in it.
+    """
+    if spec.lower() in {"all", "%all"}:
+        return everything
+    letters = "".join(_LETTER.findall(spec))
+    if not letters:
+        raise SlurmError(
+            f"The format {spec[:60]!r} has no field.", "Write fields as %i, for example '%i %j %T'."
+        )
+    return letters
+
+
+def _short(letters: str, mark: str, is_marked: bool) -> str:
+    """The fields between marks, as `parse_marked` or else `parse_delimited` reads them."""
+    if is_marked:
+        return UNIT.join((mark, *(f"%{letter}" for letter in letters), mark))
+    return "".join((mark, *(f"%{letter}{mark}" for letter in letters)))
+
+
+def _long(spec: str, mark: str, guard: str) -> str:
+    """The fields of `jobid:12,name:.30`, each in full and followed by the mark.
+
+    Raises:
+        SlurmError: A field has no name.
+    """
+    names = [_LONG_NAME.match(part.strip()) for part in spec.split(",")]
+    if not all(names):
+        raise SlurmError(f"The format {spec[:60]!r} has a field without a name.")
+    return ",".join(f"{name}:0{mark}" for name in (guard, *(match[0] for match in names if match)))

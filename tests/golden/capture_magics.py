@@ -1,0 +1,109 @@
+"""Captures again what Slurm answers to the tables' queries: `capture_magics.py DEMO_DIR`.
+
+Boot a cluster for it (`hpchub demo up --cluster-only --dir DIR`), with nothing in its queue. Takes a
+quarter of a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from golden import reader
+
+from hpchub.core.command import CommandResult
+from slurm_magics.queries import plan
+
+# In a real query it is random: here it is one that tests can compare.
+MARK = "\x1eCAPTURED-abc"
+QUIET = ("--output=/dev/null", "--wrap", "sleep 300")
+NAMES = {
+    "blanks": "my job  2",
+    "pipe_and_quotes": "a|b\"c'd",
+    "newline": "line\n99999",
+    "na": "NA",
+    "number": "007",
+    "unit_separator": "x\x1fRUNNING\x1fc1",
+    "not_utf8": "\udcff\udcfe",
+    "long": "n" * 1000,
+}
+QUERIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "squeue": ("squeue", ()),
+    "squeue_long": ("squeue", ("-l",)),
+    "squeue_start": ("squeue", ("--start",)),
+    "squeue_steps": ("squeue", ("-s",)),
+    "squeue_clusters": ("squeue", ("-M", "demo")),
+    "squeue_format": ("squeue", ("-h", "-o", "%.7i %j %k %Z")),
+    "squeue_long_format": ("squeue", ("-O", "name:8,jobid,starttime")),
+    "squeue_bob": ("squeue", ("--user=bob",)),
+    "sinfo": ("sinfo", ()),
+    "sinfo_nodes": ("sinfo", ("-N", "-l")),
+    "sinfo_summary": ("sinfo", ("-s",)),
+    "sinfo_reasons": ("sinfo", ("-R",)),
+    "sinfo_long_format": ("sinfo", ("-O", "partition,nodes,memory,gres")),
+    "sacct": ("sacct", ()),
+    "sacct_long": ("sacct", ("-l",)),
+    "sacct_brief": ("sacct", ("-b",)),
+    "sacct_format": ("sacct", ("-X", "--format=JobName%5,JobID,TimelimitRaw,ReqMem,CPUTimeRAW")),
+}
+
+
+def run(
+    folder: Path, argv: Sequence[str], *, user: str = "alice", environ: Mapping[str, str | None] | None = None
+) -> CommandResult:
+    """One command as one person on a login node."""
+    demo = (sys.executable, "-m", "hpchub.cli", "demo", "exec", "--dir", str(folder), "login1")
+    words = []
+    for name, value in (environ or {}).items():
+        words += [f"--unset={name}"] if value is None else [f"{name}={value}"]
+    words.sort(key=lambda word: not word.startswith("--unset"))
+    done = subprocess.run(
+        (*demo, "--user", user, "--", "env", *words, *argv), capture_output=True, check=False
+    )
+    stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
+    return CommandResult(exit_code=done.returncode, stdout=stdout, stderr=stderr)
+
+
+def main() -> None:
+    """Fill the queue and ask every question."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("demo", type=Path, help="the folder of a running demo cluster")
+    folder = parser.parse_args().demo
+    jobs = {
+        kind: run(folder, ("sbatch", "--parsable", f"--job-name={name}", *QUIET)).stdout.strip()
+        for kind, name in NAMES.items()
+    }
+    for kind, options in {
+        "array": ("--array=1-9%2", "--time=00:20:00"),
+        "held_array": ("--array=1-9:2%3", "--hold"),
+        "held": ("--hold", "--comment=two words"),
+        "short": ("--partition=short", "--nodes=2", "--time=1"),
+    }.items():
+        jobs[kind] = run(folder, ("sbatch", "--parsable", *options, *QUIET)).stdout.strip()
+    jobs["het"] = run(
+        folder, ("sbatch", "--parsable", "--output=/dev/null", "-n1", ":", "-n1", "--wrap", "sleep 300")
+    ).stdout.strip()
+    time.sleep(4)
+    version = run(folder, ("sbatch", "--version")).stdout.split()[1]
+    for name, (tool, words) in QUERIES.items():
+        query = plan(tool, words, {}, MARK)
+        if query is None:
+            raise AssertionError(name)
+        result = run(folder, query.argv, environ=query.environ)
+        facts = {"slurm": version, "captured": "hpchub demo exec login1 --user alice -- env ENVIRON ARGV"}
+        reader.write(
+            f"magics_{name}", result, argv=query.argv, environ=query.environ, asked=[tool, *words], jobs=jobs,
+            **facts,
+        )  # fmt: skip
+        print(f"{name}: exit {result.exit_code}, {len(result.stdout)} + {len(result.stderr)} characters")
+    run(folder, ("scancel", "--user=alice"))
+
+
+if __name__ == "__main__":
+    main()
