@@ -1,0 +1,124 @@
+"""What `%squeue?` and the like show."""
+
+from __future__ import annotations
+
+_COMMON = """
+Options are those of the command line, quoted as in a shell; `{name}` becomes the value of the notebook's
+variable `name`. `--as NAME` keeps the result as NAME instead of showing it."""
+
+TABLES = {
+    "squeue": f"""The jobs in the queue, as a DataFrame.
+
+    %squeue [options of squeue]
+{_COMMON}
+Columns: JOBID (JOB, TASK, HET: its parts), PARTITION, NAME, USER, STATE, TIME and TIME_LIMIT (durations),
+NODES, CPUS, MIN_MEMORY (bytes), SUBMIT_TIME and START_TIME (with time zone), NODELIST, REASON. With -o, -O,
+--start, -s or SQUEUE_FORMAT: the columns asked for.
+
+Examples::
+
+    %squeue --me
+    %squeue --me -t PD -p gpu
+    %squeue -o '%i %j %T %S'
+    df = %squeue --user {{who}}
+    df.slurm.expand_tasks()     one row for each array task
+    df.slurm.expand_nodes()     one row for each node
+""",
+    "sinfo": f"""Partitions and nodes, as a DataFrame.
+
+    %sinfo [options of sinfo]
+{_COMMON}
+Columns: PARTITION (DEFAULT: whether it is the default one), AVAIL, TIMELIMIT (duration), NODES, STATE,
+NODELIST. Others with -N, -l, -s, -R, or those of -o, -O and SINFO_FORMAT.
+
+Examples::
+
+    %sinfo
+    %sinfo -N -l
+    %sinfo -p gpu -o '%n %G %e'
+    nodes = %sinfo -N
+""",
+    "sacct": f"""Jobs and their steps from the accounting, also ended ones, as a DataFrame.
+
+    %sacct [options of sacct]
+{_COMMON}
+Columns: JobID (Job, Task, Het, Step: its parts), JobName, Partition, Account, AllocCPUS, State, ExitCode,
+Submit, Start and End (with time zone), Elapsed (duration). With --format, -l, -b or SACCT_FORMAT: the
+columns asked for.
+
+Examples::
+
+    %sacct
+    %sacct -X -S now-7days
+    %sacct -j {{job.id}} --format JobID,State,Elapsed,MaxRSS
+    %sacct --helpformat
+""",
+}
+
+
+def _command(does: str, usage: str, *examples: str) -> str:
+    lines = "\n".join(f"    {one}" for one in examples)
+    return f"{does}\n\n    {usage}\n{_COMMON}\n\nExamples::\n\n{lines}\n"
+
+
+COMMANDS = {
+    "scontrol": _command(
+        "Shows or changes jobs, nodes and partitions; returns Slurm's text.",
+        "%scontrol COMMAND ...",
+        "%scontrol show job {job.id}",
+        "%scontrol hold {job.id}",
+        "%scontrol update jobid={job.id} timelimit=30",
+    ),
+    "scancel": _command(
+        "Ends jobs. Slurm says nothing where all went well.",
+        "%scancel [options] [JOB ...]",
+        "%scancel {job.id}",
+        "%scancel 42_3",
+        "%scancel --me --state PENDING",
+    ),
+    "sprio": _command(
+        "What makes up the priority of waiting jobs.", "%sprio [options]", "%sprio", "%sprio -l"
+    ),
+    "sshare": _command("Shares and usage of accounts.", "%sshare [options]", "%sshare", "%sshare -U"),
+    "sstat": _command(
+        "What the steps of running jobs use.",
+        "%sstat [options]",
+        "%sstat -j {job.id}.batch --format JobID,AveCPU,MaxRSS",
+    ),
+    "sreport": _command(
+        "Reports of the accounting.", "%sreport [options] REPORT", "%sreport cluster utilization"
+    ),
+    "sdiag": _command("How the controller is doing.", "%sdiag [options]", "%sdiag"),
+    "sacctmgr": _command(
+        "Accounts, users and limits in the accounting. Changes need -i: nobody can be asked back.",
+        "%sacctmgr COMMAND ...",
+        "%sacctmgr show assoc user=alice format=account,partition,qos",
+        "%sacctmgr show qos format=name,maxwall",
+    ),
+    "srun": _command(
+        "Runs a command in a job and waits for its end; the kernel waits, too. Returns its output.",
+        "%srun [options] COMMAND ...",
+        "%srun -n 2 hostname",
+        "%srun --jobid {job.id} --overlap nvidia-smi",
+    ),
+    "salloc": _command(
+        "Gets an allocation, runs a command on this machine while it lasts, and gives it back.",
+        "%salloc [options] COMMAND ...",
+        "%salloc -n 2 srun hostname",
+    ),
+    "sattach": _command(
+        "Shows the output of a running step until it ends; Ctrl-C stops looking.",
+        "%sattach [options] JOB.STEP",
+        "%sattach {job.id}.0",
+    ),
+    "sbcast": _command(
+        "Copies a file to all nodes of the job that the notebook runs in.",
+        "%sbcast [options] FILE PLACE",
+        "%sbcast data.h5 /tmp/data.h5",
+    ),
+    "strigger": _command(
+        "Has a program run when something happens to a job or node.",
+        "%strigger [options]",
+        "%strigger --get",
+    ),
+}

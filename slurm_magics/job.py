@@ -1,0 +1,241 @@
+"""A job that was submitted from the notebook: its state, its output, and what can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from hpchub.core.job import JobStatus
+from hpchub.schedulers.slurm_states import explain
+from slurm_magics.efficiency import Efficiency, measure
+from slurm_magics.errors import SlurmError
+from slurm_magics.job_ids import parse_job_id
+from slurm_magics.output import Text
+
+if TYPE_CHECKING:
+    from slurm_magics.jobs import Jobs
+
+# Seconds since the wait began, and how old a state may then be.
+_PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
+_GLANCE_S = 2.0
+_FOLLOW_S = 0.5
+NO_TASK_YET = "4294967294"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What was given to sbatch: its options, the script (empty where a file was named), the folder."""
+
+    words: tuple[str, ...]
+    script: str = field(default="", repr=False)
+    folder: Path = field(default_factory=Path.cwd)
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Where the standard output of a job, or of an array's tasks, goes.
+
+    Slurm forgets a job minutes after its end, so this is asked when the job is submitted. The path of
+    tasks that have not begun has a number in the place of theirs.
+    """
+
+    by_task: dict[int | None, str] = field(default_factory=dict)
+
+    def learn(self, known: dict[int | None, str]) -> None:
+        """Add what Slurm says now."""
+        self.by_task |= known
+
+    def path(self, task: int | None) -> Path | None:
+        """The path of a task's output, or of a plain job's. None where it is not known."""
+        if task in self.by_task and not (task is None and NO_TASK_YET in self.by_task[None]):
+            return Path(self.by_task[task])
+        pattern = self.by_task.get(None, "")
+        return Path(pattern.replace(NO_TASK_YET, str(task))) if task is not None and pattern else None
+
+
+class Job:
+    """A job, an array, or one task of an array.
+
+    Asking for its state asks Slurm, for all jobs of this notebook at once, and at most every two seconds.
+    """
+
+    def __init__(
+        self, jobs: Jobs, job_id: str, submission: Submission, cluster: str, outputs: Outputs
+    ) -> None:
+        self.id = job_id
+        self.cluster = cluster
+        self.submission = submission
+        self.outputs = outputs
+        self._jobs = jobs
+        jobs.watch(cluster).follow(parse_job_id(job_id).job)
+
+    def __repr__(self) -> str:
+        return f"Job {self.id}" + (f" on {self.cluster}" if self.cluster else "")
+
+    @property
+    def status(self) -> JobStatus:
+        """State, reason, node and exit code, in Slurm's own words, and the state in hpchub's."""
+        return self._jobs.status(self, _GLANCE_S)
+
+    @property
+    def state(self) -> str:
+        """Slurm's own word: PENDING, RUNNING, COMPLETED. Of an array: of the task that says most."""
+        return self.status.native
+
+    @property
+    def explanation(self) -> str:
+        """One sentence: the state, and why, in plain words."""
+        return explain(self.status)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended for good, well or not."""
+        return self.status.state.is_final
+
+    @property
+    def array(self) -> Tasks:
+        """Its array tasks: `job.array[3]`."""
+        return Tasks(self)
+
+    def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
+        """Waits for the end and returns the state. Ctrl-C ends the wait and leaves the job running.
+
+        Args:
+            timeout_s: The longest wait, in seconds; None waits for ever.
+            progress: Print each change of the state.
+
+        Raises:
+            TimeoutError: The job has not ended in that time. It goes on.
+        """
+        began, told = time.monotonic(), ""
+        try:
+            while True:
+                waited = time.monotonic() - began
+                pause_s = _pause_s(waited)
+                status = self._jobs.status(self, pause_s)
+                if progress and (sentence := explain(status)) != told:
+                    print(f"Job {self.id}: {sentence}")
+                    told = sentence
+                if status.state.is_final:
+                    return status.native
+                if timeout_s is not None and waited >= timeout_s:
+                    raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
+                time.sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
+        except KeyboardInterrupt:
+            print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
+            return self.status.native
+
+    def __await__(self) -> Generator[None, None, str]:
+        """`await job` waits for the end without holding up the kernel; the result is the state."""
+        return self._ended().__await__()
+
+    async def _ended(self) -> str:
+        began = time.monotonic()
+        while True:
+            pause_s = _pause_s(time.monotonic() - began)
+            status = await asyncio.to_thread(self._jobs.status, self, pause_s)
+            if status.state.is_final:
+                return status.native
+            await asyncio.sleep(pause_s)
+
+    @property
+    def output_path(self) -> Path:
+        """The file that the job's standard output goes to.
+
+        Raises:
+            SlurmError: Slurm has forgotten the job; or it is an array: name a task.
+        """
+        task = parse_job_id(self.id).task
+        path = self.outputs.path(task)
+        if path is None:
+            self.outputs.learn(self._jobs.outputs(self))
+            path = self.outputs.path(task)
+        if path is None:
+            raise SlurmError(
+                f"Slurm does not say where the output of job {self.id} goes.",
+                "Each task of an array has an output of its own: try job.array[1]." if task is None else "",
+            )
+        return path
+
+    @property
+    def output(self) -> Text:
+        """All that the job has written to its standard output so far; nothing before it has begun."""
+        try:
+            return Text(self.output_path.read_text(encoding="utf-8", errors="backslashreplace"))
+        except FileNotFoundError:
+            return Text("")
+
+    def tail(self, lines: int = 10, *, follow: bool = False) -> None:
+        """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C."""
+        path = self.output_path
+        position = 0
+        try:
+            while True:
+                over = follow and self.is_over  # asked before reading: nothing is missed at the end
+                if path.exists():
+                    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+                        if position == 0:
+                            sys.stdout.write("".join(deque(file, maxlen=lines)))
+                            position = file.tell()
+                        else:
+                            position = _print_from(file, position)
+                if not follow or over:
+                    return
+                sys.stdout.flush()
+                time.sleep(_FOLLOW_S)
+        except KeyboardInterrupt:
+            print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
+
+    def cancel(self) -> None:
+        """Ends it. One that has ended already is no error."""
+        self._jobs.cancel(self)
+
+    def resubmit(self) -> Job:
+        """A new job from the same script, options and folder."""
+        if parse_job_id(self.id).task is not None:
+            raise SlurmError(
+                f"{self.id} is one task of an array.", "Submit the array again, or that task alone."
+            )
+        return self._jobs.submit(self.submission)
+
+    def efficiency(self) -> Efficiency:
+        """What it used of what it had asked for, from the accounting.
+
+        Raises:
+            SlurmError: The accounting does not know it, or does not answer.
+        """
+        return measure(self.id, self._jobs.accounting(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """The tasks of an array. Each is a job."""
+
+    job: Job
+
+    def __getitem__(self, number: int) -> Job:
+        if parse_job_id(self.job.id).task is not None or number < 0:
+            raise IndexError(f"{self.job.id} has no array task {number}")
+        job = self.job
+        return Job(
+            job._jobs, f"{parse_job_id(job.id).job}_{number}", job.submission, job.cluster, job.outputs
+        )
+
+
+def _pause_s(waited_s: float) -> float:
+    return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
+
+
+def _print_from(file: TextIO, position: int) -> int:
+    """Print what is new; all of it where the file has been written anew."""
+    if file.seek(0, 2) < position:
+        position = 0
+    file.seek(position)
+    sys.stdout.write(file.read())
+    return file.tell()

@@ -1,0 +1,113 @@
+"""Submits jobs, and does for them what they are asked to do: every command of theirs is here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hpchub.core.command import Command, CommandResult
+from hpchub.core.job import JobStatus
+from hpchub.errors import HpchubError
+from hpchub.schedulers.slurm import Slurm
+from slurm_magics.delimited import new_mark
+from slurm_magics.efficiency import FIELDS
+from slurm_magics.errors import SlurmError, translated
+from slurm_magics.job import Job, Outputs, Submission
+from slurm_magics.queries import plan
+from slurm_magics.session import Session
+from slurm_magics.watch import Watch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger(__name__)
+
+_PARSABLE = re.compile(r"([0-9]+)(?:;(\S+))?", re.ASCII)
+# What users write comes before the path in a record: of several such lines the last is Slurm's.
+_RECORD = re.compile(r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<task>[0-9]+)(?= ))?", re.MULTILINE)
+_STDOUT = re.compile(r"^   StdOut=(.+)$", re.MULTILINE)
+
+
+class Jobs:
+    """The jobs of one kernel."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._watches: dict[str, Watch] = {}
+
+    def watch(self, cluster: str) -> Watch:
+        """The watch over all jobs of one cluster; the local one has an empty name."""
+        if cluster not in self._watches:
+            self._watches[cluster] = Watch(Slurm(cluster), self._run)
+        return self._watches[cluster]
+
+    def submit(self, submission: Submission) -> Job:
+        """sbatch, with the user's own options.
+
+        Raises:
+            SlurmError: Slurm refused, or did not answer, or gave no id.
+        """
+        argv = ("sbatch", "--parsable", *submission.words)
+        answer = self._session.run(argv, stdin=submission.script, cwd=submission.folder)
+        matches = [_PARSABLE.fullmatch(line.strip()) for line in answer.text.split("\n")]
+        found = [match for match in matches if match]
+        if not found:
+            said = f"{answer.text}\n{answer.stderr}".strip() or "nothing at all"
+            raise SlurmError(f"sbatch gave no job id. It said: {said}", stderr=answer.stderr)
+        job_id, cluster = found[-1].groups(default="")
+        self.changed()
+        job = Job(self, job_id, submission, cluster, Outputs())
+        try:
+            job.outputs.learn(self.outputs(job))
+        except SlurmError:
+            _log.warning("magics.no_output_path job=%s", job_id)  # asked again when somebody wants it
+        return job
+
+    def status(self, job: Job, max_age_s: float) -> JobStatus:
+        """The job's status, no older than that many seconds."""
+        try:
+            return self.watch(job.cluster).status(job.id, max_age_s)
+        except HpchubError as error:
+            raise translated(error) from error
+
+    def cancel(self, job: Job) -> None:
+        """scancel. Slurm exits with 0, and says so, where the job has ended."""
+        self._session.run(("scancel", *self._clusters(job), job.id))
+        self.changed()
+
+    def outputs(self, job: Job) -> dict[int | None, str]:
+        """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
+        answer = self._session.run(("scontrol", *self._clusters(job), "show", "job", job.id))
+        starts = [*_RECORD.finditer(answer.text)]
+        found: dict[int | None, str] = {}
+        for place, start in enumerate(starts):
+            end = starts[place + 1].start() if place + 1 < len(starts) else None
+            paths = _STDOUT.findall(answer.text[start.end() : end])
+            if paths:
+                found[int(start["task"]) if start["task"] else None] = paths[-1]
+        return found
+
+    def accounting(self, job: Job) -> pd.DataFrame:
+        """sacct's rows of the job and its steps."""
+        words = (*self._clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
+        query = plan("sacct", words, os.environ, new_mark())
+        if query is None:
+            raise AssertionError("sacct is asked for a table")
+        return self._session.frame(query)
+
+    def changed(self) -> None:
+        """Something was changed: what is known of the queue and the jobs may be wrong."""
+        self._session.forget()
+        for watch in self._watches.values():
+            watch.forget()
+
+    def _run(self, command: Command) -> CommandResult:
+        """For hpchub's own schedulers, whose parsers tell refusals apart."""
+        return self._session.result(command)
+
+    @staticmethod
+    def _clusters(job: Job) -> Sequence[str]:
+        return (f"--clusters={job.cluster}",) if job.cluster else ()

@@ -1,0 +1,147 @@
+"""The magics: one function for each command, with the help that `%squeue?` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import no_var_expand
+
+from slurm_magics.help import COMMANDS, TABLES
+from slurm_magics.job import Job
+from slurm_magics.jobs import Jobs
+from slurm_magics.output import Text
+from slurm_magics.session import Session
+from slurm_magics.settings import change
+from slurm_magics.submit import read_request
+from slurm_magics.words import split_words, take_option
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+# These run for as long as what they run: no time limit of ours ends them.
+_ENDLESS = frozenset({"srun", "salloc", "sattach"})
+# These change nothing.
+_READERS = frozenset({"sprio", "sshare", "sstat", "sreport", "sdiag"})
+
+
+class SlurmMagics:
+    """All magics of one IPython shell, with the session and the jobs that they share."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self.session = Session()
+        self.jobs = Jobs(self.session)
+
+    def register(self) -> None:
+        """Make them known to the shell. A second time replaces the first."""
+        for tool, text in TABLES.items():
+            self._add(self._table(tool), tool, text, "line")
+        for tool, text in COMMANDS.items():
+            self._add(self._command(tool), tool, text, "line")
+        self._add(self.sbatch, "sbatch", self.sbatch.__doc__ or "", "line_cell")
+        self._add(self.slurm, "slurm", self.slurm.__doc__ or "", "line")
+
+    def sbatch(self, line: str, cell: str | None = None) -> Any:
+        """Submits a batch job and returns it as a Job.
+
+            %%sbatch [options of sbatch]       the cell is the script
+            %sbatch [options of sbatch] SCRIPT
+
+        In the cell `{name}` becomes the value of the notebook's variable `name`, if there is one;
+        `${name}` is the shell's. A script without a first line #! is one for bash.
+
+        Beside sbatch's own options:
+
+            --as NAME         keep the job as NAME
+            --dry-run         show what would be submitted, and submit nothing
+            --wait            wait for the job's end; Ctrl-C leaves it running
+            --template NAME   put the cell's text into a template (as {{ body }})
+            --no-fill         leave the braces in the cell alone
+
+        Examples::
+
+            %%sbatch --time 10 --as job
+            #SBATCH --cpus-per-task=2
+            srun python train.py --rate {rate}
+
+            job.state        PENDING, RUNNING, COMPLETED, ...
+            job.wait()       wait for the end; or: await job
+            job.tail(follow=True)
+            job.output       all of its output
+            job.cancel()     job.resubmit()     job.efficiency()     job.array[3]
+        """
+        words, name = self._words(line)
+        request = read_request(words, cell, self._shell.user_ns, self.session.settings.templates)
+        if request.dry_run:
+            return self._give(Text(request.preview()), name)
+        if request.is_text:
+            answer = self.session.run(("sbatch", *request.submission.words), stdin=request.submission.script)
+            return self._give(Text(answer.text + answer.stderr), name)
+        job = self.jobs.submit(request.submission)
+        given = self._give(job, name)
+        if request.wait:
+            print(f"Job {job.id}")
+            job.wait()
+        return given
+
+    def slurm(self, line: str) -> Text:
+        """Shows or changes the settings of these magics.
+
+        %slurm                    shows them
+        %slurm display text       %squeue and the like return Slurm's own text
+        %slurm display frames     ... DataFrames again
+        %slurm fresh 10           an answer serves the same question for 10 s (0: never)
+        %slurm timeout 300        wait up to 300 s for a command
+        %slurm templates FOLDER   where %%sbatch --template looks first
+        """
+        words, _ = self._words(line)
+        self.session.forget()
+        return Text(change(self.session.settings, words))
+
+    def _table(self, tool: str) -> Callable[[str], Any]:
+        def table(line: str) -> Any:
+            words, name = self._words(line)
+            found = self.session.table(tool, words)
+            return self._give(Text(found) if isinstance(found, str) else found, name)
+
+        return table
+
+    def _command(self, tool: str) -> Callable[[str], Any]:
+        def command(line: str) -> Any:
+            words, name = self._words(line)
+            answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
+            if tool not in _READERS:
+                self.jobs.changed()
+            said = Text(answer.text + answer.stderr)
+            return self._give(said, name) if said or name else None
+
+        return command
+
+    def _words(self, line: str) -> tuple[list[str], str | None]:
+        return take_option(split_words(line, self._shell.user_ns), "as")
+
+    def _give(self, result: Any, name: str | None) -> Any:
+        """The result; or nothing, when it is kept under a name."""
+        if name is None:
+            return result
+        self._shell.user_ns[name] = result
+        return None
+
+    def _add(self, function: Callable[..., Any], name: str, text: str, kind: str) -> None:
+        # A function of its own, because a bound method takes no attributes.
+        def magic(line: str, cell: str | None = None) -> Any:
+            return function(line) if cell is None else function(line, cell)
+
+        def line_magic(line: str) -> Any:
+            return function(line)
+
+        chosen = magic if kind == "line_cell" else line_magic
+        chosen.__doc__ = text
+        chosen.__name__ = name
+        # We fill in variables ourselves: a value with a blank in it stays one word.
+        unexpanded = no_var_expand(chosen)  # type: ignore[arg-type]  # IPython types it for its own classes
+        self._shell.register_magic_function(unexpanded, kind, name)
+
+
+__all__ = ["Job", "SlurmMagics"]
