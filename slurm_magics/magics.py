@@ -140,7 +140,7 @@ class SlurmMagics:
         chosen.__doc__ = text
         chosen.__name__ = name
         # We fill in variables ourselves: a value with a blank in it stays one word.
-        unexpanded = no_var_expand(chosen)  # type: ignore[arg-type]  # IPython types it for its own classes
+        unexpanded: Any = no_var_expand(chosen)
         self._shell.register_magic_function(unexpanded, kind, name)
 
 
