@@ -86,7 +86,7 @@ def render(name: str, body: str, names: Mapping[str, Any], chosen: str = "") -> 
     try:
         return environment.select_template([name, f"{name}.sh.j2"]).render({**names, "body": body})
     except jinja2.TemplatesNotFound as error:
-        files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+        files = [path for folder in folders for path in folder.glob("*.sh.j2")]
         known = sorted({path.name.removesuffix(".sh.j2") for path in files})
         there = f"There are {', '.join(known)}." if known else f"Put one into {folders[0]}."
         raise SlurmError(f"There is no template {name!r}.", there) from error

@@ -1,0 +1,184 @@
+"""Jobs that were submitted from a cell; Slurm's commands are stand-ins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from slurm_magics import SlurmError
+from support.slurm_commands import Commands
+
+STATUS = "{id}\x1f{state}\x1fc1\x1fNone\n"
+
+
+@pytest.fixture
+def slurm(commands: Commands, tmp_path: Path) -> Commands:
+    """A Slurm that takes each job as number 42, whose output goes to a file."""
+    commands.answer("sbatch", "42\n")
+    commands.answer("scancel")
+    commands.answer("sacct")
+    record = "JobId=42 JobName=x\n   StdOut=/forged\n   Comment=y\n   StdOut={}\n   Power=\n"
+    commands.answer("scontrol", record.format(tmp_path / "out.txt"))
+    commands.answer("squeue", STATUS.format(id=42, state="RUNNING"))
+    return commands
+
+
+def test_the_cell_is_the_script(shell: InteractiveShell, slurm: Commands) -> None:
+    """Variables are filled in, the shell's own braces stay, options go to sbatch, a shell is named."""
+    shell.user_ns |= {"rate": 0.125, "paths": ["a b.txt"]}
+    cell = "#SBATCH -c 2\necho {rate:.2f} {paths[0]} ${rate} {nobody} ${{x}} {a,b}\n"
+    shell.run_cell(f"%%sbatch --time 10 --as job\n{cell}").raise_error()
+    (call,) = slurm.calls("sbatch")
+    assert call["argv"] == ["sbatch", "--parsable", "--time", "10"]
+    assert call["stdin"] == "#!/bin/bash\n#SBATCH -c 2\necho 0.12 a b.txt ${rate} {nobody} ${{x}} {a,b}\n"
+    assert shell.user_ns["job"].id == "42"
+
+
+def test_a_dry_run_submits_nothing(shell: InteractiveShell, slurm: Commands) -> None:
+    """It shows the command and the script."""
+    shown = shell.run_cell("%%sbatch --dry-run -p cpu --no-fill\n#!/bin/sh\necho {x}").result
+    assert shown == "sbatch -p cpu\n\n#!/bin/sh\necho {x}\n"
+    assert slurm.calls() == []
+
+
+def test_a_template_takes_the_cell(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
+    """jinja2, with the notebook's variables; what is missing is said."""
+    (tmp_path / "mpi.sh.j2").write_text("#!/bin/bash\nexport WHO={{ who | sh }}\n{{ body }}")
+    shell.user_ns["who"] = "a b"
+    shell.run_cell(f"%slurm templates {tmp_path}").raise_error()
+    shell.run_cell("%%sbatch --template mpi\nsrun ./a.out\n").raise_error()
+    assert slurm.calls("sbatch")[0]["stdin"] == "#!/bin/bash\nexport WHO='a b'\nsrun ./a.out\n"
+    del shell.user_ns["who"]
+    for name, words in {"mpi": "'who' is undefined", "nope": "There are mpi"}.items():
+        error = shell.run_cell(f"%%sbatch --template {name}\ntrue").error_in_exec
+        assert isinstance(error, SlurmError)
+        assert words in str(error)
+
+
+def test_a_refused_job_is_an_exception(shell: InteractiveShell, slurm: Commands) -> None:
+    """sbatch's words and what to do; so is an answer without an id."""
+    words = "sbatch: error: invalid partition specified: nope\n"
+    slurm.answer("sbatch", stderr=words, exit_code=1)
+    error = shell.run_cell("%%sbatch -p nope\ntrue").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "invalid partition specified: nope" in error.message
+    assert "%sinfo" in error.hint
+    slurm.answer("sbatch", "hello\n")
+    assert "no job id" in str(shell.run_cell("%%sbatch\ntrue").error_in_exec)
+    assert "no script" in str(shell.run_cell("%%sbatch\n\n").error_in_exec)
+
+
+def test_all_jobs_share_one_query(shell: InteractiveShell, slurm: Commands) -> None:
+    """Fifty looks at three jobs within a moment cost one squeue."""
+    slurm.answer("squeue", "".join(STATUS.format(id=job, state="RUNNING") for job in (42, 43, 44)))
+    for job in (42, 43, 44):
+        slurm.answer("sbatch", f"{job}\n")
+        shell.run_cell(f"%%sbatch --as job{job}\ntrue").raise_error()
+    states = {shell.user_ns[f"job{job}"].state for job in (42, 43, 44) for _ in range(17)}
+    assert states == {"RUNNING"}
+    (call,) = slurm.calls("squeue")
+    assert "--jobs=42,43,44" in call["argv"]
+
+
+def test_a_job_that_has_left_the_queue_is_looked_up(shell: InteractiveShell, slurm: Commands) -> None:
+    """In the accounting, once; an ended job is never asked about again."""
+    slurm.answer("squeue", stderr="slurm_load_jobs error: Invalid job id specified\n", exit_code=1)
+    slurm.answer("sacct", "42\x1fFAILED\x1fc1\x1f7:0\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert job.wait(progress=False) == "FAILED"
+    assert (job.is_over, job.status.exit_code) == (True, "7:0")
+    assert "exit code 7" in job.explanation
+    assert len(slurm.calls("sacct")) == 1
+
+
+def test_doubt_is_no_end(shell: InteractiveShell, slurm: Commands) -> None:
+    """A job that nobody knows is unknown, and a wait for it ends only by its own limit."""
+    slurm.answer("squeue")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert (job.state, job.is_over) == ("UNKNOWN", False)
+    with pytest.raises(TimeoutError, match="it goes on"):
+        job.wait(0.01, progress=False)
+    slurm.answer("squeue", stderr="squeue: error: Unable to contact slurm controller\n", exit_code=1)
+    with pytest.raises(SlurmError, match="did not answer"):
+        job._jobs.status(job, 0)
+
+
+def test_ctrl_c_ends_the_wait_and_not_the_job(
+    shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No scancel, and no traceback."""
+
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    monkeypatch.setattr("slurm_magics.job.time.sleep", interrupt)
+    assert shell.user_ns["job"].wait(progress=False) == "RUNNING"
+    assert slurm.calls("scancel") == []
+
+
+def test_array_tasks_are_jobs(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
+    """Each has a state and an output of its own; the array is what its tasks together are."""
+    path = tmp_path / "out-42_4294967294.txt"
+    slurm.answer("scontrol", f"JobId=42 ArrayJobId=42 ArrayTaskId=2-9%2 JobName=x\n   StdOut={path}\n")
+    rows = {"42_1": "COMPLETED", "42_[2-9%2]": "PENDING"}
+    slurm.answer("squeue", "".join(STATUS.format(id=task, state=state) for task, state in rows.items()))
+    shell.run_cell("%%sbatch --array=1-9%2 --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    (tmp_path / "out-42_3.txt").write_text("three\n")
+    assert (job.array[1].state, job.array[7].state, job.state) == ("COMPLETED", "PENDING", "PENDING")
+    assert (job.array[3].output, job.array[4].output) == ("three\n", "")
+    assert job.array[99].state == "UNKNOWN"
+    with pytest.raises(SlurmError, match="does not say where"):
+        _ = job.output
+    with pytest.raises(IndexError):
+        job.array[1].array[2]
+
+
+def test_output_is_read_from_where_slurm_says(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From Slurm's own line of the record, not one that a user wrote; bytes outside of UTF-8 are shown."""
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert job.output == ""
+    (tmp_path / "out.txt").write_bytes(b"one\ntwo\n\xff\n")
+    assert job.output == "one\ntwo\n\\xff\n"
+    job.tail(2)
+    assert capsys.readouterr().out == "two\n\\xff\n"
+    slurm.answer("squeue", STATUS.format(id=42, state="COMPLETED"))
+    slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
+    job._jobs.changed()
+    job.tail(follow=True)
+    assert capsys.readouterr().out == "one\ntwo\n\\xff\n"
+
+
+def test_cancel_and_resubmit(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same options and script from the same folder; an array's task alone cannot be resubmitted."""
+    monkeypatch.chdir(tmp_path)
+    shell.run_cell("%%sbatch --array=1-3 --as job\necho hi").raise_error()
+    job = shell.user_ns["job"]
+    job.array[2].cancel()
+    assert slurm.calls("scancel")[0]["argv"] == ["scancel", "42_2"]
+    monkeypatch.chdir(os.sep)
+    assert job.resubmit().submission == job.submission
+    first, second = slurm.calls("sbatch")
+    assert (first["argv"], first["stdin"], first["cwd"]) == (second["argv"], second["stdin"], str(tmp_path))
+    assert second["cwd"] == str(tmp_path)
+    with pytest.raises(SlurmError, match="one task"):
+        job.array[2].resubmit()
+
+
+async def test_a_job_can_be_awaited(shell: InteractiveShell, slurm: Commands) -> None:
+    """The result is its last state."""
+    slurm.answer("squeue", STATUS.format(id=42, state="COMPLETED"))
+    slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert await shell.user_ns["job"] == "COMPLETED"

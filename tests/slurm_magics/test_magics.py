@@ -1,0 +1,134 @@
+"""The magics in a real IPython shell; Slurm's commands are stand-ins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from slurm_magics import SlurmError
+from slurm_magics.help import COMMANDS, TABLES
+from support.slurm_commands import Commands
+
+_FIELDS = {
+    "JOBID": "42", "PARTITION": "cpu", "NAME": "a b", "USER": "alice", "STATE": "PENDING", "TIME": "0:00",
+    "TIME_LIMIT": "1:00:00", "NODES": "1", "CPUS": "1", "MIN_MEMORY": "1G", "SUBMIT_TIME": "1795259154",
+    "START_TIME": "N/A", "NODELIST": "", "REASON": "Priority",
+}  # fmt: skip
+HEAD = "\x1f".join(("MARK", *_FIELDS, "MARK"))
+ROW = "\x1f".join(("MARK", *_FIELDS.values(), "MARK"))
+QUEUE = f"{HEAD}\n{ROW}\n"
+
+
+def test_a_frame_can_be_kept(shell: InteractiveShell, commands: Commands) -> None:
+    """`df = %squeue` and `%squeue --as df` keep it; Slurm sees only its own options."""
+    commands.answer("squeue", QUEUE)
+    shell.run_cell("one = %squeue --me", silent=False).raise_error()
+    assert shell.run_cell("%squeue --me --as two").result is None
+    pd.testing.assert_frame_equal(shell.user_ns["one"], shell.user_ns["two"])
+    assert shell.user_ns["one"]["NAME"].tolist() == ["a b"]
+    assert commands.calls()[0]["argv"] == ["squeue", "--me"]
+
+
+def test_the_same_question_is_asked_once(shell: InteractiveShell, commands: Commands) -> None:
+    """Within the seconds of `%slurm fresh`; not where something was changed, nor with `fresh 0`."""
+    commands.answer("squeue", QUEUE)
+    commands.answer("scancel")
+    shell.run_cell("a = %squeue\nb = %squeue\nc = %squeue -l").raise_error()
+    assert len(commands.calls("squeue")) == 2
+    shell.run_cell("a.loc[0, 'NAME'] = 'changed'\nd = %squeue").raise_error()
+    assert shell.user_ns["d"].loc[0, "NAME"] == "a b"
+    shell.run_cell("%scancel 42\na = %squeue").raise_error()
+    assert len(commands.calls("squeue")) == 3
+    shell.run_cell("%slurm fresh 0\na = %squeue\nb = %squeue").raise_error()
+    assert len(commands.calls("squeue")) == 5
+
+
+def test_words_are_cut_as_a_shell_cuts_them(shell: InteractiveShell, commands: Commands) -> None:
+    """Quotes hold words together, and so does a variable's value."""
+    commands.answer("scontrol", "done\n")
+    shell.user_ns["name"] = "two words; rm -rf $HOME"
+    result = shell.run_cell("%scontrol update 'jobid=4 2' name={name} ${name} {other}")
+    assert commands.calls()[0]["argv"] == [
+        "scontrol", "update", "jobid=4 2", "name=two words; rm -rf $HOME", "${name}", "{other}",
+    ]  # fmt: skip
+    assert result.result == "done\n"
+
+
+def test_a_refusal_has_slurms_words_and_no_traceback(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exception is one that a program can catch; a person sees two lines."""
+    commands.answer("squeue", stderr="slurm_load_jobs error: Invalid job id specified\n", exit_code=1)
+    result = shell.run_cell("%squeue -j 99999")
+    assert isinstance(result.error_in_exec, SlurmError)
+    shown = capsys.readouterr().out
+    assert "Invalid job id specified" in shown
+    assert "%sacct -j ID" in shown
+    assert "Traceback" not in shown
+    assert len(shown.strip().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%squeue -i 5", "answers once"),
+        ("%squeue 'open", "No closing quotation"),
+        ("%squeue -o", "needs a value"),
+        ("%squeue --as", "needs a value"),
+        ("%squeue -o nothing", "has no field"),
+        ("%sinfo", "no sinfo on this machine's PATH"),
+        ("%slurm colour blue", "cannot do"),
+        ("%slurm fresh soon", "no number of seconds"),
+        ("%squeue {name.nothing}", "cannot be filled in"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    shell: InteractiveShell, commands: Commands, line: str, words: str
+) -> None:
+    """A sentence, before or instead of Slurm's own."""
+    shell.user_ns["name"] = "x"
+    error = shell.run_cell(line).error_in_exec
+    assert isinstance(error, SlurmError)
+    assert words in error.message
+
+
+def test_noise_on_stderr_costs_nothing(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A warning with exit code 0, a greeting among the rows: shown, and no part of the frame."""
+    commands.answer("squeue", f"Maintenance on Monday\n{QUEUE}", stderr="squeue: warning: slow\n")
+    shell.run_cell("df = %squeue").raise_error()
+    assert len(shell.user_ns["df"]) == 1
+    said = capsys.readouterr().err
+    assert "slow" in said
+    assert "Maintenance" in said
+
+
+def test_text_for_those_who_want_text(shell: InteractiveShell, commands: Commands) -> None:
+    """--help and --json are Slurm's own; `%slurm display text` makes everything so."""
+    commands.answer("squeue", "Usage: squeue\n")
+    assert shell.run_cell("%squeue --help").result == "Usage: squeue\n"
+    shell.run_cell("%slurm display text").raise_error()
+    assert shell.run_cell("%squeue").result == "Usage: squeue\n"
+    assert commands.calls()[1]["argv"] == ["squeue"]
+
+
+@pytest.mark.parametrize("name", [*TABLES, *COMMANDS, "sbatch", "slurm"])
+def test_every_magic_has_help_with_examples(shell: InteractiveShell, name: str) -> None:
+    """`%squeue?` shows how to use it, with that magic's own name."""
+    text = shell.find_line_magic(name).__doc__
+    assert text.count(f"%{name}") >= 2
+
+
+def test_importing_is_light() -> None:
+    """Neither pandas nor jinja2 nor IPython before they are needed."""
+    code = (
+        "import sys, slurm_magics; "
+        "print({'pandas', 'numpy', 'jinja2', 'IPython', 'asyncio', 'jupyterhub'} & set(sys.modules))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
