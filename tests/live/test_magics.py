@@ -1,0 +1,106 @@
+"""The magics in a real IPython, as a person on a login node and inside a job of hers."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from typing import Any
+
+import pytest
+
+from hpchub.demo.info import find_host
+from hpchub.demo.layout import Layout
+from support.demo import Demo
+from support.tree import ROOT
+
+pytestmark = pytest.mark.live
+
+_PYTHON = "/opt/hpc/data/bin/python"
+_FOLDER = "/home/alice/magics-test"
+_PARTS = ("slurm_magics", "hpchub/__init__.py", "hpchub/errors.py", "hpchub/paths.py", "hpchub/core",
+          "hpchub/schedulers", "hpchub/remote")  # fmt: skip
+
+# Cells of a notebook, and at the end what a test can compare, as JSON on the last line.
+_CELLS = r"""
+import json
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+def run(cell):
+    result = shell.run_cell(cell)
+    if not result.success:
+        errors.append(str(result.error_in_exec))
+    return result.result
+errors = []
+run("%load_ext slurm_magics")
+shell.user_ns["odd"] = "odd\nname|x"
+run("%%sbatch --as job -J {odd} -t 5 -o {folder}/%j.txt\necho out $SLURM_JOB_ID; sleep 2; echo end")
+run("%%sbatch --as array --array=1-3 -o {folder}/a-%A_%a.txt\necho task $SLURM_ARRAY_TASK_ID")
+run("queue = %squeue --me\nnodes = %sinfo -N\nsteps = %sacct -X -j {job.id}")
+run("%squeue -j 99999")
+run("%%sbatch -p nope\ntrue")
+facts = {
+    "dtypes": {name: str(kind) for name, kind in shell.user_ns["queue"].dtypes.items()},
+    "names": list(shell.user_ns["queue"]["NAME"]),
+    "nodes": sorted(set(shell.user_ns["nodes"].slurm.expand_nodes()["NODELIST"])),
+    "ended": run("job.wait(60, progress=False)"),
+    "output": run("job.output"),
+    "array": run("await array"),
+    "third": run("array.array[3].output"),
+    "again": run("again = job.resubmit(); again.cancel(); again.wait(60, progress=False)"),
+    "accounting": run("job.efficiency().cpus"),
+    "text": run("%scontrol show job {job.id}"),
+    "errors": errors,
+}
+print(json.dumps(facts))
+"""
+
+
+def _no_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in entry.name else entry
+
+
+def _install(demo: Demo) -> None:
+    """The package in alice's home, as `pip install --target` would put it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for part in _PARTS:
+            archive.add(ROOT / part, part, filter=_no_caches)
+        cells = _CELLS.replace("{folder}", _FOLDER).encode()
+        entry = tarfile.TarInfo("cells.py")
+        entry.size = len(cells)
+        archive.addfile(entry, io.BytesIO(cells))
+    script = f"rm -rf {_FOLDER} && mkdir {_FOLDER} && tar -x --no-same-owner -C {_FOLDER}"
+    # With bytes for standard input, which `demo.exec` does not take.
+    argv = find_host(Layout(demo.directory), "login1").enter(("sh", "-c", script), "alice")
+    subprocess.run(argv, input=packed.getvalue(), check=True, timeout=60)
+
+
+def _check(facts: dict[str, Any]) -> None:
+    assert facts["dtypes"]["SUBMIT_TIME"].startswith("datetime64[s, ")
+    assert facts["dtypes"]["TIME_LIMIT"] == "timedelta64[ms]"
+    assert facts["dtypes"]["STATE"] == "category"
+    assert "odd\nname|x" in facts["names"]
+    assert facts["nodes"] == ["c1", "c2"]
+    assert facts["ended"] == facts["array"] == "COMPLETED"
+    assert facts["output"].startswith("out ")
+    assert facts["output"].endswith("\nend\n")
+    assert facts["third"] == "task 3\n"
+    assert facts["again"] == "CANCELLED"
+    assert facts["accounting"] == 1
+    assert facts["text"].startswith("JobId=")
+    assert len(facts["errors"]) == 2, facts["errors"]
+    assert "Invalid job id" in facts["errors"][0]
+    assert "invalid partition" in facts["errors"][1].lower()
+
+
+@pytest.mark.parametrize("where", ["login node", "job"])
+def test_a_notebooks_first_cells(demo: Demo, where: str) -> None:
+    """Frames, a job and its output, an array, a refusal: the same on a login node and inside a job."""
+    _install(demo)
+    argv = ["env", f"PYTHONPATH={_FOLDER}", "HOME=/home/alice", f"IPYTHONDIR={_FOLDER}/ipython"]
+    if where == "job":
+        argv = ["srun", "--quiet", "--time=5", "--mem=2G", *argv]
+    done = demo.exec("login1", [*argv, _PYTHON, f"{_FOLDER}/cells.py"], user="alice", check=True)
+    _check(json.loads(done.stdout.splitlines()[-1]))
