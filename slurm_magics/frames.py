@@ -72,7 +72,7 @@ def marked_to_frame(
         found = pd.read_csv(
             io.BytesIO(answer),
             sep=UNIT, lineterminator="\n", quoting=3, na_filter=False, skip_blank_lines=False, header=None,
-            skiprows=1, names=names, low_memory=False, encoding_errors="backslashreplace",
+            skiprows=1, names=names, low_memory=True, encoding_errors="backslashreplace",
             dtype=object,
         )  # fmt: skip
     except pd.errors.ParserError:

@@ -1,0 +1,33 @@
+"""docs/reference/magics.md leaves nothing out."""
+
+from __future__ import annotations
+
+import pytest
+from golden import capture_magics, reader
+
+from slurm_magics.help import COMMANDS, TABLES
+from slurm_magics.job import Job
+from support.tree import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "magics.md").read_text()
+
+
+@pytest.mark.parametrize("name", [*TABLES, *COMMANDS, "sbatch", "slurm"])
+def test_every_magic_is_listed(name: str) -> None:
+    """A magic that nobody can find is none."""
+    assert f"`%{name}`" in PAGE
+
+
+@pytest.mark.parametrize("name", ["squeue", "squeue_long", "sinfo", "sacct"])
+def test_every_column_is_listed(name: str) -> None:
+    """Each heading that Slurm gave to a query without a format of the user's own."""
+    first = reader.golden(f"magics_{name}").stdout.split("\n", 1)[0]
+    headings = first.replace(capture_magics.MARK, "\x1f").split("\x1f")
+    own = {heading for heading in headings if heading and heading != "JobIDRaw"}
+    assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
+
+
+def test_everything_a_job_can_do_is_listed() -> None:
+    """Each public attribute of a Job that is for people."""
+    names = {name for name in vars(Job) if not name.startswith("_")}
+    assert {name for name in names if f"`job.{name}" not in PAGE} == set()
