@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, TextIO
 
 from hpchub.core.job import JobStatus
@@ -113,10 +113,10 @@ class Job:
         Raises:
             TimeoutError: The job has not ended in that time. It goes on.
         """
-        began, told = time.monotonic(), ""
+        began, told = monotonic(), ""
         try:
             while True:
-                waited = time.monotonic() - began
+                waited = monotonic() - began
                 pause_s = _pause_s(waited)
                 status = self._jobs.status(self, pause_s)
                 if progress and (sentence := explain(status)) != told:
@@ -126,7 +126,7 @@ class Job:
                     return status.native
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
-                time.sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
+                sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
         except KeyboardInterrupt:
             print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
             return self.status.native
@@ -136,9 +136,9 @@ class Job:
         return self._ended().__await__()
 
     async def _ended(self) -> str:
-        began = time.monotonic()
+        began = monotonic()
         while True:
-            pause_s = _pause_s(time.monotonic() - began)
+            pause_s = _pause_s(monotonic() - began)
             status = await asyncio.to_thread(self._jobs.status, self, pause_s)
             if status.state.is_final:
                 return status.native
@@ -188,7 +188,7 @@ class Job:
                 if not follow or over:
                     return
                 sys.stdout.flush()
-                time.sleep(_FOLLOW_S)
+                sleep(_FOLLOW_S)
         except KeyboardInterrupt:
             print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
 

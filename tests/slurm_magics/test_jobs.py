@@ -117,7 +117,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_job(
         raise KeyboardInterrupt
 
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
-    monkeypatch.setattr("slurm_magics.job.time.sleep", interrupt)
+    monkeypatch.setattr("slurm_magics.job.sleep", interrupt)
     assert shell.user_ns["job"].wait(progress=False) == "RUNNING"
     assert slurm.calls("scancel") == []
 
