@@ -96,7 +96,12 @@ async def hub(path: Path) -> AsyncIterator[asyncio.Queue[str]]:
 @asynccontextmanager
 async def site(folder: Path, attach: str, agent: KeyAgent) -> AsyncIterator[Site]:
     """A signer, a simulated cluster that trusts it, and a bridge to which the person has logged in."""
-    policy = Policy(certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.0/8",))
+    policy = Policy(
+        certificate_lifetime_s=600,
+        login_ceiling_s=43200,
+        source_addresses=("127.0.0.0/8",),
+        query_accounts=("slurmwatch",),
+    )
     passwords = folder / "passwords"
     passwords.touch(mode=0o600)
     signer = SignerSettings(
