@@ -35,6 +35,9 @@ USER = "u00001"
 
 CLUSTER = """
 known_hosts = "known_hosts"
+[scheduler]
+kind = "slurm"
+status_account = "slurmwatch"
 [[login_nodes]]
 name = "login1"
 address = "127.0.0.1"
