@@ -47,7 +47,8 @@ def test_munge_down_on_a_login_node(demo: Demo, server_of: ServerOf) -> None:
     with faults.daemon_dead(demo, "munged", "login2"):
         asking.start()
         until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
-        until(lambda: bool(server.model().get("ready")), "the server is ready")
+        # Whoever meets it waits half a minute once: she, and the service account if that is there too.
+        until(lambda: bool(server.model().get("ready")), "the server is ready", 120)
         assert set(jobs_of(demo, "alice")) == {"hpchub-elsewhere"}
     asking.join(30)
 
