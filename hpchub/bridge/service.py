@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from hpchub.bridge.endings import Endings
 from hpchub.bridge.in_job import InJob
-from hpchub.bridge.keeper import Keeper
+from hpchub.bridge.keeper import Keeper, reading
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.metrics import BridgeMetrics, Census
@@ -94,7 +94,9 @@ class Service:
         for stale in sockets.iterdir():
             stale.unlink()
         await self._pool.__aenter__()
-        for record in await asyncio.to_thread(self._store.unfinished):
+        with reading():
+            unfinished = await asyncio.to_thread(self._store.unfinished)
+        for record in unfinished:
             if record.cluster in self._clusters:
                 self.lives[record.id] = self._life(record)
             else:  # it lives on, and is taken up by the first bridge that knows its cluster again
