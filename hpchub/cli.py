@@ -1,4 +1,4 @@
-"""The `hpchub` command: `check`, `doctor`, `status`, `signer`, `bridge`, `demo`.
+"""The `hpchub` command: `check`, `doctor`, `status`, `signer`, `bridge`, `kernels`, `demo`.
 
 Each verb lives in the package it belongs to, in a module with `configure(parser)` and
 `run(args) -> int`, and is imported only when it is called: `hpchub check` must start on a machine
@@ -20,6 +20,7 @@ _VERBS = {
     "doctor": ("hpchub.doctor.command", "try each cluster hop by hop as one user, and say what to fix"),
     "status": ("hpchub.status", "a table of servers, connections and tunnels"),
     "bridge": ("hpchub.bridge.command", "the process that holds every SSH connection"),
+    "kernels": ("hpchub.kernels.command", "install, list, check and remove the kernels that Jupyter offers"),
     "demo": ("hpchub.demo.command", "a real Slurm cluster and a hub on this machine"),
 }
 

@@ -21,6 +21,11 @@ def templates_dir() -> Path:
     return _data_dir(_PACKAGE, "templates")
 
 
+def kernels_dir() -> Path:
+    """The folder of kernelspecs that hpchub ships. ConfigError as above."""
+    return _data_dir(_PACKAGE, "kernels")
+
+
 def _data_dir(package: Path, name: str) -> Path:
     # The wheel's comes first: beside an installed package lie other projects' folders.
     installed, checkout = package / "_data" / name, package.parent / name

@@ -59,7 +59,7 @@ def targets() -> list[Target]:
         ),
         Target(
             name="dev",
-            wanted=(*hub, *extras["postgresql"], *extras["magics"], *groups["dev"]),
+            wanted=(*hub, *extras["postgresql"], *extras["magics"], *extras["kernels"], *groups["dev"]),
             agrees_with=("build", "hub", "postgresql"),
         ),
         Target(name="cluster", wanted=tuple(groups["cluster"])),

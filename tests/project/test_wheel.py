@@ -31,13 +31,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield archive
 
 
-def test_the_wheel_holds_every_file_of_the_package_and_every_template(wheel: zipfile.ZipFile) -> None:
-    """Modules, py.typed, the demo's configuration files, batch scripts and pages: none is left out."""
+def test_the_wheel_holds_every_file_of_the_package_and_its_data(
+    wheel: zipfile.ZipFile,
+) -> None:
+    """Modules, py.typed, the demo's configuration files, batch scripts, pages, kernels: none is left out."""
     packages = (ROOT / "hpchub", ROOT / "slurm_magics")
     wanted = {shown(path) for path in files() if any(map(path.is_relative_to, packages))}
-    wanted |= {f"hpchub/_data/{shown(path)}" for path in files() if path.is_relative_to(ROOT / "templates")}
+    data = (ROOT / "templates", ROOT / "kernels")
+    wanted |= {f"hpchub/_data/{shown(path)}" for path in files() if any(map(path.is_relative_to, data))}
     assert any(name.startswith("hpchub/demo/etc/") for name in wanted)
     assert any(name.startswith("hpchub/_data/templates/slurm/") for name in wanted)
+    assert "hpchub/_data/kernels/launch" in wanted
     assert "hpchub/py.typed" in wanted
     assert wanted - set(wheel.namelist()) == set()
 
@@ -54,20 +58,23 @@ def test_entry_points_name_what_exists(wheel: zipfile.ZipFile) -> None:
     points.read_string(wheel.read(listed).decode())
     assert set(points.sections()) == {
         "console_scripts",
+        "jupyter_client.kernel_provisioners",
         "jupyterhub.authenticators",
         "jupyterhub.proxies",
         "jupyterhub.spawners",
     }
     for section in points.sections():
-        module, _, name = points[section]["hpchub"].partition(":")
-        assert hasattr(importlib.import_module(module), name), f"{section}: {module}:{name}"
+        for point in points[section].values():
+            module, _, name = point.partition(":")
+            assert hasattr(importlib.import_module(module), name), f"{section}: {point}"
 
 
-def test_templates_are_found_in_an_installed_wheel(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    """Unpacked elsewhere, far from a checkout, the package finds its templates beside itself."""
+@pytest.mark.parametrize("name", ["templates", "kernels"])
+def test_data_is_found_in_an_installed_wheel(wheel: zipfile.ZipFile, tmp_path: Path, name: str) -> None:
+    """Unpacked elsewhere, far from a checkout, the package finds its templates and kernels beside itself."""
     wheel.extractall(tmp_path)
     found = subprocess.run(
-        (sys.executable, "-c", "from hpchub.paths import templates_dir; print(templates_dir())"),
+        (sys.executable, "-c", f"from hpchub.paths import {name}_dir; print({name}_dir())"),
         env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert Path(found.stdout.strip()) == tmp_path / "hpchub" / "_data" / "templates"
+    assert Path(found.stdout.strip()) == tmp_path / "hpchub" / "_data" / name

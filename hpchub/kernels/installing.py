@@ -1,0 +1,191 @@
+"""Makes a kernelspec from one that hpchub ships, a site's own folder, or somebody's environment."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hpchub.core.cluster import Container
+from hpchub.errors import ConfigError, InvalidRequest
+from hpchub.kernels.kernelspec import SLURM, Kernelspec, checked_name, load_kernelspec, render_kernelspec
+from hpchub.kernels.places import Place
+from hpchub.paths import kernels_dir
+
+_DIRECTORY_MODE, _PROGRAM_MODE, _FILE_MODE = 0o755, 0o755, 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a new kernelspec is made from. Empty values keep what the source has."""
+
+    source: str
+    name: str = ""
+    title: str = ""
+    modules: tuple[str, ...] = ()
+    prefix: str = ""
+    container: Container | None = None
+    image: str = ""
+    binds: tuple[str, ...] = ()
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+
+
+def shipped() -> list[str]:
+    """The names of the kernelspecs that hpchub ships."""
+    return sorted(path.name for path in kernels_dir().iterdir() if (path / "kernel.json").is_file())
+
+
+def make(wanted: Wanted) -> Kernelspec:
+    """The kernelspec; its folder is the one that it is made from.
+
+    Raises:
+        InvalidRequest: The source is neither; or options do not fit it.
+        ConfigError: The source's kernel.json is wrong.
+    """
+    base, wanted = _base(wanted)
+    spec = replace(base, name=checked_name((wanted.name or _slug(base.name)).lower()))
+    ways = (wanted.modules, wanted.prefix, wanted.container, wanted.image, wanted.binds)
+    if any(ways):
+        spec = spec.changed(argv=list(_with_ways(spec, wanted)))
+    if wanted.container is Container.PODMAN_HPC:
+        spec = spec.changed(
+            interrupt_mode="message"
+        )  # podman stands between Jupyter's signals and the kernel
+    if wanted.title:
+        spec = spec.changed(display_name=wanted.title)
+    elif wanted.name and any(ways):
+        language = base.title.split(" (")[0]
+        spec = spec.changed(display_name=f"{language} ({wanted.name})")
+    if wanted.slurm:
+        stanza = {"provisioner_name": SLURM, "config": {**_slurm_settings(spec), **wanted.slurm}}
+        spec = spec.changed(metadata={**spec.body.get("metadata", {}), "kernel_provisioner": stanza})
+    return spec
+
+
+def install(spec: Kernelspec, place: Place, *, replacing: bool = False) -> Path:
+    """Puts it where Jupyter finds it; the folder.
+
+    Raises:
+        InvalidRequest: There is one of that name, and it is not to be replaced.
+        ConfigError: The place cannot be written.
+    """
+    target = place.folder / spec.name
+    if target.exists() and not replacing:
+        raise InvalidRequest(
+            f"There is a kernel {spec.name} in {place.folder}.", "Give another --name, or say --replace."
+        )
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{spec.name}-", dir=place.folder))
+        try:
+            _fill(fresh, spec)
+            if target.exists():
+                shutil.rmtree(target)
+            fresh.rename(target)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{place.folder} cannot be written: {error.strerror}.", "Say --user to install it for yourself."
+        ) from error
+    return target
+
+
+def remove(spec: Kernelspec) -> None:
+    """Takes a kernelspec away; what it starts stays.
+
+    Raises:
+        ConfigError: The folder cannot be written.
+    """
+    try:
+        if spec.folder.is_symlink():
+            spec.folder.unlink()
+        else:
+            shutil.rmtree(spec.folder)
+    except OSError as error:
+        raise ConfigError(f"{spec.folder} cannot be removed: {error.strerror}.") from error
+
+
+def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
+    """What it is made from, and what the source itself says."""
+    if wanted.source in shipped():
+        return load_kernelspec(kernels_dir() / wanted.source), wanted
+    path = Path(wanted.source).expanduser().absolute()
+    name = wanted.name or _slug(path.stem if path.suffix == ".sif" else path.name)
+    if (path / "kernel.json").is_file():
+        return load_kernelspec(path), wanted
+    if (path / "pyvenv.cfg").is_file():
+        return _shipped("virtualenv"), replace(wanted, prefix=str(path), name=name)
+    if (path / "conda-meta").is_dir():
+        return _shipped(_conda_kernel(path)), replace(wanted, prefix=str(path), name=name)
+    if path.suffix == ".sif" and path.is_file():
+        return _shipped("apptainer"), replace(
+            wanted, container=Container.APPTAINER, image=str(path), name=name
+        )
+    raise InvalidRequest(
+        f"{wanted.source} is no kernel of ours, no folder with a kernel.json, no virtualenv or conda "
+        "environment, and no .sif image.",
+        f"Ours are {', '.join(shipped())}.",
+    )
+
+
+def _shipped(name: str) -> Kernelspec:
+    return load_kernelspec(kernels_dir() / name)
+
+
+def _conda_kernel(prefix: Path) -> str:
+    """Of an environment without Python, the language that it has."""
+    for program, kernel in (("python3", "conda"), ("R", "r"), ("julia", "julia")):
+        if (prefix / "bin" / program).exists():
+            return kernel
+    return "conda"
+
+
+def _with_ways(spec: Kernelspec, wanted: Wanted) -> tuple[str, ...]:
+    launch = spec.launch
+    if launch is None:
+        raise InvalidRequest(
+            f"{spec.folder} does not start with our launcher, so it takes no modules, prefix or image."
+        )
+    container = wanted.container or launch.container
+    if wanted.image and not container:
+        raise InvalidRequest("An image needs --container.", f"One of {', '.join(Container)}.")
+    if wanted.container and not wanted.image:
+        raise InvalidRequest(f"{container} runs an image: give --image.")
+    prefix = str(Path(wanted.prefix).expanduser().absolute()) if wanted.prefix else launch.prefix
+    if container and prefix:
+        raise InvalidRequest("A kernel has a prefix or an image, not both.")
+    return replace(
+        launch,
+        modules=wanted.modules or launch.modules,
+        prefix=prefix,
+        container=container,
+        image=wanted.image or launch.image,
+        binds=wanted.binds or launch.binds,
+    ).words()
+
+
+def _slurm_settings(spec: Kernelspec) -> dict[str, Any]:
+    name, config = spec.provisioner
+    return config if name == SLURM else {}
+
+
+def _fill(folder: Path, spec: Kernelspec) -> None:
+    """The source's files with our kernel.json, readable for all whatever the umask."""
+    shutil.copytree(spec.folder, folder, dirs_exist_ok=True)
+    (folder / "kernel.json").write_text(render_kernelspec(spec.body), encoding="utf-8")
+    if spec.launch is not None:
+        shutil.copyfile(kernels_dir() / "launch", folder / "launch")
+        (folder / "launch").chmod(_PROGRAM_MODE)
+    folder.chmod(_DIRECTORY_MODE)
+    for path in folder.rglob("*"):
+        runs = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(_PROGRAM_MODE if runs else _FILE_MODE)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower(), flags=re.ASCII).strip("-._") or "kernel"

@@ -1,0 +1,147 @@
+"""`hpchub kernels check`, and kernels that are really started, or say why they are not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpchub.cli import main
+from hpchub.errors import StartFailed
+from hpchub.kernels.health import check, last_words
+from hpchub.kernels.kernelspec import Kernelspec
+
+Install = Callable[..., Kernelspec]
+Printed = pytest.CaptureFixture[str]
+
+
+@asynccontextmanager
+async def kernel(name: str) -> AsyncIterator[Any]:
+    """A client of a running kernel, of Jupyter's own manager."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    manager = AsyncKernelManager(kernel_name=name, transport="ipc")
+    await manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    try:
+        await client.wait_for_ready(timeout=60)
+        yield client
+    finally:
+        client.stop_channels()
+        await manager.shutdown_kernel(now=True)
+
+
+async def printed_by(name: str, code: str) -> str:
+    """What a cell prints."""
+    said: list[str] = []
+    async with kernel(name) as client:
+        await client.execute_interactive(
+            code, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", ""))
+        )
+    return "".join(said)
+
+
+@pytest.fixture
+def sparing(environment: Path) -> Path:
+    """An environment without ipykernel."""
+    shutil.rmtree(environment / "lib")
+    return environment
+
+
+@pytest.fixture(autouse=True)
+def _ours(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Jupyter starts kernels through our provisioner, as a site would configure it."""
+    from jupyter_client.provisioning import KernelProvisionerFactory
+
+    monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "hpchub-local")
+    KernelProvisionerFactory.clear_instance()
+
+
+async def test_an_installed_environment_is_a_kernel(environment: Path, installed: Install) -> None:
+    """A real kernel, started by jupyter_client from the installed spec, runs in that environment."""
+    installed(environment, "--name", "mine")
+    assert await printed_by("mine", "import sys; print(sys.prefix)") == f"{environment}\n"
+
+
+@pytest.mark.usefixtures("modules")
+async def test_a_module_is_a_kernel(environment: Path, installed: Install) -> None:
+    """With the machine's own module system, from `module load` to the first reply."""
+    installed("modules", "--module", "py/1", "--name", "mod")
+    code = "import os, sys; print(os.environ['FROM_MODULE'], sys.prefix)"
+    assert await printed_by("mod", code) == f"yes {environment}\n"
+
+
+async def test_a_kernel_that_ends_at_once_says_why(sparing: Path, installed: Install) -> None:
+    """Instead of a dead kernel: what is missing, and how to get it."""
+    installed(sparing, "--name", "mine", "--no-check")
+    with pytest.raises(StartFailed, match="ipykernel is missing") as caught:
+        await printed_by("mine", "1")
+    assert f"{sparing}/bin/python3 -m pip install ipykernel" in str(caught.value)
+
+
+async def test_an_environment_that_is_gone_is_named_before_launch(
+    environment: Path, installed: Install
+) -> None:
+    """Nothing is started for it."""
+    installed(environment, "--name", "mine")
+    environment.rename(environment.parent / "elsewhere")
+    with pytest.raises(StartFailed, match="is not there"):
+        await printed_by("mine", "1")
+
+
+@pytest.mark.usefixtures("modules", "containers")
+def test_check_names_what_is_missing(
+    environment: Path, installed: Install, tmp_path: Path, capfd: Printed
+) -> None:
+    """Each kernel's own fault, and the good ones beside them; exit code 1."""
+    (tmp_path / "x.sif").touch()
+    installed(environment, "--name", "good")
+    installed(environment, "--name", "gone")
+    installed(tmp_path / "x.sif", "--no-check")
+    installed("modules", "--module", "py/9", "--no-check", "--name", "module")
+    installed("r", "--no-check")
+    shutil.copytree(environment, tmp_path / "broken", symlinks=True)
+    broken = tmp_path / "broken/lib" / f"python3.{sys.version_info[1]}/site-packages/ipykernel/kernelapp.py"
+    broken.parent.mkdir()
+    (broken.parent / "__init__.py").touch()
+    broken.write_text("import a_library_that_is_gone\n")
+    installed(tmp_path / "broken", "--no-check")
+    gone = load(installed, "gone")
+    (tmp_path / "x.sif").unlink()
+    gone.write_text(gone.read_text().replace("my env", "no env"))
+    capfd.readouterr()
+    assert main(["kernels", "check", "--json", "--environment", str(tmp_path / "none")]) == 1
+    found = {row["name"]: row["problem"] for row in json.loads(capfd.readouterr().out)}
+    assert found["good"] == ""
+    assert "no env is not there" in found["gone"]
+    assert found["x"] == f"the image {tmp_path}/x.sif is not there"
+    assert "the module py/9 cannot be loaded" in found["module"]
+    assert "there is no R on" in found["r"]
+    assert "a_library_that_is_gone" in found["broken"]
+
+
+def load(installed: Install, name: str) -> Path:
+    """An installed kernel's kernel.json."""
+    return Path.home() / ".local/share/jupyter/kernels" / name / "kernel.json"
+
+
+def test_a_check_does_not_wait_for_ever(environment: Path, installed: Install) -> None:
+    """A module system or image that hangs is said to."""
+    spec = installed(environment)
+    (spec.folder / "launch").write_text("#!/bin/sh\nexec sleep 60\n")
+    assert check(spec, limit_s=0.2).problem == "it was not ready after 0.2 s"
+
+
+def test_the_last_words_are_the_launchers_own() -> None:
+    """With what the module system or the container program said right before."""
+    text = "noise\n" * 50 + "ERROR: Unable to locate a modulefile\nhpchub: the module x cannot be loaded\n"
+    assert last_words(text).endswith("ERROR: Unable to locate a modulefile; the module x cannot be loaded")
+    assert last_words("") == ""
+    assert "\x1b" not in last_words("\x1b[31mred\x1b[0m")

@@ -1,0 +1,188 @@
+"""`hpchub kernels`: install, list, check, remove, on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpchub.cli import main
+from hpchub.kernels.kernelspec import Kernelspec, load_kernelspec
+from hpchub.kernels.places import environment_place, list_kernelspecs, places, system_place
+
+Install = Callable[..., Kernelspec]
+Printed = pytest.CaptureFixture[str]
+
+
+def test_ones_own_environment_takes_one_command(environment: Path, installed: Install) -> None:
+    """Name, title and launcher are made from the folder; the files can be read by everybody."""
+    spec = installed(environment)
+    assert (spec.name, spec.title) == ("my-env", "Python (my-env)")
+    assert spec.launch is not None
+    assert spec.launch.prefix == str(environment)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in spec.folder.iterdir()}
+    assert modes == {"kernel.json": 0o644, "launch": 0o755, "logo-svg.svg": 0o644}
+
+
+def test_jupyter_itself_finds_what_is_installed(environment: Path, installed: Install) -> None:
+    """By the name that was given."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    spec = installed(environment, "--name", "torch", "--title", "PyTorch 2.4")
+    found = KernelSpecManager().get_kernel_spec("torch")
+    assert (found.display_name, found.resource_dir) == ("PyTorch 2.4", str(spec.folder))
+
+
+@pytest.mark.parametrize(("program", "language"), [("python3", "python"), ("R", "r"), ("julia", "julia")])
+def test_a_conda_environment_is_of_the_language_that_it_has(
+    tmp_path: Path, installed: Install, program: str, language: str
+) -> None:
+    """Without Python it is R's or Julia's kernel."""
+    (tmp_path / "env" / "conda-meta").mkdir(parents=True)
+    (tmp_path / "env" / "bin").mkdir()
+    (tmp_path / "env" / "bin" / program).write_text("#!/bin/sh\n")
+    (tmp_path / "env" / "bin" / program).chmod(0o755)
+    assert installed(tmp_path / "env").language == language
+
+
+def test_an_image_is_registered_by_its_file(tmp_path: Path, installed: Install) -> None:
+    """A .sif file is run by apptainer."""
+    (tmp_path / "Torch 2.sif").touch()
+    spec = installed(tmp_path / "Torch 2.sif", "--no-check")
+    assert spec.name == "torch-2"
+    assert spec.launch is not None
+    assert spec.launch.image == str(tmp_path / "Torch 2.sif")
+
+
+@pytest.mark.usefixtures("containers")
+def test_any_language_goes_into_any_container(installed: Install) -> None:
+    """podman-hpc is interrupted by message, since it stands between Jupyter's signals and the kernel."""
+    spec = installed(
+        "julia", "--container", "podman-hpc", "--image", "image.sif", "--name", "j", "--no-check"
+    )
+    assert spec.launch is not None
+    assert spec.launch.command[0] == "julia"
+    assert spec.body["interrupt_mode"] == "message"
+
+
+def test_a_sites_own_folder_is_installed_as_it_is(tmp_path: Path, installed: Install) -> None:
+    """With all its files."""
+    (tmp_path / "Site").mkdir()
+    body = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "language": "python",
+    }
+    (tmp_path / "Site" / "kernel.json").write_text(json.dumps(body))
+    (tmp_path / "Site" / "extra.js").write_text("1\n")
+    spec = installed(tmp_path / "Site")
+    assert spec.name == "site"
+    assert spec.body == body
+    assert (spec.folder / "extra.js").exists()
+    assert not (spec.folder / "launch").exists()
+
+
+def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: Install) -> None:
+    """Those that are given again later win, the others stay."""
+    spec = installed(environment, "--slurm", "time=02:00:00", "--slurm", "cpus=4", "--name", "one")
+    assert spec.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 4})
+    again = installed(spec.folder, "--slurm", "cpus=8", "--name", "two")
+    assert again.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 8})
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("virtualenv",), "/path/to/environment is not there"),
+        (("/nowhere",), "no kernel of ours"),
+        (("apptainer", "--prefix", "/usr"), "not both"),
+        (("virtualenv", "--container", "shifter"), "give --image"),
+        (("modules", "--image", "x"), "needs --container"),
+        (("modules", "--name", "a b"), "cannot be a kernel's name"),
+        (("modules", "--slurm", "time"), "KEY=VALUE"),
+    ],
+)
+def test_what_cannot_work_is_not_installed(
+    arguments: tuple[str, ...], said: str, home: Path, capfd: Printed
+) -> None:
+    """The reason is printed, and nothing is left behind."""
+    assert main(["kernels", "install", *arguments]) == 1
+    assert said in "".join(capfd.readouterr())
+    assert not list(home.rglob("kernel.json"))
+
+
+def test_a_kernel_is_replaced_only_when_that_is_said(
+    environment: Path, installed: Install, capfd: Printed
+) -> None:
+    """An own kernel of the same name is not lost by accident."""
+    spec = installed(environment)
+    assert main(["kernels", "install", str(environment), "--title", "New"]) == 1
+    assert "--replace" in capfd.readouterr().err
+    assert main(["kernels", "install", str(environment), "--title", "New", "--replace"]) == 0
+    assert load_kernelspec(spec.folder).title == "New"
+    assert [path.name for path in spec.folder.parent.iterdir()] == ["my-env"]
+
+
+@pytest.mark.usefixtures("home")
+def test_an_environments_kernels_are_apart_from_ones_own(
+    environment: Path, tmp_path: Path, capfd: Printed
+) -> None:
+    """Installed for a Jupyter's prefix, listed there, removed there."""
+    there = ("--environment", str(tmp_path / "jupyter"))
+    assert main(["kernels", "install", str(environment), *there]) == 0
+    assert environment_place(tmp_path / "jupyter").folder.joinpath("my-env", "kernel.json").is_file()
+    assert main(["kernels", "remove", "my-env"]) == 1
+    assert "name the place" in capfd.readouterr().err
+    assert main(["kernels", "list", "--json", *there]) == 0
+    rows = json.loads(capfd.readouterr().out)
+    assert [(row["name"], row["place"], row["starts"]) for row in rows if row["place"] != "system"] == [
+        ("my-env", "environment", str(environment))
+    ]
+    assert main(["kernels", "remove", "my-env", *there]) == 0
+    assert not environment_place(tmp_path / "jupyter").folder.joinpath("my-env").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_the_same_folders_are_searched_as_by_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the same order, so that we judge the kernel that Jupyter would start."""
+    import os
+
+    from jupyter_core.paths import jupyter_path
+
+    monkeypatch.setenv("JUPYTER_PATH", f"{tmp_path}/a:{tmp_path}/b")
+    ours = [str(place.folder) for place in places(os.environ)]
+    assert ours == [path for path in jupyter_path("kernels") if path in ours]
+    assert str(system_place().folder) in ours
+
+
+def test_the_first_of_two_kernels_of_one_name_counts(tmp_path: Path) -> None:
+    """And one that cannot be read is named instead of hiding the rest."""
+    for part in ("a", "b"):
+        (tmp_path / part / "share/jupyter/kernels/same").mkdir(parents=True)
+        (tmp_path / part / "share/jupyter/kernels/same/kernel.json").write_text(json.dumps({"argv": [part]}))
+    (tmp_path / "a/share/jupyter/kernels/bad").mkdir()
+    (tmp_path / "a/share/jupyter/kernels/bad/kernel.json").write_text("{")
+    found, problems = list_kernelspecs([environment_place(tmp_path / part) for part in ("a", "b")])
+    assert [spec.argv for _, spec in found] == [("a",)]
+    assert len(problems) == 1
+
+
+def test_a_notebook_has_the_same_words(environment: Path, home: Path, capfd: Printed) -> None:
+    """`%kernels install FOLDER` in a real IPython; a refusal is a line, not a traceback."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "hpchub.kernels")
+    shell.run_line_magic("kernels", f"install '{environment}'")
+    shell.run_line_magic("kernels", "remove nothing")
+    shell.run_line_magic("kernels", "frobnicate")
+    printed = capfd.readouterr()
+    assert "'Python (my-env)' is installed in" in printed.out
+    assert "%kernels: There is no kernel nothing" in printed.err
+    assert "invalid choice: 'frobnicate'" in printed.err
+    assert "Traceback" not in printed.err
+    InteractiveShell.clear_instance()

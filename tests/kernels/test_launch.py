@@ -1,0 +1,121 @@
+"""The launcher: a real module system, real environments, stand-ins for container programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpchub.paths import kernels_dir
+
+LAUNCH = kernels_dir() / "launch"
+
+
+def launched(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """What the launcher does with some words."""
+    return subprocess.run(
+        (LAUNCH, *words), capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+    )
+
+
+def test_a_prefix_comes_first_and_is_told_to_programs(environment: Path) -> None:
+    """The kernel's own python3, PATH and VIRTUAL_ENV; PYTHONHOME of the server's is gone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHOME", "/nowhere")
+        done = launched(
+            "--prefix", environment, "--", "python3", "-c",
+            "import os, shutil, sys; print(sys.prefix); print(os.environ['VIRTUAL_ENV']); "
+            "print(shutil.which('python3'))",
+        )  # fmt: skip
+    assert done.stdout.splitlines() == [str(environment), str(environment), f"{environment}/bin/python3"]
+
+
+def test_a_conda_environment_is_activated(environment: Path) -> None:
+    """CONDA_PREFIX, and the hooks that packages have put there."""
+    (environment / "conda-meta").mkdir()
+    hooks = environment / "etc" / "conda" / "activate.d"
+    hooks.mkdir(parents=True)
+    (hooks / "lib.sh").write_text("export FROM_HOOK=$CONDA_PREFIX\n")
+    done = launched(
+        "--prefix", environment, "--", "python3", "-c", "import os; print(os.environ['FROM_HOOK'])"
+    )
+    assert done.stdout == f"{environment}\n"
+
+
+@pytest.mark.usefixtures("modules")
+def test_modules_are_loaded(environment: Path) -> None:
+    """With the machine's own module system: what a module puts on PATH is what runs."""
+    code = "import os, sys; print(os.environ['FROM_MODULE'], sys.prefix)"
+    done = launched("--module", "py/1", "--", "python3", "-c", code)
+    assert done.stdout == f"yes {environment}\n", done.stderr
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_module_that_no_longer_loads_is_named() -> None:
+    """The module system's words, ours, and exit code 3; the kernel is not started without it."""
+    done = launched("--module", "py/9", "--", "echo", "started")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "hpchub: the module py/9 cannot be loaded on " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--prefix", "/nowhere", "--", "python3"), "the environment /nowhere is not there on"),
+        (("--prefix", "/usr", "--", "nothing"), "the environment /usr has no nothing"),
+        (("--", "hpchub-no-such-program"), "there is no hpchub-no-such-program on"),
+        (("--container", "apptainer", "--image", "/no.sif", "--", "x"), "the image /no.sif is not there"),
+        (
+            ("--container", "docker", "--image", "x", "--", "x"),
+            "launch does not know the container program docker",
+        ),
+        (("--frobnicate", "--", "x"), "launch does not know --frobnicate"),
+        (("--prefix", "/usr", "--"), "launch was given no command"),
+    ],
+)
+@pytest.mark.usefixtures("containers")
+def test_what_is_missing_is_said(words: tuple[str, ...], said: str) -> None:
+    """One line that begins with `hpchub:`, exit code 3."""
+    done = launched(*words)
+    assert done.returncode == 3
+    assert f"hpchub: {said}" in done.stderr
+
+
+@pytest.mark.parametrize("container", ["apptainer", "podman-hpc", "shifter"])
+def test_an_image_sees_the_connection_file(
+    container: str, tmp_path: Path, containers: Callable[[], list[str]]
+) -> None:
+    """The file's folder, which may hold the kernel's sockets, and what else is to be bound."""
+    folder = Path("/run/user/runtime")  # not in the home or /tmp, which shifter shows anyway
+    done = launched(
+        "--container", container, "--image", "image.sif", "--bind", "/data:/data",
+        "--connection-file", folder / "kernel-1.json", "--", "echo", "in the image",
+    )  # fmt: skip
+    assert done.stdout == "in the image\n", done.stderr
+    option = "--bind" if container == "apptainer" else "--volume"
+    shown = [word for word in containers() if word.startswith(f"{option}=")]
+    assert f"{option}=/data:/data" in shown
+    assert any(word.split("=")[1].split(":")[0] == str(folder) for word in shown)
+
+
+@pytest.mark.usefixtures("containers")
+def test_an_image_that_is_gone_is_not_looked_for_elsewhere(containers: Callable[[], list[str]]) -> None:
+    """podman-hpc would otherwise ask registries for it while somebody waits."""
+    launched("--container", "podman-hpc", "--image", "image.sif", "--", "true")
+    assert "--pull=never" in containers()
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+def test_a_kernel_that_names_its_sockets_with_a_colon_is_found(tmp_path: Path, transport: str) -> None:
+    """IRkernel listens at PATH:1 where Jupyter calls at PATH-1: there is a link, unless it is TCP."""
+    connection = tmp_path / "kernel-1.json"
+    body = {"shell_port": 1, "iopub_port": 2, "ip": f"{tmp_path}/k 1-ipc", "key": "x", "transport": transport}
+    connection.write_text(json.dumps(body, indent=2))
+    done = launched("--connection-file", connection, "--colon-sockets", "--", "true")
+    assert done.returncode == 0, done.stderr
+    links = {path.name: str(path.readlink()) for path in tmp_path.iterdir() if path.is_symlink()}
+    wanted = {f"k 1-ipc-{n}": f"{tmp_path}/k 1-ipc:{n}" for n in (1, 2)}
+    assert links == (wanted if transport == "ipc" else {})
