@@ -11,6 +11,7 @@ import re
 import shlex
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -77,6 +78,25 @@ def render_notebook_script(
     except jinja2.TemplateError as error:
         raise ConfigError(
             f"A batch script template of {cluster.name} is wrong: {type(error).__name__}: {error}"
+        ) from error
+
+
+def render_kernel_script(templates: Path | None, **values: Any) -> str:
+    """The batch script of a job for kernels.
+
+    Args:
+        templates: The site's own folder of templates, searched before ours.
+        values: `settings`, `job_name`, and `folder`, the job's, absolute.
+
+    Raises:
+        InvalidRequest: A value cannot stand in a script.
+        ConfigError: A template of the site is missing something.
+    """
+    try:
+        return _templates(templates).get_template("slurm/kernel.sh.j2").render(**values)
+    except jinja2.TemplateError as error:
+        raise ConfigError(
+            f"The batch script template of kernels is wrong: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -1,0 +1,261 @@
+"""A kernel's job: submitted, waited for, asked about and ended by Slurm's commands on this machine.
+
+Its folder in the home, which both nodes see, holds the script, the agent, the key, the log and
+`record.json`. Whoever holds the lock on `lock` is the notebook server that the job belongs to; a server
+that died holds none, and the next one may go on with its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+from hpchub.core.command import Command, CommandResult
+from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
+from hpchub.kernels.health import told_tail
+from hpchub.kernels.job_settings import JobSettings
+from hpchub.kernels.line import Place
+from hpchub.private_files import make_private_folder, read_private_file, write_private_file
+from hpchub.remote import kernel_agent
+from hpchub.schedulers.render import render_kernel_script
+from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_states import explain
+
+_log = logging.getLogger(__name__)
+
+# Seconds since the wait began, and the pause between two questions until then.
+_PACE = ((3.0, 0.25), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
+_AGENT_S = 60.0
+_SLURM = Slurm()
+_AGENT = Path(kernel_agent.__file__)
+_LOG, _RECORD, _LOCK = "job.log", "record.json", "lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a job was submitted for: only the same kernel, notebook and settings may go on with it."""
+
+    kernel: str
+    notebook: str
+    settings: str
+
+
+def kernels_folder() -> Path:
+    """Where the folders of kernels' jobs are."""
+    return Path.home() / ".hpchub" / "kernels"
+
+
+class Allocation:
+    """One job, and the lock that makes it ours."""
+
+    def __init__(self, folder: Path, lock: BufferedWriter) -> None:
+        self.folder = folder
+        self.id = JobId("")
+        self.status = JobStatus(state=JobState.UNKNOWN, native="")
+        self._lock = lock
+        self._name = f"hpchub-kernel-{folder.name[:12]}"
+
+    @property
+    def key(self) -> bytes:
+        """What both sides prove that they know."""
+        return bytes.fromhex(read_private_file(self.folder / kernel_agent.KEY).decode().strip())
+
+    @property
+    def explanation(self) -> str:
+        """Its state and why, in plain words."""
+        return explain(self.status, _tail(self.folder / _LOG))
+
+    async def submit(self, settings: JobSettings, purpose: Purpose) -> None:
+        """Hands the job to Slurm.
+
+        Raises:
+            SubmitRejected: Slurm refused it.
+            SchedulerUnavailable: Slurm did not answer.
+            ConfigError: A template or the home is wrong.
+        """
+        self._fill_folder()
+        script = render_kernel_script(
+            settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
+        )
+        self.id = _SLURM.parse_submit(await _run(_SLURM.submit_command(script, self._name)))
+        record = {"job": self.id, **asdict(purpose)}
+        write_private_file(self.folder / _RECORD, json.dumps(record).encode(), replace=False)
+        _log.info("kernel.job_submitted job=%s", self.id)
+
+    def _fill_folder(self) -> None:
+        write_private_file(self.folder / kernel_agent.KEY, secrets.token_hex(32).encode(), replace=False)
+        # Made here and written there: a file that is looked for before it is made appears late on NFS.
+        write_private_file(self.folder / kernel_agent.ADDRESS, b"{}", replace=False)
+        write_private_file(self.folder / "agent.py", _AGENT.read_bytes(), replace=False)
+
+    async def wait(self, limit_s: float, tell: Callable[[str], None]) -> Place:
+        """Waits until the agent can be called; `tell` gets each change of the job's state in words.
+
+        Raises:
+            StartFailed: It ended before, or did not start in time.
+        """
+        began, told, runs_since = time.monotonic(), "", 0.0
+        while True:
+            place = self._place()
+            if place is not None:
+                return place
+            await self.look()
+            if self.explanation != told:
+                told = self.explanation
+                tell(f"Job {self.id}: {told}")
+            now = time.monotonic()
+            if self.status.state is JobState.RUNNING:
+                runs_since = runs_since or now
+            self._check_wait(limit_s, now - began, now - runs_since if runs_since else 0.0)
+            await asyncio.sleep(next(pause for until, pause in _PACE if now - began < until))
+
+    def _check_wait(self, limit_s: float, waited_s: float, runs_s: float) -> None:
+        log = self.folder / _LOG
+        if self.status.state.is_final:
+            raise StartFailed(
+                f"The kernel's job {self.id} ended before the kernel began. {self.explanation}",
+                told_tail(log), log_tail=_tail(log), log_path=str(log),
+            )  # fmt: skip
+        if runs_s > _AGENT_S:
+            raise StartFailed(
+                f"The kernel's job {self.id} runs, but what starts kernels there does not answer.",
+                f"Its log may say why: {log}", log_tail=_tail(log), log_path=str(log),
+            )  # fmt: skip
+        if not runs_s and waited_s > limit_s:
+            raise StartFailed(
+                f"The kernel's job {self.id} did not start within {limit_s:g} s. {self.explanation}",
+                "Ask for less, choose another partition, or let it wait longer with `wait`.",
+            )
+
+    async def look(self) -> JobStatus:
+        """Asks Slurm about it; what cannot be answered changes nothing, for doubt is never death."""
+        try:
+            found = _SLURM.parse_status(await _run(_SLURM.status_command([self.id], [self._name])))
+            if self.id not in found:
+                found = _SLURM.parse_history(await _run(_SLURM.history_command([self.id], [self._name])))
+            self.status = found.get(self.id, self.status)
+        except (RemoteError, SiteError) as error:
+            _log.warning("kernel.job_unknown job=%s error=%s", self.id, error)
+        return self.status
+
+    async def cancel(self) -> None:
+        """Ends it, if it is there; what cannot be told to Slurm is logged."""
+        try:
+            if self.id and not self.status.state.is_final:
+                _SLURM.parse_cancel(await _run(_SLURM.cancel_command(self.id, self._name)))
+        except HpchubError as error:
+            _log.error("kernel.job_not_cancelled job=%s error=%s", self.id, error)
+
+    def release(self, *, remove: bool) -> None:
+        """Gives the lock back; with `remove` the folder goes as well."""
+        if remove:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def _place(self) -> Place | None:
+        """Where the agent listens; None while it has not written that down whole."""
+        try:
+            body = json.loads((self.folder / kernel_agent.ADDRESS).read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        if "port" not in body:
+            return None
+        address = str(body["address"])
+        if address == "0.0.0.0":  # noqa: S104  the agent's word for: by whatever name the node has
+            address = str(body["node"])
+        return Place(address=address, port=int(body["port"]), node=str(body["node"]))
+
+
+def new_allocation() -> Allocation:
+    """A folder of its own, locked. ConfigError where the home cannot be written."""
+    home = kernels_folder()
+    home.parent.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(home)
+    folder = home / uuid.uuid4().hex
+    make_private_folder(folder)
+    lock = _locked(folder)
+    if lock is None:
+        raise AssertionError("nobody else knows the new folder")
+    return Allocation(folder, lock)
+
+
+def orphan(purpose: Purpose) -> Allocation | None:
+    """A job of the same purpose whose notebook server is gone, locked; None where there is none."""
+    for folder, record in records():
+        if all(record.get(key) == value for key, value in asdict(purpose).items()):
+            lock = _locked(folder)
+            if lock is not None:
+                found = Allocation(folder, lock)
+                found.id = JobId(record["job"])
+                return found
+    return None
+
+
+def records() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of jobs that were submitted, with what is known of them."""
+    for path in sorted(kernels_folder().glob(f"*/{_RECORD}")):
+        with contextlib.suppress(OSError, ValueError):  # removed since it was listed, or half written
+            yield path.parent, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _locked(folder: Path) -> BufferedWriter | None:
+    """The folder's lock; None where another process has it, or the file system knows no locks."""
+    try:
+        file = (folder / _LOCK).open("ab")
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+async def _run(command: Command) -> CommandResult:
+    """Runs one of Slurm's commands here, without the variables of a job that we may be in."""
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+    }
+    try:
+        done = await asyncio.to_thread(
+            subprocess.run, command.argv, input=command.stdin, capture_output=True, env=environ,
+            timeout=command.timeout_s, check=False,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise StartFailed(
+            f"There is no {command.name} on this machine.", "Kernels in jobs need Slurm's commands."
+        ) from error
+    except subprocess.TimeoutExpired:
+        return CommandResult(exit_code=-9, stderr=f"no answer within {command.timeout_s:g} s")
+    return CommandResult(
+        exit_code=done.returncode,
+        stdout=done.stdout.decode("utf-8", "surrogateescape"),
+        stderr=done.stderr.decode("utf-8", "surrogateescape"),
+    )
+
+
+def _tail(path: Path, size: int = 8192) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode("utf-8", "backslashreplace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,102 @@
+"""What a kernel's job asks for: `config` of the provisioner `hpchub-slurm` in kernel.json, checked.
+
+Each key may be given for one start by a variable, `HPCHUB_KERNEL_TIME=02:00:00`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from hpchub.core.slugs import SCHEDULER_NAME
+from hpchub.core.toml_table import Table
+from hpchub.core.units import parse_memory, parse_time
+from hpchub.errors import ConfigError
+
+_VARIABLE = "HPCHUB_KERNEL_"
+_OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?", re.ASCII)
+_PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
+_HALF_AN_HOUR_S = 1800
+
+
+class Transport(StrEnum):
+    """What the kernel listens on, on its own node."""
+
+    IPC = "ipc"
+    TCP = "tcp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """One kernel's job. Seconds and bytes; 0 and empty leave it to Slurm.
+
+    `keep_s`: how long the job stays without a notebook server that asks for its kernel. `wait_s`: the
+    longest wait for its start. `python`: what runs the agent on the node. `share`: kernels with the same
+    word run in one job.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    time_s: int = 0
+    cpus: int = 1
+    memory_bytes: int = 0
+    gpus: int = 0
+    gpu_type: str = ""
+    options: tuple[str, ...] = ()
+    keep_s: int = _HALF_AN_HOUR_S
+    wait_s: int = _HALF_AN_HOUR_S
+    python: str = sys.executable
+    transport: Transport = Transport.IPC
+    share: str = ""
+    templates: Path | None = None
+
+
+def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> JobSettings:
+    """The settings of kernel.json, and of the variables that are set.
+
+    Raises:
+        ConfigError: A key or value is wrong; `problems` lists all.
+    """
+    problems: list[tuple[str, str]] = []
+    given = {
+        name.removeprefix(_VARIABLE).lower(): _number(value)
+        for name, value in (environ or {}).items()
+        if name.startswith(_VARIABLE)
+    }
+    table = Table({**config, **given}, "", problems)
+    usual = JobSettings()
+    templates = table.text("templates", "", _PATH)
+    settings = JobSettings(
+        partition=table.text("partition", "", SCHEDULER_NAME),
+        account=table.text("account", "", SCHEDULER_NAME),
+        qos=table.text("qos", "", SCHEDULER_NAME),
+        time_s=table.amount("time", parse_time, 0),
+        cpus=table.integer("cpus", usual.cpus, low=1, high=65536),
+        memory_bytes=table.amount("memory", parse_memory, 0),
+        gpus=table.integer("gpus", 0, low=0, high=1024),
+        gpu_type=table.text("gpu_type", "", SCHEDULER_NAME),
+        options=table.texts("options", _OPTION),
+        keep_s=table.amount("keep", parse_time, usual.keep_s),
+        wait_s=table.amount("wait", parse_time, usual.wait_s),
+        python=table.text("python", usual.python, _PATH),
+        transport=table.choice("transport", Transport, usual.transport),
+        share=table.text("share", "", SCHEDULER_NAME),
+        templates=Path(templates) if templates else None,
+    )
+    table.finish()
+    if problems:
+        raise ConfigError(
+            "What kernel.json or HPCHUB_KERNEL_… says of the kernel's job is wrong:",
+            problems=[f"{where}: {what}" for where, what in problems],
+        )
+    return settings
+
+
+def _number(value: str) -> str | int:
+    return int(value) if value.isascii() and value.isdecimal() else value

@@ -1,0 +1,277 @@
+"""A notebook server's line to one kernel in a job: control, and the kernel's sockets as if it ran here.
+
+A thread with an event loop of its own serves it, because Jupyter's blocking managers run theirs only
+while somebody waits. The kernel's five unix sockets lie in a 0700 folder on this node; each connection
+to one of them is carried to the agent (hpchub/remote/kernel_agent.py), which joins it to the kernel's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.remote.kernel_agent import (
+    CHANNELS,
+    CONTROL,
+    GREETING,
+    LINE_BYTES,
+    PUMP_BYTES,
+    Streams,
+    join,
+    message_key,
+    proof,
+)
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_CONNECT_S = 10.0
+_START_S = 30.0
+_END_S = 15.0
+_PING_S = 5.0
+_SILENCE_S = 20.0
+_AGAIN_S = 1.0
+_DIAL_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job's agent listens, and the node's name for people."""
+
+    address: str
+    port: int
+    node: str
+
+
+class Line:
+    """One kernel's line. Methods may be called from any thread or loop."""
+
+    def __init__(self, place: Place, key: bytes, kernel_id: str) -> None:
+        self.place = place
+        self.exit_code: int | None = None
+        self.runs = False
+        self.memory_kills = 0
+        self.lost_at: float | None = None
+        self._key = key
+        self._kernel_id = kernel_id
+        self._folder = Path(tempfile.mkdtemp(prefix="hpchub-"))
+        self._loop = asyncio.new_event_loop()
+        self._control: asyncio.StreamWriter | None = None
+        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
+        self._thread.start()
+
+    @property
+    def connection_info(self) -> dict[str, Any]:
+        """What a Jupyter client needs, as in a connection file; `key` as bytes."""
+        ports = {f"{name}_port": number for number, name in enumerate(CHANNELS, 1)}
+        key = message_key(self._key, self._kernel_id).encode()
+        return {
+            "transport": "ipc", "ip": str(self._folder / "k"), "key": key,
+            "signature_scheme": "hmac-sha256", **ports,
+        }  # fmt: skip
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the agent has not been heard of for some seconds."""
+        return self.lost_at is not None
+
+    async def open(self) -> None:
+        """Connects, and learns whether the kernel runs.
+
+        Raises:
+            HostUnreachable: The node cannot be reached, or something else answers there.
+        """
+        await self._here(self._open())
+
+    async def start(self, request: dict[str, Any]) -> None:
+        """Starts the kernel, in the place of one that runs.
+
+        Raises:
+            StartFailed: There is no such command on the node.
+            HostUnreachable: The agent does not answer.
+        """
+        await self._here(self._start(request))
+
+    async def listen(self) -> None:
+        """Makes the five sockets, anew: Jupyter removes them with each restart."""
+        await self._here(self._listen())
+
+    async def send_signal(self, number: int) -> None:
+        """To the kernel and what it has started. Lost where the agent is."""
+        await self._here(self._send({"do": "signal", "number": number}))
+
+    async def end(self) -> bool:
+        """Ends the kernel, and the job with its last one; False where the agent does not answer."""
+        return await self._here(self._end())
+
+    def close(self) -> None:
+        """Leaves the kernel alone and ends the thread; the sockets are gone."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_END_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_END_S)
+        self._loop.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _here(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    # -- what follows runs in the thread --------------------------------------------------------
+
+    async def _open(self) -> None:
+        reader, self._control = await self._dial(CONTROL)
+        self._take(json.loads(await asyncio.wait_for(reader.readline(), _CONNECT_S)))
+        self.lost_at = None
+        self._spawn(self._stay(reader))
+        self._spawn(self._ping())
+
+    async def _start(self, request: dict[str, Any]) -> None:
+        while not self._answers.empty():
+            self._answers.get_nowait()
+        await self._send({**request, "do": "start"})
+        try:
+            answer = await asyncio.wait_for(self._answers.get(), _START_S)
+        except TimeoutError:
+            raise self._unreachable("does not answer") from None
+        if answer["event"] == "refused":
+            raise StartFailed(f"The kernel cannot be started on {self.place.node}: {answer['message']}.")
+        self.runs, self.exit_code = True, None
+
+    async def _end(self) -> bool:
+        await self._send({"do": "end"})
+        try:
+            while (await asyncio.wait_for(self._answers.get(), _END_S))["event"] != "over":
+                continue
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send(self, request: dict[str, Any]) -> None:
+        if self._control is None:
+            return
+        self._control.write(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(OSError):  # noticed by the reading side
+            await self._control.drain()
+
+    async def _stay(self, reader: asyncio.StreamReader) -> None:
+        """Listen to the agent; connect again for as long as nobody says that the job is over."""
+        while True:
+            try:
+                while line := await asyncio.wait_for(reader.readline(), _SILENCE_S):
+                    self._take(json.loads(line))
+            except (OSError, ValueError) as error:
+                _log.info("kernel.control_lost node=%s error=%s", self.place.node, error)
+            if self.lost_at is None:
+                self.lost_at = time.monotonic()
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+            await asyncio.sleep(_AGAIN_S)
+            with contextlib.suppress(HostUnreachable):
+                reader, self._control = await self._dial(CONTROL)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        self.lost_at = None
+        if message["event"] == "state":
+            self.runs, self.exit_code = bool(message["runs"]), message["code"]
+            self.memory_kills = int(message["memory"])
+        elif message["event"] != "pong":
+            self._answers.put_nowait(message)
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_S)
+            await self._send({"do": "ping"})
+
+    async def _listen(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        for number, name in enumerate(CHANNELS, 1):
+
+            async def carry(
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name
+            ) -> None:
+                await self._carry(name, (reader, writer))
+
+            path = self._folder / f"k-{number}"
+            path.unlink(missing_ok=True)
+            self._servers.append(await asyncio.start_unix_server(carry, path, limit=PUMP_BYTES))
+
+    async def _carry(self, name: str, inner: Streams) -> None:
+        """One of Jupyter's connections, held until there is a kernel.
+
+        Closed at once it would come back late, and miss what a restarted kernel publishes first.
+        """
+        while not inner[0].at_eof():
+            try:
+                outer = await self._dial(name)
+            except HostUnreachable:
+                await asyncio.sleep(_DIAL_AGAIN_S)
+                continue
+            await join(inner, outer)
+            return
+        inner[1].close()
+
+    async def _dial(self, part: str) -> Streams:
+        """A connection that both sides have proven."""
+        role = f"{self._kernel_id}/{part}"
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(_CONNECT_S if part == CONTROL else None):
+                reader, writer = await asyncio.open_connection(
+                    self.place.address, self.place.port, limit=LINE_BYTES
+                )
+                greeting, agent_nonce = (await reader.readline()).decode("ascii").split()
+                if greeting != GREETING:
+                    raise ValueError("something else answers")
+                nonce = secrets.token_hex(16)
+                shown = proof(self._key, "client", role, agent_nonce, nonce)
+                writer.write(f"{role} {nonce} {shown}\n".encode())
+                word, answer = (await reader.readline()).decode("ascii").split()
+                expected = proof(self._key, "agent", role, agent_nonce, nonce)
+                if word != "ok" or not hmac.compare_digest(answer, expected):
+                    raise ValueError("it does not know the key")
+        except (OSError, ValueError) as error:
+            if writer is not None:
+                writer.close()
+            raise self._unreachable(str(error) or type(error).__name__) from error
+        return reader, writer
+
+    def _unreachable(self, why: str) -> HostUnreachable:
+        place = self.place
+        return HostUnreachable(
+            f"The kernel's node {place.node} cannot be reached at {place.address}, port {place.port}: {why}."
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._control is not None:
+            self._control.close()

@@ -1,0 +1,267 @@
+"""The kernel provisioner `hpchub-slurm`: a kernel in a Slurm job, for a notebook server beside Slurm.
+
+docs/reference/kernels.md says what it promises. The job outlives the kernel's process: a restart starts
+another one in the same job. It also outlives a notebook server that dies, and the next server goes on
+with it when the same notebook asks for the same kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+
+from hpchub.errors import HostUnreachable, HpchubError, StartFailed
+from hpchub.kernels.allocation import Allocation, Purpose, new_allocation, orphan
+from hpchub.kernels.job_settings import JobSettings, read_settings
+from hpchub.kernels.line import Line
+
+_OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
+_NOTEBOOK = "JPY_SESSION_NAME"
+_WAIT_PAUSE_S = 0.1
+# How long the agent may be silent before Slurm is asked, and the pause between two questions.
+_DOUBT_S = 2.0
+_ASK_AGAIN_S = 10.0
+_CALL_TRIES = 10
+
+
+class SlurmProvisioner(KernelProvisionerBase):
+    """One kernel's job, and the line to it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        config = {name: kwargs.pop(name) for name in list(kwargs) if name not in _OURS}
+        super().__init__(**kwargs)
+        self._config = config
+        self._settings = JobSettings()
+        self._job: Allocation | None = None
+        self._line: Line | None = None
+        self._has_process = False
+        self._adopted = False
+        self._death = ""
+        self._asked_at = 0.0
+
+    # -- what Jupyter asks about ----------------------------------------------------------------
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a kernel was launched and its end not yet waited for."""
+        return self._has_process
+
+    async def poll(self) -> int | None:
+        """None while the kernel runs, or may: only the agent, or Slurm, says that it has ended."""
+        line, job = self._line, self._job
+        if line is None or job is None:
+            return 0
+        if line.exit_code is not None:
+            if line.exit_code < 0 and not self._death and not self._is_shutting_down():
+                self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
+            return line.exit_code
+        now = time.monotonic()
+        if line.lost_at is None or now - line.lost_at < _DOUBT_S or now - self._asked_at < _ASK_AGAIN_S:
+            return 1 if self._death else None
+        status = await job.look()
+        self._asked_at = time.monotonic()
+        if not status.state.is_final:
+            return None
+        self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
+        return 1
+
+    async def wait(self) -> int | None:
+        """The exit code, once there is one."""
+        while True:
+            code = await self.poll()
+            if code is not None:
+                self._has_process = False
+                return code
+            await asyncio.sleep(_WAIT_PAUSE_S)
+
+    async def send_signal(self, signum: int) -> None:
+        """To the kernel and what it has started."""
+        if self._line is not None:
+            await self._line.send_signal(signum)
+
+    async def terminate(self, restart: bool = False) -> None:
+        """SIGTERM for the kernel; the job stays, for Jupyter may restart it."""
+        await self.send_signal(signal.SIGTERM)
+
+    async def kill(self, restart: bool = False) -> None:
+        """SIGKILL for the kernel; the job stays, for Jupyter kills before a restart, and does not say so."""
+        await self.send_signal(signal.SIGKILL)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Ends the job, unless the kernel is about to be started again."""
+        if not restart:
+            await self._end()
+
+    def get_shutdown_wait_time(self, recommended: float = 5.0) -> float:
+        """Seconds: messages and signals have a way to go."""
+        return max(recommended, 10.0)
+
+    # -- start ----------------------------------------------------------------------------------
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Reads the settings and fills in the command; the agent fills in the connection file.
+
+        Raises:
+            ConfigError: kernel.json's settings are wrong.
+            StartFailed: The job is over, and Jupyter would restart the kernel in it.
+        """
+        if self._death and self._line is not None and self._line.exit_code is None:
+            death = self._death
+            await self._give_up()
+            raise StartFailed(death, "Start a new kernel.")
+        if getattr(self.parent, "transport_encryption", "") == "required":
+            raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
+        environ = kwargs.get("env") or os.environ
+        self._settings = read_settings(self._config, environ)
+        argv = [_filled(word, self.kernel_spec.resource_dir) for word in self.kernel_spec.argv]
+        kwargs = await super().pre_launch(cmd=[*argv, *kwargs.pop("extra_arguments", [])], **kwargs)
+        kwargs["env"] = _to_send(kwargs["env"], self.kernel_spec.env)
+        return kwargs
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Starts the kernel in its job, which is submitted first where there is none.
+
+        Raises:
+            HpchubError: The job was refused or did not start; the node cannot be reached; the kernel's
+                command is not there. Nothing is left in the queue.
+        """
+        try:
+            line = self._line or await self._get_job(kwargs["env"])
+            if not (self._adopted and line.runs):
+                request = {
+                    "argv": cmd, "env": kwargs["env"], "cwd": str(kwargs.get("cwd") or Path.cwd()),
+                    "transport": self._settings.transport.value,
+                }  # fmt: skip
+                await line.start(request)
+            self._adopted = False
+            await line.listen()
+        except (HpchubError, asyncio.CancelledError):
+            await self._end()
+            raise
+        self._death = ""
+        self._has_process = True
+        self.connection_info = cast(KernelConnectionInfo, line.connection_info)
+        return self.connection_info
+
+    async def _get_job(self, environ: Mapping[str, str]) -> Line:
+        """The line to a job: one whose notebook server is gone, or a new one."""
+        notebook = environ.get(_NOTEBOOK, "")
+        purpose = Purpose(
+            kernel=self.kernel_spec.resource_dir, notebook=notebook, settings=repr(self._settings)
+        )
+        job = orphan(purpose) if notebook else None
+        if job is not None:
+            self.log.info("hpchub: going on with job %s of this notebook", job.id)
+            try:
+                self._line = await self._connect(job)
+                self._job, self._adopted = job, True
+                return self._line
+            except (HostUnreachable, StartFailed) as error:
+                self.log.info("hpchub: job %s is of no use any more: %s", job.id, error)
+                await job.cancel()
+                job.release(remove=True)
+        self._job = new_allocation()
+        await self._job.submit(self._settings, purpose)
+        self._line = await self._connect(self._job)
+        return self._line
+
+    async def _connect(self, job: Allocation) -> Line:
+        place = await job.wait(self._settings.wait_s, self._tell)
+        line = Line(place, job.key, job.folder.name)
+        try:
+            for left in reversed(range(_CALL_TRIES)):
+                try:
+                    await line.open()
+                    break
+                except HostUnreachable:
+                    # An agent that is away may have ended with its job.
+                    if left == 0 or (await job.look()).state.is_final:
+                        raise
+                    await asyncio.sleep(1.0)
+        except BaseException:
+            line.close()
+            raise
+        self._tell("")
+        return line
+
+    # -- end ------------------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        line, job = self._line, self._job
+        self._line = self._job = None
+        self._has_process = False
+        ended = False
+        if line is not None:
+            ended = not line.is_lost and await line.end()
+            await asyncio.to_thread(line.close)
+        if job is not None:
+            if not ended:
+                await job.cancel()
+            job.release(remove=True)
+
+    async def _give_up(self) -> None:
+        """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""
+        restarter = getattr(self.parent, "_restarter", None)
+        if restarter is not None:
+            restarter.stop()
+            for callback in restarter.callbacks["dead"]:
+                callback()
+        await self._end()
+
+    def _is_shutting_down(self) -> bool:
+        return bool(getattr(self.parent, "shutting_down", False))
+
+    def _died(self, text: str) -> None:
+        self._death = text
+        self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        """Where Jupyter's users and staff can read it: the log, and `reason` of GET /api/kernels."""
+        if text:
+            self.log.warning("hpchub: %s", text)
+        if self.parent is not None and hasattr(self.parent, "reason"):
+            self.parent.reason = text
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        """What a manager that keeps kernels across its own restarts would store."""
+        info = await super().get_provisioner_info()
+        key = info["connection_info"].get("key")
+        if isinstance(key, bytes):
+            info["connection_info"] = {**info["connection_info"], "key": key.decode()}
+        return {**info, "job": self._job.id if self._job else ""}
+
+
+def _filled(word: str, folder: str) -> str:
+    """As Jupyter fills the words in braces, but for the connection file, which is the agent's."""
+    if word in {"python", f"python{sys.version_info[0]}"}:
+        return sys.executable
+    return word.replace("{resource_dir}", folder).replace("{prefix}", sys.prefix)
+
+
+def _to_send(environ: Mapping[str, str], from_spec: Mapping[str, str]) -> dict[str, str]:
+    """What of the kernel's variables goes to the node: what kernel.json or the caller added to the server's.
+
+    The job has its own from its login shell; the server's hold tokens, and paths of this node.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in from_spec or name == _NOTEBOOK or os.environ.get(name) != value
+    }
+
+
+def _ended_by_signal(number: int, memory_kills: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    if memory_kills:
+        return "The kernel was ended because its job used more memory than it had asked for."
+    likely = " That is mostly for want of memory." if number == signal.SIGKILL else ""
+    return f"The kernel was ended by signal {number} ({name}).{likely}"

@@ -1,0 +1,307 @@
+"""Kernels in jobs: the real agent and real kernels, with stand-ins for Slurm's commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hpchub.errors import ConfigError, HostUnreachable, StartFailed, SubmitRejected
+from hpchub.kernels import line as line_module
+from hpchub.kernels import slurm as slurm_module
+from hpchub.kernels.job_settings import read_settings
+from hpchub.kernels.line import Line, Place
+from hpchub.remote import kernel_agent
+from hpchub.schedulers.render import render_kernel_script
+from support.kernel_jobs import Notebook, OneJob
+from support.tree import ROOT
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def job(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> OneJob:
+    """Slurm's commands, which run one job here."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return OneJob(folder)
+
+
+@pytest.fixture
+def kernel(home: Path) -> Install:
+    """A function that writes the kernelspec `node`, with settings for its job."""
+
+    def write(**config: object) -> Path:
+        folder = home / ".local/share/jupyter/kernels/node"
+        folder.mkdir(parents=True, exist_ok=True)
+        stanza = {"provisioner_name": "hpchub-slurm", "config": config}
+        body = {
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Node", "language": "python", "env": {"FROM_SPEC": "yes"},
+            "metadata": {"kernel_provisioner": stanza},
+        }  # fmt: skip
+        (folder / "kernel.json").write_text(json.dumps(body))
+        return folder
+
+    return write
+
+
+@asynccontextmanager
+async def notebook(path: str = "") -> AsyncIterator[Notebook]:
+    """A kernel that is shut down at the end."""
+    one = Notebook()
+    try:
+        await one.start(path)
+        yield one
+    finally:
+        if one.client is not None:
+            one.client.stop_channels()
+        await one.manager.shutdown_kernel(now=True)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for something that is about to happen."""
+    async with asyncio.timeout(30):
+        while not what():  # noqa: ASYNC110  other processes know no events of ours
+            await asyncio.sleep(0.02)
+
+
+async def test_a_kernels_whole_life(job: OneJob, kernel: Install, home: Path) -> None:
+    """First reply, interrupt, restart in the same job, end of the job with the kernel, nothing left."""
+    kernel(time="00:05:00", memory="500M", cpus=2)
+    async with notebook() as one:
+        began = job.pid
+        told = await one.run("import os; x = 1; print(os.environ['FROM_SPEC'], os.environ['SLURM_JOB_ID'])")
+        assert told == "yes 4242\n"
+        waiting = asyncio.create_task(one.run("import time\nprint('on')\ntime.sleep(60)"))
+        await asyncio.sleep(0.3)
+        await one.manager.interrupt_kernel()
+        assert (await waiting).endswith("KeyboardInterrupt")
+        await one.manager.restart_kernel()
+        await one.client.wait_for_ready(timeout=60)
+        assert await one.run("x") == "NameError"
+        assert job.pid == began
+    await until(lambda: not job.runs)
+    assert job.cancelled == []
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+    assert {"#SBATCH --time=00:05:00", "#SBATCH --mem=500M", "#SBATCH --cpus-per-task=2"} <= set(
+        job.script.splitlines()
+    )
+
+
+async def test_a_notebook_server_that_dies_finds_its_kernel_again(job: OneJob, kernel: Install) -> None:
+    """The same notebook and kernel: variables are there, and there is no second job."""
+    kernel()
+    code = (
+        "import asyncio, os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from support.kernel_jobs import Notebook\n"
+        "async def main():\n"
+        "    one = Notebook(); await one.start('/home/a.ipynb'); await one.run('x = 42'); os._exit(9)\n"
+        "asyncio.run(main())\n"
+    )
+    died = subprocess.run((sys.executable, "-c", code, str(ROOT / "tests")), timeout=60, check=False)
+    assert died.returncode == 9
+    before = job.pid
+    async with notebook("/home/a.ipynb") as one:
+        assert await one.run("print(x)") == "42\n"
+        assert job.pid == before
+        await one.manager.restart_kernel()
+        await one.client.wait_for_ready(timeout=60)
+        assert await one.run("x") == "NameError"
+
+
+async def test_only_slurm_says_that_a_job_is_over_and_why(
+    job: OneJob, kernel: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No answer is doubt, and the kernel stays; a final state is told, and not restarted into a new job."""
+    monkeypatch.setattr(slurm_module, "_DOUBT_S", 0.0)
+    monkeypatch.setattr(slurm_module, "_ASK_AGAIN_S", 0.0)
+    kernel()
+    async with notebook() as one:
+        line = one.manager.provisioner._line  # type: ignore[union-attr]  # what the test is about
+        job.say("away")
+        os.kill(job.pid, signal.SIGKILL)
+        await until(lambda: line.is_lost)
+        assert await one.manager.is_alive()
+        job.say("TIMEOUT")
+        assert not await one.manager.is_alive()
+        with pytest.raises(StartFailed, match="its time was up"):
+            await one.manager.restart_kernel(now=True)
+    assert "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT)." in caplog.text
+    assert (job.folder / "options").stat().st_mtime < time.time()
+
+
+async def test_a_kernel_that_is_killed_can_be_restarted_in_its_job(
+    job: OneJob, kernel: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its end is noticed at once, with what it probably died of."""
+    kernel()
+    async with notebook() as one:
+        before = job.pid
+        one.client.execute("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        assert await asyncio.wait_for(one.manager.provisioner.wait(), 30) == -signal.SIGKILL  # type: ignore[union-attr]
+        assert "ended by signal 9 (SIGKILL). That is mostly for want of memory." in caplog.text
+        await one.manager.restart_kernel(now=True)
+        await one.client.wait_for_ready(timeout=60)
+        assert await one.run("print(1)") == "1\n"
+        assert job.pid == before
+
+
+@pytest.mark.usefixtures("home")
+async def test_a_wait_shows_its_reason_and_ends(
+    job: OneJob, kernel: Install, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After `wait` the job is cancelled, so that it does not start for nobody."""
+    kernel(wait="00:00:00")
+    job.hold()
+    with pytest.raises(StartFailed, match=r"did not start within 0 s\. Pending: waiting for resources"):
+        await Notebook().start()
+    assert "Job 4242: Pending: waiting for resources to become free (Resources)." in caplog.text
+    assert job.cancelled == ["--name=" + job.script.split("--job-name=")[1].split("\n")[0] + " 4242"]
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+
+
+async def test_a_job_that_ends_at_once_says_so(job: OneJob, kernel: Install, home: Path) -> None:
+    """With the last words of its log."""
+    kernel(python="/nowhere/python3")
+    with pytest.raises(StartFailed, match=r"ended before the kernel began.*nowhere/python3.*No such file"):
+        await Notebook().start()
+
+
+async def test_slurms_refusal_is_told(job: OneJob, kernel: Install, home: Path) -> None:
+    """In its own words; nothing is left in the home."""
+    kernel(partition="nope")
+    (job.folder / "sbatch").write_text(
+        "#!/bin/sh\n"
+        "echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1\n"
+    )
+    with pytest.raises(SubmitRejected, match="Invalid partition name"):
+        await Notebook().start()
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+
+
+async def test_a_command_that_the_node_lacks_is_named(job: OneJob, kernel: Install) -> None:
+    """And the job is ended."""
+    folder = kernel()
+    body = json.loads((folder / "kernel.json").read_text())
+    (folder / "kernel.json").write_text(json.dumps({**body, "argv": ["/nowhere/R", "{connection_file}"]}))
+    with pytest.raises(StartFailed, match="/nowhere/R: No such file"):
+        await Notebook().start()
+    await until(lambda: not job.runs)
+
+
+async def test_variables_change_the_settings_of_one_start(
+    job: OneJob, kernel: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HPCHUB_KERNEL_… wins over kernel.json; what neither knows is named, with what was meant."""
+    kernel(cpus=2)
+    monkeypatch.setenv("HPCHUB_KERNEL_CPUS", "6")
+    monkeypatch.setenv("HPCHUB_KERNEL_PARTITON", "gpu")
+    with pytest.raises(ConfigError, match="did you mean 'partition'"):
+        await Notebook().start()
+    monkeypatch.delenv("HPCHUB_KERNEL_PARTITON")
+    assert read_settings({"cpus": 2}, os.environ).cpus == 6
+
+
+def test_the_script_is_this() -> None:
+    """Whole, as sbatch gets it: no secret is in it."""
+    settings = read_settings(
+        {"partition": "gpu", "account": "physics", "qos": "high", "time": "02:00:00", "cpus": 4,
+         "memory": "8G", "gpus": 1, "gpu_type": "a100",
+         "options": ["--constraint=a b"], "python": "/opt/jupyter/bin/python3"}
+    )  # fmt: skip
+    script = render_kernel_script(
+        None, settings=settings, job_name="hpchub-kernel-9f3a", folder="/home/alice/.hpchub/kernels/9f3a"
+    )
+    assert script == (ROOT / "tests/golden/scripts/slurm-kernel.sh").read_text()
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[tuple[Place, bytes]]:
+    """An agent without a job: its place and key."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / kernel_agent.KEY).write_text("ab" * 32)
+    running = subprocess.Popen(  # noqa: ASYNC220  nobody else waits for this loop
+        (sys.executable, kernel_agent.__file__, "--folder", str(folder), "--keep", "60")
+    )
+    try:
+        await until(lambda: (folder / kernel_agent.ADDRESS).exists())
+        await until(lambda: (folder / kernel_agent.ADDRESS).read_text().endswith("}"))
+        body = json.loads((folder / kernel_agent.ADDRESS).read_text())
+        yield Place(address="127.0.0.1", port=body["port"], node="here"), bytes.fromhex("ab" * 32)
+    finally:
+        running.terminate()
+        running.wait(30)
+
+
+async def test_who_does_not_know_the_key_gets_nowhere(agent: tuple[Place, bytes]) -> None:
+    """Neither to the agent nor to a kernel's sockets; a greeting is all there is."""
+    place, key = agent
+    stranger = Line(place, bytes(32), "kernel-1")
+    with pytest.raises(HostUnreachable):
+        await stranger.open()
+    stranger.close()
+    for words in (b"kernel-1/shell x y\n", b"\xff\n", b"x" * 2000 + b"\n", b"\n"):
+        with socket.create_connection((place.address, place.port), timeout=10) as raw:
+            stream = raw.makefile("rwb")
+            assert stream.readline().startswith(b"hpchub-kernel-1 ")
+            stream.write(words)
+            stream.flush()
+            assert stream.read() == b""
+    friend = Line(place, key, "kernel-1")
+    await friend.open()
+    assert not friend.runs
+    friend.close()
+
+
+async def test_an_agent_that_is_none_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever got the node's port next learns nothing of the key, and is refused."""
+    heard = []
+
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hpchub-kernel-1 00\n")
+        heard.append(await reader.readline())
+        writer.write(b"ok 00\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(pretend, "127.0.0.1", 0)
+    place = Place(address="127.0.0.1", port=server.sockets[0].getsockname()[1], node="here")
+    line = Line(place, b"k" * 32, "kernel-1")
+    with pytest.raises(HostUnreachable, match="does not know the key"):
+        await line.open()
+    line.close()
+    server.close()
+    assert (b"k" * 32).hex().encode() not in heard[0]
+
+
+async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes]) -> None:
+    """For kernels that know no unix sockets: its line is the same."""
+    place, key = agent
+    line = Line(place, key, "kernel-1")
+    await line.open()
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    await line.start({"argv": argv, "env": {}, "cwd": "/", "transport": "tcp"})
+    await line.listen()
+    from jupyter_client.asynchronous import AsyncKernelClient
+
+    client = AsyncKernelClient()
+    client.load_connection_info(line.connection_info)  # type: ignore[arg-type]
+    client.start_channels()
+    await client.wait_for_ready(timeout=60)
+    client.stop_channels()
+    assert await line.end()
+    line.close()
+    assert line_module.message_key(key, "kernel-1").encode() == line.connection_info["key"]
