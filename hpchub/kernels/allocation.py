@@ -27,7 +27,7 @@ from typing import Any
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
-from hpchub.kernels.health import told_tail
+from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import JobSettings
 from hpchub.kernels.line import Place
 from hpchub.private_files import make_private_folder, read_private_file, write_private_file
@@ -80,6 +80,11 @@ class Allocation:
         """Its state and why, in plain words."""
         return explain(self.status, _tail(self.folder / _LOG))
 
+    @property
+    def last_words(self) -> str:
+        """What the job's log ends with."""
+        return last_words(_tail(self.folder / _LOG))
+
     async def submit(self, settings: JobSettings, purpose: Purpose) -> None:
         """Hands the job to Slurm.
 
@@ -129,7 +134,7 @@ class Allocation:
         if self.status.state.is_final:
             raise StartFailed(
                 f"The kernel's job {self.id} ended before the kernel began. {self.explanation}",
-                told_tail(log), log_tail=_tail(log), log_path=str(log),
+                self.last_words, log_tail=_tail(log), log_path=str(log),
             )  # fmt: skip
         if runs_s > _AGENT_S:
             raise StartFailed(
@@ -204,6 +209,16 @@ def orphan(purpose: Purpose) -> Allocation | None:
                 found.id = JobId(record["job"])
                 return found
     return None
+
+
+async def sweep() -> None:
+    """Removes the folders of jobs that have ended without their notebook server."""
+    for folder, record in list(records()):
+        lock = _locked(folder)
+        if lock is not None:
+            found = Allocation(folder, lock)
+            found.id = JobId(record["job"])
+            found.release(remove=(await found.look()).state.is_final)
 
 
 def records() -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -187,13 +187,3 @@ def _how(spec: Kernelspec, language: _Language) -> str:
             program=launch.command[0]
         )
     return language.how.format(program=launch.command[0])
-
-
-def told_tail(path: Path, size: int = 4096) -> str:
-    """The last words of a file; empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return last_words(file.read().decode("utf-8", "backslashreplace"))
-    except FileNotFoundError:
-        return ""

@@ -108,6 +108,10 @@ class Line:
         """
         await self._here(self._start(request))
 
+    async def is_listening(self) -> bool:
+        """Waits until the kernel's sockets are there; False where it ended before, or takes a minute."""
+        return await self._here(self._is_listening())
+
     async def listen(self) -> None:
         """Makes the five sockets, anew: Jupyter removes them with each restart."""
         await self._here(self._listen())
@@ -153,6 +157,14 @@ class Line:
         if answer["event"] == "refused":
             raise StartFailed(f"The kernel cannot be started on {self.place.node}: {answer['message']}.")
         self.runs, self.exit_code = True, None
+
+    async def _is_listening(self) -> bool:
+        try:
+            _, writer = await self._dial("hb")
+        except HostUnreachable:
+            return False
+        writer.close()
+        return True
 
     async def _end(self) -> bool:
         await self._send({"do": "end"})

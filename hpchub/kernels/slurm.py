@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from hpchub.errors import HostUnreachable, HpchubError, StartFailed
-from hpchub.kernels.allocation import Allocation, Purpose, new_allocation, orphan
+from hpchub.kernels.allocation import Allocation, Purpose, new_allocation, orphan, sweep
 from hpchub.kernels.job_settings import JobSettings, read_settings
 from hpchub.kernels.line import Line
 
@@ -41,10 +41,12 @@ class SlurmProvisioner(KernelProvisionerBase):
         super().__init__(**kwargs)
         self._config = config
         self._settings = JobSettings()
+        self._notebook = ""
         self._job: Allocation | None = None
         self._line: Line | None = None
         self._has_process = False
         self._adopted = False
+        self._launched = False
         self._death = ""
         self._asked_at = 0.0
 
@@ -52,7 +54,13 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     @property
     def has_process(self) -> bool:
-        """Whether a kernel was launched and its end not yet waited for."""
+        """Whether a kernel was launched and its end not yet waited for.
+
+        Jupyter asks this first when it shuts a kernel down. A server that is itself being stopped is told
+        no, for it would end the kernel next; the following server finds it running.
+        """
+        if self._has_process and self._is_left():
+            self._leave()
         return self._has_process
 
     async def poll(self) -> int | None:
@@ -122,7 +130,7 @@ class SlurmProvisioner(KernelProvisionerBase):
             raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
         environ = kwargs.get("env") or os.environ
         self._settings = read_settings(self._config, environ)
-        argv = [_filled(word, self.kernel_spec.resource_dir) for word in self.kernel_spec.argv]
+        argv = _filled(self.kernel_spec.argv, self.kernel_spec.resource_dir)
         kwargs = await super().pre_launch(cmd=[*argv, *kwargs.pop("extra_arguments", [])], **kwargs)
         kwargs["env"] = _to_send(kwargs["env"], self.kernel_spec.env)
         return kwargs
@@ -142,7 +150,9 @@ class SlurmProvisioner(KernelProvisionerBase):
                     "transport": self._settings.transport.value,
                 }  # fmt: skip
                 await line.start(request)
-            self._adopted = False
+                if not self._launched:
+                    await self._watch(line)
+            self._adopted, self._launched = False, True
             await line.listen()
         except (HpchubError, asyncio.CancelledError):
             await self._end()
@@ -152,13 +162,23 @@ class SlurmProvisioner(KernelProvisionerBase):
         self.connection_info = cast(KernelConnectionInfo, line.connection_info)
         return self.connection_info
 
+    async def _watch(self, line: Line) -> None:
+        """Waits until the kernel listens; StartFailed where it ends before."""
+        if await line.is_listening() or line.exit_code is None or self._job is None:
+            return
+        raise StartFailed(
+            f"The kernel {self.kernel_spec.display_name} ended with exit code {line.exit_code} on "
+            f"{line.place.node}: {self._job.last_words}.",
+            log_tail=self._job.last_words,
+        )
+
     async def _get_job(self, environ: Mapping[str, str]) -> Line:
         """The line to a job: one whose notebook server is gone, or a new one."""
-        notebook = environ.get(_NOTEBOOK, "")
+        self._notebook = environ.get(_NOTEBOOK, "")
         purpose = Purpose(
-            kernel=self.kernel_spec.resource_dir, notebook=notebook, settings=repr(self._settings)
+            kernel=self.kernel_spec.resource_dir, notebook=self._notebook, settings=repr(self._settings)
         )
-        job = orphan(purpose) if notebook else None
+        job = orphan(purpose) if self._notebook else None
         if job is not None:
             self.log.info("hpchub: going on with job %s of this notebook", job.id)
             try:
@@ -169,6 +189,7 @@ class SlurmProvisioner(KernelProvisionerBase):
                 self.log.info("hpchub: job %s is of no use any more: %s", job.id, error)
                 await job.cancel()
                 job.release(remove=True)
+        await sweep()
         self._job = new_allocation()
         await self._job.submit(self._settings, purpose)
         self._line = await self._connect(self._job)
@@ -208,6 +229,24 @@ class SlurmProvisioner(KernelProvisionerBase):
                 await job.cancel()
             job.release(remove=True)
 
+    def _is_left(self) -> bool:
+        """Whether the server is stopping, and a later one could go on with the kernel."""
+        server = getattr(getattr(self.parent, "parent", None), "parent", None)
+        return bool(self._notebook and self._settings.keep_s and getattr(server, "_stopping", False))
+
+    def _leave(self) -> None:
+        line, job = self._line, self._job
+        self._line = self._job = None
+        self._has_process = False
+        if line is not None and job is not None:
+            self.log.warning(
+                "hpchub: job %s and its kernel stay for %d s, for this notebook",
+                job.id,
+                self._settings.keep_s,
+            )
+            line.close()
+            job.release(remove=False)
+
     async def _give_up(self) -> None:
         """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""
         restarter = getattr(self.parent, "_restarter", None)
@@ -240,11 +279,13 @@ class SlurmProvisioner(KernelProvisionerBase):
         return {**info, "job": self._job.id if self._job else ""}
 
 
-def _filled(word: str, folder: str) -> str:
+def _filled(argv: Sequence[str], folder: str) -> list[str]:
     """As Jupyter fills the words in braces, but for the connection file, which is the agent's."""
-    if word in {"python", f"python{sys.version_info[0]}"}:
-        return sys.executable
-    return word.replace("{resource_dir}", folder).replace("{prefix}", sys.prefix)
+    program = sys.executable if argv[0] in {"python", f"python{sys.version_info[0]}"} else argv[0]
+    return [
+        word.replace("{resource_dir}", folder).replace("{prefix}", sys.prefix)
+        for word in (program, *argv[1:])
+    ]
 
 
 def _to_send(environ: Mapping[str, str], from_spec: Mapping[str, str]) -> dict[str, str]:

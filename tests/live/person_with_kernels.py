@@ -1,0 +1,145 @@
+"""What a person does with a kernel on a compute node: a real Jupyter server on a login node, by its REST API.
+
+Prints what was seen as JSON on the last line. Runs on the demo cluster, without the tests' own libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.connect import find_connection_file
+
+TOKEN = secrets.token_hex(16)
+LOG = Path("server.log")
+LIMIT_S = 60
+
+
+RUNNING: list[subprocess.Popen[bytes]] = []
+
+
+class Server:
+    """A Jupyter server of our own on a loopback port."""
+
+    def __init__(self) -> None:
+        with LOG.open("ab") as log:
+            self._start = log.tell()
+            self._process = subprocess.Popen(
+                (sys.executable, "-m", "jupyter_server", "--ServerApp.port=0",
+                 "--ServerApp.open_browser=False"),
+                env={**os.environ, "JUPYTER_TOKEN": TOKEN}, stdout=log, stderr=log,
+            )  # fmt: skip
+        RUNNING.append(self._process)
+        found = until(
+            lambda: list(Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob(f"jpserver-{self._process.pid}.json"))
+        )
+        until(lambda: found[0].read_text().endswith("}"))
+        self._url = json.loads(found[0].read_text())["url"]
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            self.ask("status")
+        except URLError:
+            return False
+        return True
+
+    def ask(self, path: str, body: dict[str, object] | None = None, method: str | None = None) -> object:
+        """Its answer."""
+        request = Request(  # noqa: S310  loopback
+            f"{self._url}api/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"token {TOKEN}"},
+            method=method,
+        )
+        with urlopen(request, timeout=LIMIT_S) as answer:  # noqa: S310  as above
+            return json.loads(answer.read() or "null")
+
+    def open_notebook(self) -> BlockingKernelClient:
+        """A client of the kernel that is started for a.ipynb, or found again."""
+        body = {"path": "a.ipynb", "name": "a.ipynb", "type": "notebook", "kernel": {"name": "node"}}
+        self.kernel_id = self.ask("sessions", body)["kernel"]["id"]  # type: ignore[index, call-overload]
+        client = BlockingKernelClient(connection_file=find_connection_file(self.kernel_id))
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=LIMIT_S)
+        return client
+
+    def end_kernel(self) -> None:
+        """As JupyterLab's list of running kernels does."""
+        self.ask(f"kernels/{self.kernel_id}", method="DELETE")
+
+    def stop(self, number: int) -> None:
+        """By a signal."""
+        self._process.send_signal(number)
+        self._process.wait(LIMIT_S)
+
+    def log_has(self, words: str) -> bool:
+        """Whether its log says so."""
+        return words in LOG.read_text()[self._start :]
+
+
+def until(what):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  whatever it returns that is true
+    """Wait for it."""
+    deadline = time.monotonic() + LIMIT_S
+    while not (found := what()):
+        assert time.monotonic() < deadline, f"not in time:\n{LOG.read_text()}"
+        time.sleep(0.1)
+    return found
+
+
+def cell(client: BlockingKernelClient, code: str) -> str:
+    """What a cell prints."""
+    said: list[str] = []
+    client.execute_interactive(
+        code, timeout=LIMIT_S, output_hook=lambda message: said.append(message["content"].get("text", ""))
+    )
+    return "".join(said)
+
+
+def main() -> dict[str, object]:
+    """From the first kernel to one that takes too much memory."""
+    facts: dict[str, object] = {}
+    where = "import os, socket; print(socket.gethostname(), os.environ['SLURM_JOB_ID'])"
+    server = Server()
+    began = time.monotonic()
+    client = server.open_notebook()
+    facts["first reply, s"] = round(time.monotonic() - began, 2)
+    facts["first"] = cell(client, f"x = 42; {where}").split()
+    client.stop_channels()
+    server.stop(signal.SIGTERM)
+    server = Server()
+    client = server.open_notebook()
+    facts["after a stop"] = cell(client, f"print(x); {where}").split()
+    client.stop_channels()
+    server.stop(signal.SIGKILL)
+    server = Server()
+    client = server.open_notebook()
+    facts["after a kill"] = cell(client, f"print(x); {where}").split()
+    client.execute("held = bytearray(1500 * 1024**2); held[::4096] = bytes(len(held[::4096]))")
+    until(lambda: server.log_has("used more memory than it had asked for"))
+    client.stop_channels()
+    until(lambda: server.kernel_id not in str(server.ask("kernels")))
+    client = server.open_notebook()
+    facts["anew"] = cell(client, where).split()
+    client.stop_channels()
+    server.end_kernel()
+    server.stop(signal.SIGTERM)
+    return facts
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main()))
+    finally:
+        for process in RUNNING:
+            process.kill()
