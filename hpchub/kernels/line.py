@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.kernels.cells import Cells
 from hpchub.remote.kernel_agent import (
     CHANNELS,
     CONTROL,
@@ -72,6 +73,8 @@ class Line:
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
+        self._held: set[asyncio.StreamWriter] = set()
+        self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
         self._thread.start()
@@ -115,6 +118,10 @@ class Line:
     async def listen(self) -> None:
         """Makes the five sockets, anew: Jupyter removes them with each restart."""
         await self._here(self._listen())
+
+    async def write(self, text: str) -> None:
+        """Writes under the notebook's cell why the kernel is gone, in the kernel's place."""
+        await self._here(self._write(text))
 
     async def send_signal(self, number: int) -> None:
         """To the kernel and what it has started. Lost where the agent is."""
@@ -213,9 +220,7 @@ class Line:
             await self._send({"do": "ping"})
 
     async def _listen(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
+        self._stop_listening()
         for number, name in enumerate(CHANNELS, 1):
 
             async def carry(
@@ -226,21 +231,47 @@ class Line:
             path = self._folder / f"k-{number}"
             path.unlink(missing_ok=True)
             self._servers.append(await asyncio.start_unix_server(carry, path, limit=PUMP_BYTES))
+        if self._cells is None:
+            self._cells = Cells(
+                self._folder / f"k-{CHANNELS.index('iopub') + 1}", self.connection_info["key"]
+            )
+        self._cells.follow()
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        if self._cells is not None:
+            self._cells.stop()
+
+    async def _write(self, text: str) -> None:
+        if self._cells is None:
+            return
+        self._stop_listening()
+        for number in range(1, len(CHANNELS) + 1):
+            (self._folder / f"k-{number}").unlink(missing_ok=True)
+        for writer in list(self._held):
+            writer.close()
+        await self._cells.write(text)
 
     async def _carry(self, name: str, inner: Streams) -> None:
         """One of Jupyter's connections, held until there is a kernel.
 
         Closed at once it would come back late, and miss what a restarted kernel publishes first.
         """
-        while not inner[0].at_eof():
-            try:
-                outer = await self._dial(name)
-            except HostUnreachable:
-                await asyncio.sleep(_DIAL_AGAIN_S)
-                continue
-            await join(inner, outer)
-            return
-        inner[1].close()
+        self._held.add(inner[1])
+        try:
+            while not inner[0].at_eof() and not inner[1].is_closing():
+                try:
+                    outer = await self._dial(name)
+                except HostUnreachable:
+                    await asyncio.sleep(_DIAL_AGAIN_S)
+                    continue
+                await join(inner, outer)
+                return
+        finally:
+            self._held.discard(inner[1])
+            inner[1].close()
 
     async def _dial(self, part: str) -> Streams:
         """A connection that both sides have proven."""
@@ -279,11 +310,12 @@ class Line:
         task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
-        for server in self._servers:
-            server.close()
+        self._stop_listening()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        if self._cells is not None:
+            self._cells.close()
         if self._control is not None:
             self._control.close()

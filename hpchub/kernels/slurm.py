@@ -70,16 +70,18 @@ class SlurmProvisioner(KernelProvisionerBase):
             return 0
         if line.exit_code is not None:
             if line.exit_code < 0 and not self._death and not self._is_shutting_down():
-                self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
+                await self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
             return line.exit_code
+        if self._death:
+            return 1
         now = time.monotonic()
         if line.lost_at is None or now - line.lost_at < _DOUBT_S or now - self._asked_at < _ASK_AGAIN_S:
-            return 1 if self._death else None
+            return None
         status = await job.look()
         self._asked_at = time.monotonic()
         if not status.state.is_final:
             return None
-        self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
+        await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
         return 1
 
     async def wait(self) -> int | None:
@@ -259,9 +261,11 @@ class SlurmProvisioner(KernelProvisionerBase):
     def _is_shutting_down(self) -> bool:
         return bool(getattr(self.parent, "shutting_down", False))
 
-    def _died(self, text: str) -> None:
+    async def _died(self, text: str) -> None:
         self._death = text
         self._tell(text)
+        if self._line is not None:
+            await self._line.write(text)
 
     def _tell(self, text: str) -> None:
         """Where Jupyter's users and staff can read it: the log, and `reason` of GET /api/kernels."""

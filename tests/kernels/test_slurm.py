@@ -85,7 +85,7 @@ async def test_a_kernels_whole_life(job: OneJob, kernel: Install, home: Path) ->
         told = await one.run("import os; x = 1; print(os.environ['FROM_SPEC'], os.environ['SLURM_JOB_ID'])")
         assert told == "yes 4242\n"
         waiting = asyncio.create_task(one.run("import time\nprint('on')\ntime.sleep(60)"))
-        await asyncio.sleep(0.3)
+        await until(lambda: one.said == ["on\n"])
         await one.manager.interrupt_kernel()
         assert (await waiting).endswith("KeyboardInterrupt")
         await one.manager.restart_kernel()
@@ -130,12 +130,17 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
     kernel()
     async with notebook() as one:
         line = one.manager.provisioner._line  # type: ignore[union-attr]  # what the test is about
+        cell = asyncio.create_task(one.run("import time; print('here'); time.sleep(600)"))
+        await until(lambda: one.said == ["here\n"])
         job.say("away")
         os.kill(job.pid, signal.SIGKILL)
         await until(lambda: line.is_lost)
         assert await one.manager.is_alive()
         job.say("TIMEOUT")
         assert not await one.manager.is_alive()
+        told = "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT).\n"
+        assert one.said == ["here\n", told]
+        cell.cancel()
         with pytest.raises(StartFailed, match="its time was up"):
             await one.manager.restart_kernel(now=True)
     assert "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT)." in caplog.text

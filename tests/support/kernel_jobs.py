@@ -84,6 +84,7 @@ class Notebook:
 
         self.manager = AsyncKernelManager(kernel_name="node")
         self.client: Any = None
+        self.said: list[str] = []
 
     async def start(self, path: str = "") -> None:
         """As Jupyter's server starts a kernel for a notebook."""
@@ -94,10 +95,11 @@ class Notebook:
 
     async def run(self, code: str) -> str:
         """What a cell prints, or the name of what it raises."""
-        said: list[str] = []
+        said = self.said = []
 
         def hear(message: dict[str, Any]) -> None:
-            said.append(message["content"].get("text") or message["content"].get("ename", ""))
+            if text := message["content"].get("text") or message["content"].get("ename"):
+                said.append(text)
 
         await self.client.execute_interactive(code, timeout=60, output_hook=hear)
         return "".join(said)
