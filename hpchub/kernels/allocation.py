@@ -1,15 +1,12 @@
-"""A kernel's job: submitted, waited for, asked about and ended by Slurm's commands on this machine.
+"""A job for kernels: submitted, waited for, asked about and ended by Slurm's commands on this machine.
 
-Its folder in the home, which both nodes see, holds the script, the agent, the key, the log and
-`record.json`. Whoever holds the lock on `lock` is the notebook server that the job belongs to; a server
-that died holds none, and the next one may go on with its job.
+Its folder in the home, which both nodes see, holds the script, the agent, the key, the log, and what
+claims.py keeps there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -17,20 +14,17 @@ import secrets
 import shutil
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from io import BufferedWriter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
+from hpchub.kernels.claims import RECORD, abandoned, records
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import JobSettings
 from hpchub.kernels.line import Place
-from hpchub.private_files import make_private_folder, read_private_file, write_private_file
+from hpchub.private_files import read_private_file, write_private_file
 from hpchub.remote import kernel_agent
 from hpchub.schedulers.render import render_kernel_script
 from hpchub.schedulers.slurm import Slurm
@@ -43,31 +37,16 @@ _PACE = ((3.0, 0.25), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
 _AGENT_S = 60.0
 _SLURM = Slurm()
 _AGENT = Path(kernel_agent.__file__)
-_LOG, _RECORD, _LOCK = "job.log", "record.json", "lock"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purpose:
-    """What a job was submitted for: only the same kernel, notebook and settings may go on with it."""
-
-    kernel: str
-    notebook: str
-    settings: str
-
-
-def kernels_folder() -> Path:
-    """Where the folders of kernels' jobs are."""
-    return Path.home() / ".hpchub" / "kernels"
+_LOG = "job.log"
 
 
 class Allocation:
-    """One job, and the lock that makes it ours."""
+    """One job, by its folder."""
 
-    def __init__(self, folder: Path, lock: BufferedWriter) -> None:
+    def __init__(self, folder: Path, job_id: str = "") -> None:
         self.folder = folder
-        self.id = JobId("")
+        self.id = JobId(job_id)
         self.status = JobStatus(state=JobState.UNKNOWN, native="")
-        self._lock = lock
         self._name = f"hpchub-kernel-{folder.name[:12]}"
 
     @property
@@ -85,7 +64,7 @@ class Allocation:
         """What the job's log ends with."""
         return last_words(_tail(self.folder / _LOG))
 
-    async def submit(self, settings: JobSettings, purpose: Purpose) -> None:
+    async def submit(self, settings: JobSettings) -> None:
         """Hands the job to Slurm.
 
         Raises:
@@ -98,8 +77,8 @@ class Allocation:
             settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
         )
         self.id = _SLURM.parse_submit(await _run(_SLURM.submit_command(script, self._name)))
-        record = {"job": self.id, **asdict(purpose)}
-        write_private_file(self.folder / _RECORD, json.dumps(record).encode(), replace=False)
+        record = {"job": self.id, "share": settings.share}
+        write_private_file(self.folder / RECORD, json.dumps(record).encode(), replace=False)
         _log.info("kernel.job_submitted job=%s", self.id)
 
     def _fill_folder(self) -> None:
@@ -166,12 +145,6 @@ class Allocation:
         except HpchubError as error:
             _log.error("kernel.job_not_cancelled job=%s error=%s", self.id, error)
 
-    def release(self, *, remove: bool) -> None:
-        """Gives the lock back; with `remove` the folder goes as well."""
-        if remove:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.close()
-
     def _place(self) -> Place | None:
         """Where the agent listens; None while it has not written that down whole."""
         try:
@@ -186,60 +159,21 @@ class Allocation:
         return Place(address=address, port=int(body["port"]), node=str(body["node"]))
 
 
-def new_allocation() -> Allocation:
-    """A folder of its own, locked. ConfigError where the home cannot be written."""
-    home = kernels_folder()
-    home.parent.mkdir(mode=0o700, exist_ok=True)
-    make_private_folder(home)
-    folder = home / uuid.uuid4().hex
-    make_private_folder(folder)
-    lock = _locked(folder)
-    if lock is None:
-        raise AssertionError("nobody else knows the new folder")
-    return Allocation(folder, lock)
+async def sweep() -> None:
+    """Removes the folders of jobs that have ended without their notebook servers."""
+    for folder, job_id in list(abandoned()):
+        if (await Allocation(folder, job_id).look()).state.is_final:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def orphan(purpose: Purpose) -> Allocation | None:
-    """A job of the same purpose whose notebook server is gone, locked; None where there is none."""
-    for folder, record in records():
-        if all(record.get(key) == value for key, value in asdict(purpose).items()):
-            lock = _locked(folder)
-            if lock is not None:
-                found = Allocation(folder, lock)
-                found.id = JobId(record["job"])
+async def shared(share: str) -> Allocation | None:
+    """A job that kernels of that word share, and that is not over; None where there is none."""
+    for folder, record in list(records()):
+        if record.get("share") == share:
+            found = Allocation(folder, str(record["job"]))
+            if not (await found.look()).state.is_final:
                 return found
     return None
-
-
-async def sweep() -> None:
-    """Removes the folders of jobs that have ended without their notebook server."""
-    for folder, record in list(records()):
-        lock = _locked(folder)
-        if lock is not None:
-            found = Allocation(folder, lock)
-            found.id = JobId(record["job"])
-            found.release(remove=(await found.look()).state.is_final)
-
-
-def records() -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folders of jobs that were submitted, with what is known of them."""
-    for path in sorted(kernels_folder().glob(f"*/{_RECORD}")):
-        with contextlib.suppress(OSError, ValueError):  # removed since it was listed, or half written
-            yield path.parent, json.loads(path.read_text(encoding="utf-8"))
-
-
-def _locked(folder: Path) -> BufferedWriter | None:
-    """The folder's lock; None where another process has it, or the file system knows no locks."""
-    try:
-        file = (folder / _LOCK).open("ab")
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
 
 
 async def _run(command: Command) -> CommandResult:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +19,13 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from hpchub.errors import HostUnreachable, HpchubError, StartFailed
-from hpchub.kernels.allocation import Allocation, Purpose, new_allocation, orphan, sweep
+from hpchub.kernels.allocation import Allocation, shared, sweep
+from hpchub.kernels.claims import Claim, Purpose, claim, new_folder, orphan, turn
 from hpchub.kernels.job_settings import JobSettings, read_settings
 from hpchub.kernels.line import Line
+from hpchub.kernels.sending import NOTEBOOK, filled, to_send
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
-_NOTEBOOK = "JPY_SESSION_NAME"
 _WAIT_PAUSE_S = 0.1
 # How long the agent may be silent before Slurm is asked, and the pause between two questions.
 _DOUBT_S = 2.0
@@ -43,6 +43,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._settings = JobSettings()
         self._notebook = ""
         self._job: Allocation | None = None
+        self._claim: Claim | None = None
         self._line: Line | None = None
         self._has_process = False
         self._adopted = False
@@ -132,9 +133,9 @@ class SlurmProvisioner(KernelProvisionerBase):
             raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
         environ = kwargs.get("env") or os.environ
         self._settings = read_settings(self._config, environ)
-        argv = _filled(self.kernel_spec.argv, self.kernel_spec.resource_dir)
+        argv = filled(self.kernel_spec.argv, self.kernel_spec.resource_dir)
         kwargs = await super().pre_launch(cmd=[*argv, *kwargs.pop("extra_arguments", [])], **kwargs)
-        kwargs["env"] = _to_send(kwargs["env"], self.kernel_spec.env)
+        kwargs["env"] = to_send(kwargs["env"], self.kernel_spec.env)
         return kwargs
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -175,31 +176,47 @@ class SlurmProvisioner(KernelProvisionerBase):
         )
 
     async def _get_job(self, environ: Mapping[str, str]) -> Line:
-        """The line to a job: one whose notebook server is gone, or a new one."""
-        self._notebook = environ.get(_NOTEBOOK, "")
+        """The line to a kernel whose notebook server is gone, or to a new one, in a job of its own or not."""
+        self._notebook = environ.get(NOTEBOOK, "")
         purpose = Purpose(
             kernel=self.kernel_spec.resource_dir, notebook=self._notebook, settings=repr(self._settings)
         )
-        job = orphan(purpose) if self._notebook else None
-        if job is not None:
-            self.log.info("hpchub: going on with job %s of this notebook", job.id)
-            try:
-                self._line = await self._connect(job)
-                self._job, self._adopted = job, True
-                return self._line
-            except (HostUnreachable, StartFailed) as error:
-                self.log.info("hpchub: job %s is of no use any more: %s", job.id, error)
-                await job.cancel()
-                job.release(remove=True)
+        found = orphan(purpose) if self._notebook else None
+        if found is not None:
+            line = await self._go_on(*found)
+            if line is not None:
+                return line
         await sweep()
-        self._job = new_allocation()
-        await self._job.submit(self._settings, purpose)
-        self._line = await self._connect(self._job)
+        async with turn(self._settings.share):
+            self._job = await shared(self._settings.share) if self._settings.share else None
+            if self._job is not None:
+                self.log.info("hpchub: the kernel joins job %s", self._job.id)
+                self._claim = claim(self._job.folder, purpose)
+            else:
+                self._job = Allocation(new_folder())
+                self._claim = claim(self._job.folder, purpose)
+                await self._job.submit(self._settings)
+        self._line = await self._connect(self._job, self._claim)
         return self._line
 
-    async def _connect(self, job: Allocation) -> Line:
+    async def _go_on(self, found: Claim, job_id: str) -> Line | None:
+        """The line to a kernel that was left; None where it is of no use any more."""
+        job = Allocation(found.folder, job_id)
+        self.log.info("hpchub: going on with job %s of this notebook", job.id)
+        try:
+            self._line = await self._connect(job, found)
+        except (HostUnreachable, StartFailed) as error:
+            self.log.info("hpchub: job %s is of no use any more: %s", job.id, error)
+            if not found.has_others():
+                await job.cancel()
+            found.withdraw()
+            return None
+        self._job, self._claim, self._adopted = job, found, True
+        return self._line
+
+    async def _connect(self, job: Allocation, mine: Claim) -> Line:
         place = await job.wait(self._settings.wait_s, self._tell)
-        line = Line(place, job.key, job.folder.name)
+        line = Line(place, job.key, mine.kernel_id)
         try:
             for left in reversed(range(_CALL_TRIES)):
                 try:
@@ -219,17 +236,21 @@ class SlurmProvisioner(KernelProvisionerBase):
     # -- end ------------------------------------------------------------------------------------
 
     async def _end(self) -> None:
-        line, job = self._line, self._job
-        self._line = self._job = None
-        self._has_process = False
+        line, job, mine = self._take_apart()
         ended = False
         if line is not None:
             ended = not line.is_lost and await line.end()
             await asyncio.to_thread(line.close)
-        if job is not None:
-            if not ended:
+        if job is not None and mine is not None:
+            if not ended and not mine.has_others():
                 await job.cancel()
-            job.release(remove=True)
+            mine.withdraw()
+
+    def _take_apart(self) -> tuple[Line | None, Allocation | None, Claim | None]:
+        parts = self._line, self._job, self._claim
+        self._line = self._job = self._claim = None
+        self._has_process = False
+        return parts
 
     def _is_left(self) -> bool:
         """Whether the server is stopping, and a later one could go on with the kernel."""
@@ -237,17 +258,15 @@ class SlurmProvisioner(KernelProvisionerBase):
         return bool(self._notebook and self._settings.keep_s and getattr(server, "_stopping", False))
 
     def _leave(self) -> None:
-        line, job = self._line, self._job
-        self._line = self._job = None
-        self._has_process = False
-        if line is not None and job is not None:
+        line, job, mine = self._take_apart()
+        if line is not None and job is not None and mine is not None:
             self.log.warning(
                 "hpchub: job %s and its kernel stay for %d s, for this notebook",
                 job.id,
                 self._settings.keep_s,
             )
             line.close()
-            job.release(remove=False)
+            mine.leave()
 
     async def _give_up(self) -> None:
         """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""
@@ -281,27 +300,6 @@ class SlurmProvisioner(KernelProvisionerBase):
         if isinstance(key, bytes):
             info["connection_info"] = {**info["connection_info"], "key": key.decode()}
         return {**info, "job": self._job.id if self._job else ""}
-
-
-def _filled(argv: Sequence[str], folder: str) -> list[str]:
-    """As Jupyter fills the words in braces, but for the connection file, which is the agent's."""
-    program = sys.executable if argv[0] in {"python", f"python{sys.version_info[0]}"} else argv[0]
-    return [
-        word.replace("{resource_dir}", folder).replace("{prefix}", sys.prefix)
-        for word in (program, *argv[1:])
-    ]
-
-
-def _to_send(environ: Mapping[str, str], from_spec: Mapping[str, str]) -> dict[str, str]:
-    """What of the kernel's variables goes to the node: what kernel.json or the caller added to the server's.
-
-    The job has its own from its login shell; the server's hold tokens, and paths of this node.
-    """
-    return {
-        name: value
-        for name, value in environ.items()
-        if name in from_spec or name == _NOTEBOOK or os.environ.get(name) != value
-    }
 
 
 def _ended_by_signal(number: int, memory_kills: int) -> str:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -139,12 +138,12 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
         job.say("TIMEOUT")
         assert not await one.manager.is_alive()
         told = "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT).\n"
-        assert one.said == ["here\n", told]
+        await until(lambda: one.said == ["here\n", told])
         cell.cancel()
         with pytest.raises(StartFailed, match="its time was up"):
             await one.manager.restart_kernel(now=True)
     assert "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT)." in caplog.text
-    assert (job.folder / "options").stat().st_mtime < time.time()
+    assert job.submitted == 1
 
 
 async def test_a_kernel_that_is_killed_can_be_restarted_in_its_job(
@@ -310,3 +309,18 @@ async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes])
     assert await line.end()
     line.close()
     assert line_module.message_key(key, "kernel-1").encode() == line.connection_info["key"]
+
+
+async def test_kernels_of_one_word_share_a_job(job: OneJob, kernel: Install, home: Path) -> None:
+    """Started together, they submit once; the job ends with the last of them, whichever that is."""
+    kernel(share="team")
+    async with notebook() as second:
+        async with notebook() as first:
+            assert job.submitted == 1
+            assert await first.run("x = 1; print(x)") == "1\n"
+            assert await second.run("x") == "NameError"
+        assert await second.run("print(2)") == "2\n"
+        assert job.runs
+    await until(lambda: not job.runs)
+    assert job.cancelled == []
+    assert [path.name for path in (home / ".hpchub/kernels").iterdir()] == ["share-team.lock"]

@@ -10,7 +10,7 @@ from typing import Any
 _SBATCH = """#!/bin/bash
 set -e
 cat >{folder}/script
-printf '%s\\n' "$@" >{folder}/options
+echo submitted >>{folder}/submitted
 log=$(sed -n 's/^#SBATCH --output=//p' {folder}/script)
 if [ ! -e {folder}/held ]; then
     SLURM_JOB_ID=4242 setsid bash {folder}/script >"$log" 2>&1 &
@@ -62,6 +62,11 @@ class OneJob:
     def script(self) -> str:
         """What was submitted."""
         return (self.folder / "script").read_text()
+
+    @property
+    def submitted(self) -> int:
+        """How many jobs have been submitted."""
+        return len((self.folder / "submitted").read_text().splitlines())
 
     @property
     def cancelled(self) -> list[str]:
