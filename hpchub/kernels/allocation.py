@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpchub.core.command import Command, CommandResult
@@ -23,7 +24,6 @@ from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
 from hpchub.kernels.claims import RECORD, abandoned, records
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import JobSettings
-from hpchub.kernels.line import Place
 from hpchub.private_files import read_private_file, write_private_file
 from hpchub.remote import kernel_agent
 from hpchub.schedulers.render import render_kernel_script
@@ -38,6 +38,15 @@ _AGENT_S = 60.0
 _SLURM = Slurm()
 _AGENT = Path(kernel_agent.__file__)
 _LOG = "job.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job's agent listens, and the node's name for people."""
+
+    address: str
+    port: int
+    node: str
 
 
 class Allocation:

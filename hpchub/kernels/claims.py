@@ -121,6 +121,12 @@ def abandoned() -> Iterator[tuple[Path, str]]:
             yield folder, str(record["job"])
 
 
+def notebooks(folder: Path) -> list[str]:
+    """The notebooks that a job's kernels were started for; a kernel without one by its kernelspec's name."""
+    claims = [_read(path) for path in sorted(folder.glob("kernel-*.json"))]
+    return [str(one["notebook"] or Path(one["kernel"]).name) for one in claims if one]
+
+
 def records() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of jobs that were submitted, with what is known of them."""
     for path in sorted(kernels_folder().glob(f"*/{RECORD}")):

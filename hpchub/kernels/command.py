@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import shlex
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from hpchub.core.cluster import Container
 from hpchub.errors import HpchubError, InvalidRequest
+from hpchub.kernels.allocation import Allocation
+from hpchub.kernels.claims import notebooks, records
 from hpchub.kernels.health import GOOD, Health, check
 from hpchub.kernels.installing import Wanted, install, make, remove, shipped
 from hpchub.kernels.kernelspec import SLURM, Kernelspec
@@ -36,7 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     new = verbs.add_parser(
         "install", help="make a kernel from one of ours, a folder, an environment, an image"
     )
-    new.add_argument("source", help=f"one of {', '.join(shipped())}; or a folder or .sif image")
+    new.add_argument(
+        "source", help=f"one of {', '.join(shipped())}; a folder, .sif image, or installed kernel"
+    )
     new.add_argument("--name", default="", help="what Jupyter calls it; otherwise the source's name")
     new.add_argument("--title", default="", help="what people see")
     new.add_argument(
@@ -65,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--json", action="store_true", help="for programs")
         one.add_argument("--environment", type=Path, default=Path(sys.prefix), metavar="PREFIX",
                          help="where Jupyter is installed; otherwise this Python's")  # fmt: skip
+    verbs.add_parser("jobs", help="the jobs of your kernels, and why one of them waits")
     gone = verbs.add_parser("remove", help="take a kernel away; the environment that it starts stays")
     gone.add_argument("names", nargs="+", metavar="NAME")
     _add_scope(gone)
@@ -72,7 +78,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One action; 1 where a check found something."""
-    return {"install": _install, "list": _list, "check": _check, "remove": _remove}[args.action](args)
+    actions = {"install": _install, "list": _list, "check": _check, "jobs": _jobs, "remove": _remove}
+    return actions[args.action](args)
 
 
 def magic(line: str) -> None:
@@ -158,6 +165,19 @@ def _check(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"hpchub kernels: {problem}", file=sys.stderr)
     return 0 if not problems and all(health.is_good for health in healths) else 1
+
+
+def _jobs(_args: argparse.Namespace) -> int:
+    async def told(folder: Path, job_id: str) -> str:
+        job = Allocation(folder, job_id)
+        await job.look()
+        return f"{job_id}: {job.explanation} For {', '.join(notebooks(folder)) or 'nobody any more'}."
+
+    async def gather() -> list[str]:
+        return [await told(folder, str(record["job"])) for folder, record in list(records())]
+
+    print("\n".join(asyncio.run(gather())) or "No kernel of yours runs in a job.")
+    return 0
 
 
 def _remove(args: argparse.Namespace) -> int:

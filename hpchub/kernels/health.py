@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpchub.kernels.kernelspec import CONNECTION_FILE, Kernelspec, Launch
+from hpchub.errors import ConfigError
+from hpchub.kernels.job_settings import read_settings
+from hpchub.kernels.kernelspec import CONNECTION_FILE, SLURM, Kernelspec, Launch
 
 # A container's first start may unpack its image.
 TRIAL_S = 120.0
@@ -81,6 +83,12 @@ def check(
     `launcher` is the one of a kernel that is not installed yet.
     """
     launcher = launcher or spec.folder / "launch"
+    provisioner, config = spec.provisioner
+    if provisioner == SLURM:
+        try:
+            read_settings(config)
+        except ConfigError as error:
+            return Health(" ".join(error.problems))
     glance = at_a_glance(spec, environ, launcher)
     language = _LANGUAGES.get(spec.language)
     if not glance.is_good or language is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 from hpchub.core.cluster import Container
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.kernelspec import SLURM, Kernelspec, checked_name, load_kernelspec, render_kernelspec
-from hpchub.kernels.places import Place
+from hpchub.kernels.places import Place, list_kernelspecs, places
 from hpchub.paths import kernels_dir
 
 _DIRECTORY_MODE, _PROGRAM_MODE, _FILE_MODE = 0o755, 0o755, 0o644
@@ -126,9 +127,13 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
         return _shipped("apptainer"), replace(
             wanted, container=Container.APPTAINER, image=str(path), name=name
         )
+    found, _ = list_kernelspecs(places(os.environ))
+    for _, spec in found:
+        if spec.name == wanted.source.lower():
+            return spec, wanted
     raise InvalidRequest(
-        f"{wanted.source} is no kernel of ours, no folder with a kernel.json, no virtualenv or conda "
-        "environment, and no .sif image.",
+        f"{wanted.source} is no kernel of ours, none that is installed, no folder with a kernel.json, "
+        "no virtualenv or conda environment, and no .sif image.",
         f"Ours are {', '.join(shipped())}.",
     )
 

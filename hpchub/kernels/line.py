@@ -18,11 +18,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.kernels.allocation import Place
 from hpchub.kernels.cells import Cells
 from hpchub.remote.kernel_agent import (
     CHANNELS,
@@ -46,15 +46,6 @@ _PING_S = 5.0
 _SILENCE_S = 20.0
 _AGAIN_S = 1.0
 _DIAL_AGAIN_S = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a job's agent listens, and the node's name for people."""
-
-    address: str
-    port: int
-    node: str
 
 
 class Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,10 +86,10 @@ def test_a_sites_own_folder_is_installed_as_it_is(tmp_path: Path, installed: Ins
 
 
 def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: Install) -> None:
-    """Those that are given again later win, the others stay."""
+    """A kernel is made from an installed one: what is given again wins, the rest stays."""
     spec = installed(environment, "--slurm", "time=02:00:00", "--slurm", "cpus=4", "--name", "one")
     assert spec.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 4})
-    again = installed(spec.folder, "--slurm", "cpus=8", "--name", "two")
+    again = installed("one", "--slurm", "cpus=8", "--name", "two")
     assert again.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 8})
 
 
@@ -103,6 +104,8 @@ def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: 
         (("modules", "--image", "x"), "needs --container"),
         (("modules", "--name", "a b"), "cannot be a kernel's name"),
         (("modules", "--slurm", "time"), "KEY=VALUE"),
+        (("modules", "--slurm", "tmie=1"), "did you mean 'time'"),
+        (("modules", "--slurm", "time=soon"), "write HH:MM:SS"),
     ],
 )
 def test_what_cannot_work_is_not_installed(
@@ -186,3 +189,19 @@ def test_a_notebook_has_the_same_words(environment: Path, home: Path, capfd: Pri
     assert "invalid choice: 'frobnicate'" in printed.err
     assert "Traceback" not in printed.err
     InteractiveShell.clear_instance()
+
+
+def test_the_command_needs_no_jupyter() -> None:
+    """It runs from any Python that has hpchub, so that one installation serves all Jupyters."""
+    code = (
+        "import sys, hpchub.kernels.command; print({'zmq', 'jupyter_client', 'traitlets'} & {*sys.modules})"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.usefixtures("home")
+def test_jobs_are_none_where_there_are_none(capfd: Printed) -> None:
+    """A person who never ran a kernel in a job is told so."""
+    assert main(["kernels", "jobs"]) == 0
+    assert capfd.readouterr().out == "No kernel of yours runs in a job.\n"

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.cli import main
 from hpchub.errors import ConfigError, HostUnreachable, StartFailed, SubmitRejected
-from hpchub.kernels import line as line_module
 from hpchub.kernels import slurm as slurm_module
+from hpchub.kernels.allocation import Place
 from hpchub.kernels.job_settings import read_settings
-from hpchub.kernels.line import Line, Place
+from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
 from hpchub.schedulers.render import render_kernel_script
 from support.kernel_jobs import Notebook, OneJob
@@ -99,7 +100,9 @@ async def test_a_kernels_whole_life(job: OneJob, kernel: Install, home: Path) ->
     )
 
 
-async def test_a_notebook_server_that_dies_finds_its_kernel_again(job: OneJob, kernel: Install) -> None:
+async def test_a_notebook_server_that_dies_finds_its_kernel_again(
+    job: OneJob, kernel: Install, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The same notebook and kernel: variables are there, and there is no second job."""
     kernel()
     code = (
@@ -114,6 +117,8 @@ async def test_a_notebook_server_that_dies_finds_its_kernel_again(job: OneJob, k
     before = job.pid
     async with notebook("/home/a.ipynb") as one:
         assert await one.run("print(x)") == "42\n"
+        assert await asyncio.to_thread(main, ["kernels", "jobs"]) == 0
+        assert capfd.readouterr().out == "4242: Running on node1 (RUNNING). For /home/a.ipynb.\n"
         assert job.pid == before
         await one.manager.restart_kernel()
         await one.client.wait_for_ready(timeout=60)
@@ -308,7 +313,7 @@ async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes])
     client.stop_channels()
     assert await line.end()
     line.close()
-    assert line_module.message_key(key, "kernel-1").encode() == line.connection_info["key"]
+    assert kernel_agent.message_key(key, "kernel-1").encode() == line.connection_info["key"]
 
 
 async def test_kernels_of_one_word_share_a_job(job: OneJob, kernel: Install, home: Path) -> None:
