@@ -25,10 +25,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What kernels/launch is told: modules, then a prefix or an image, then the kernel's own command.
-
-    `colon_sockets`: the kernel names its unix sockets `PATH:1` where Jupyter has `PATH-1`, as IRkernel does.
-    """
+    """What kernels/launch is told: modules, then a prefix or an image, then the kernel's own command."""
 
     command: tuple[str, ...]
     modules: tuple[str, ...] = ()
@@ -36,7 +33,6 @@ class Launch:
     container: Container | None = None
     image: str = ""
     binds: tuple[str, ...] = ()
-    colon_sockets: bool = False
 
     def words(self) -> tuple[str, ...]:
         """The argv, from the launcher's name on."""
@@ -46,10 +42,8 @@ class Launch:
         if self.container:
             options += ["--container", self.container.value, "--image", self.image]
         options += [word for path in self.binds for word in ("--bind", path)]
-        if self.container or self.colon_sockets:
+        if self.container:
             options += ["--connection-file", CONNECTION_FILE]
-        if self.colon_sockets:
-            options.append("--colon-sockets")
         return (LAUNCHER, *options, "--", *self.command)
 
     def told(self) -> str:
@@ -69,12 +63,9 @@ def parse_launch(argv: Sequence[str]) -> Launch | None:
     end = argv.index("--")
     several: dict[str, list[str]] = {"--module": [], "--bind": []}
     once = {"--prefix": "", "--container": "", "--image": "", "--connection-file": ""}
-    colon_sockets = False
     options = iter(argv[1:end])
     for option in options:
-        if option == "--colon-sockets":
-            colon_sockets = True
-        elif option in several:
+        if option in several:
             several[option].append(next(options, ""))
         elif option in once:
             once[option] = next(options, "")
@@ -89,7 +80,6 @@ def parse_launch(argv: Sequence[str]) -> Launch | None:
         container=Container(once["--container"]) if once["--container"] else None,
         image=once["--image"],
         binds=tuple(several["--bind"]),
-        colon_sockets=colon_sockets,
     )
 
 

@@ -33,11 +33,9 @@ _WORD = st.text(min_size=1, max_size=20)
     prefix=st.one_of(st.just(""), _WORD),
     image=st.one_of(st.just(""), st.text(min_size=1)),
     binds=st.lists(_WORD, max_size=2).map(tuple),
-    colon=st.booleans(),
 )
 def test_what_a_launcher_is_told_can_be_read_back(
-    command: tuple[str, ...], modules: tuple[str, ...], prefix: str, image: str, binds: tuple[str, ...],
-    colon: bool,
+    command: tuple[str, ...], modules: tuple[str, ...], prefix: str, image: str, binds: tuple[str, ...]
 ) -> None:  # fmt: skip
     """Whatever a name or path holds: argv is a list, so nothing need be quoted."""
     words = {*modules, prefix, image, *binds}
@@ -46,7 +44,6 @@ def test_what_a_launcher_is_told_can_be_read_back(
     container = Container.SHIFTER if image else None
     launch = Launch(
         command=command, modules=modules, prefix=prefix, container=container, image=image, binds=binds,
-        colon_sockets=colon,
     )  # fmt: skip
     assert parse_launch(launch.words()) == launch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -106,16 +105,3 @@ def test_an_image_that_is_gone_is_not_looked_for_elsewhere(containers: Callable[
     """podman-hpc would otherwise ask registries for it while somebody waits."""
     launched("--container", "podman-hpc", "--image", "image.sif", "--", "true")
     assert "--pull=never" in containers()
-
-
-@pytest.mark.parametrize("transport", ["ipc", "tcp"])
-def test_a_kernel_that_names_its_sockets_with_a_colon_is_found(tmp_path: Path, transport: str) -> None:
-    """IRkernel listens at PATH:1 where Jupyter calls at PATH-1: there is a link, unless it is TCP."""
-    connection = tmp_path / "kernel-1.json"
-    body = {"shell_port": 1, "iopub_port": 2, "ip": f"{tmp_path}/k 1-ipc", "key": "x", "transport": transport}
-    connection.write_text(json.dumps(body, indent=2))
-    done = launched("--connection-file", connection, "--colon-sockets", "--", "true")
-    assert done.returncode == 0, done.stderr
-    links = {path.name: str(path.readlink()) for path in tmp_path.iterdir() if path.is_symlink()}
-    wanted = {f"k 1-ipc-{n}": f"{tmp_path}/k 1-ipc:{n}" for n in (1, 2)}
-    assert links == (wanted if transport == "ipc" else {})
