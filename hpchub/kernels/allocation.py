@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 # Seconds since the wait began, and the pause between two questions until then.
 _PACE = ((3.0, 0.25), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
 _AGENT_S = 60.0
+_GLANCE_S = 0.05
 _SLURM = Slurm()
 _AGENT = Path(kernel_agent.__file__)
 _LOG = "job.log"
@@ -104,9 +105,6 @@ class Allocation:
         """
         began, told, runs_since = time.monotonic(), "", 0.0
         while True:
-            place = self._place()
-            if place is not None:
-                return place
             await self.look()
             if self.explanation != told:
                 told = self.explanation
@@ -115,7 +113,18 @@ class Allocation:
             if self.status.state is JobState.RUNNING:
                 runs_since = runs_since or now
             self._check_wait(limit_s, now - began, now - runs_since if runs_since else 0.0)
-            await asyncio.sleep(next(pause for until, pause in _PACE if now - began < until))
+            place = await self._place_within(next(pause for until, pause in _PACE if now - began < until))
+            if place is not None:
+                return place
+
+    async def _place_within(self, pause_s: float) -> Place | None:
+        """Where the agent listens, as soon as it says so; None after that pause."""
+        until = time.monotonic() + pause_s
+        while True:
+            place = self._place()
+            if place is not None or time.monotonic() >= until:
+                return place
+            await asyncio.sleep(_GLANCE_S)
 
     def _check_wait(self, limit_s: float, waited_s: float, runs_s: float) -> None:
         log = self.folder / _LOG
