@@ -56,6 +56,7 @@ class Line:
         self.exit_code: int | None = None
         self.runs = False
         self.memory_kills = 0
+        self.job_ends = False
         self.lost_at: float | None = None
         self._key = key
         self._kernel_id = kernel_id
@@ -202,6 +203,8 @@ class Line:
         if message["event"] == "state":
             self.runs, self.exit_code = bool(message["runs"]), message["code"]
             self.memory_kills = int(message["memory"])
+        elif message["event"] == "job ends":
+            self.job_ends = True
         elif message["event"] != "pong":
             self._answers.put_nowait(message)
 

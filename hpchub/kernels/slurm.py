@@ -69,7 +69,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         line, job = self._line, self._job
         if line is None or job is None:
             return 0
-        if line.exit_code is not None:
+        if line.exit_code is not None and not line.job_ends:
             if line.exit_code < 0 and not self._death and not self._is_shutting_down():
                 await self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
             return line.exit_code
@@ -125,10 +125,8 @@ class SlurmProvisioner(KernelProvisionerBase):
             ConfigError: kernel.json's settings are wrong.
             StartFailed: The job is over, and Jupyter would restart the kernel in it.
         """
-        if self._death and self._line is not None and self._line.exit_code is None:
-            death = self._death
-            await self._give_up()
-            raise StartFailed(death, "Start a new kernel.")
+        if self._line is not None and (self._line.is_lost or self._line.job_ends):
+            await self._check_job()
         if getattr(self.parent, "transport_encryption", "") == "required":
             raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
         environ = kwargs.get("env") or os.environ
@@ -137,6 +135,13 @@ class SlurmProvisioner(KernelProvisionerBase):
         kwargs = await super().pre_launch(cmd=[*argv, *kwargs.pop("extra_arguments", [])], **kwargs)
         kwargs["env"] = to_send(kwargs["env"], self.kernel_spec.env)
         return kwargs
+
+    async def _check_job(self) -> None:
+        """StartFailed where the job is over: a restart would be in another one, without anybody's wish."""
+        if self._job is not None and (await self._job.look()).state.is_final:
+            death = self._death or f"The job {self._job.id} of this kernel is over. {self._job.explanation}"
+            await self._give_up()
+            raise StartFailed(death, "Start a new kernel.")
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         """Starts the kernel in its job, which is submitted first where there is none.
@@ -158,7 +163,7 @@ class SlurmProvisioner(KernelProvisionerBase):
             self._adopted, self._launched = False, True
             await line.listen()
         except (HpchubError, asyncio.CancelledError):
-            await self._end()
+            await (self._give_up() if self._launched else self._end())
             raise
         self._death = ""
         self._has_process = True
@@ -200,15 +205,16 @@ class SlurmProvisioner(KernelProvisionerBase):
         return self._line
 
     async def _go_on(self, found: Claim, job_id: str) -> Line | None:
-        """The line to a kernel that was left; None where it is of no use any more."""
+        """The line to a kernel that was left; None where its job is over."""
         job = Allocation(found.folder, job_id)
         self.log.info("hpchub: going on with job %s of this notebook", job.id)
         try:
             self._line = await self._connect(job, found)
-        except (HostUnreachable, StartFailed) as error:
-            self.log.info("hpchub: job %s is of no use any more: %s", job.id, error)
-            if not found.has_others():
-                await job.cancel()
+        except HpchubError as error:
+            if not job.status.state.is_final:
+                found.leave()  # it may be there again in a while
+                raise
+            self.log.info("hpchub: %s", error)
             found.withdraw()
             return None
         self._job, self._claim, self._adopted = job, found, True

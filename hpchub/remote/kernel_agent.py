@@ -47,6 +47,7 @@ _UNPROVEN = 32
 _LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
+_JOB_FIRST_S = 0.5
 _KERNEL_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 
 Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]  # noqa: UP006  Python 3.8
@@ -88,6 +89,8 @@ class Kernel:
         self._process: Optional[subprocess.Popen[bytes]] = None  # noqa: UP045  Python 3.8
         self._info: Dict[str, Any] = {}  # noqa: UP006  Python 3.8
         self._watch: Optional[asyncio.Task[None]] = None  # noqa: UP045  Python 3.8
+        self._asked_to_end = False
+        self.job_ends = False
 
     @property
     def runs(self) -> bool:
@@ -104,7 +107,7 @@ class Kernel:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(self._info, file, indent=2)
         self._process = self._spawn(request, path)
-        self.exit_code = None
+        self.exit_code, self._asked_to_end = None, False
         self._watch = asyncio.ensure_future(self._tell_end(self._process))
 
     @staticmethod
@@ -157,6 +160,7 @@ class Kernel:
 
     async def stop(self) -> None:
         """Ask it to end, and make sure of it."""
+        self._asked_to_end = True
         self.send_signal(signal.SIGTERM)
         for _ in range(int(_END_WAIT_S / _PAUSE_S)):
             if not self.runs:
@@ -168,9 +172,14 @@ class Kernel:
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     async def _tell_end(self, process: subprocess.Popen[bytes]) -> None:
-        self.exit_code = await asyncio.get_event_loop().run_in_executor(None, process.wait)
+        code = await asyncio.get_event_loop().run_in_executor(None, process.wait)
+        if code < 0 and not self._asked_to_end:
+            # Slurm signals all of a job's processes at once, and then the job is what ends.
+            await asyncio.sleep(_JOB_FIRST_S)
+        self.exit_code = code
         say(f"the kernel ended with {process.returncode}")
-        tell(self.controller, self.state())
+        if not self.job_ends:
+            tell(self.controller, self.state())
 
     def state(self) -> Dict[str, Any]:  # noqa: UP006  Python 3.8
         """What its controller is told."""
@@ -196,7 +205,7 @@ class Agent:
         """Serve until the last kernel has ended."""
         loop = asyncio.get_event_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._over.set)
+            loop.add_signal_handler(number, self._end_job)
         server = await asyncio.start_server(self._meet, own_address(), 0, limit=LINE_BYTES)
         address, port = server.sockets[0].getsockname()[:2]
         # In place: a new file under an old name is found late on a network file system.
@@ -215,6 +224,13 @@ class Agent:
             for kernel in list(self._kernels.values()):
                 await kernel.stop()
             shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _end_job(self) -> None:
+        """Slurm wants it: say so before the kernels end, so that nobody takes theirs for the reason."""
+        for kernel in self._kernels.values():
+            kernel.job_ends = True
+            tell(kernel.controller, {"event": "job ends"})
+        self._over.set()
 
     def _abandoned(self, now: float) -> bool:
         if any(kernel.controller is not None for kernel in self._kernels.values()):

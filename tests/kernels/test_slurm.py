@@ -137,7 +137,7 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
         cell = asyncio.create_task(one.run("import time; print('here'); time.sleep(600)"))
         await until(lambda: one.said == ["here\n"])
         job.say("away")
-        os.kill(job.pid, signal.SIGKILL)
+        os.kill(job.pid, signal.SIGTERM)  # as Slurm does before it kills
         await until(lambda: line.is_lost)
         assert await one.manager.is_alive()
         job.say("TIMEOUT")
