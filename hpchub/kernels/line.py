@@ -14,11 +14,9 @@ import json
 import logging
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hpchub.errors import HostUnreachable, StartFailed
@@ -33,6 +31,7 @@ from hpchub.remote.kernel_agent import (
     Streams,
     join,
     message_key,
+    private_folder,
     proof,
 )
 
@@ -60,7 +59,7 @@ class Line:
         self.lost_at: float | None = None
         self._key = key
         self._kernel_id = kernel_id
-        self._folder = Path(tempfile.mkdtemp(prefix="hpchub-"))
+        self._folder = private_folder()
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -44,6 +44,7 @@ _PR_SET_PDEATHSIG = 1
 _PROOF_BYTES = 512
 _PROOF_WAIT_S = 10.0
 _UNPROVEN = 32
+_LONGEST_ROOT = 60
 _LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
@@ -71,6 +72,12 @@ def own_address() -> str:
     except OSError:
         return "0.0.0.0"  # noqa: S104  each connection proves itself
     return "0.0.0.0" if address.startswith("127.") else address  # noqa: S104  as above
+
+
+def private_folder() -> Path:
+    """A new folder of mode 0700 on this node, short enough for sockets in it (unix(7): 107 bytes)."""
+    root = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="hpchub-", dir=root if len(root) <= _LONGEST_ROOT else "/tmp"))  # noqa: S108
 
 
 class Refused(Exception):
@@ -196,7 +203,7 @@ class Agent:
         if len(self._key) < 32:
             raise ValueError("the key is too short")
         self._kernels: Dict[str, Kernel] = {}  # noqa: UP006  Python 3.8
-        self._runtime = Path(tempfile.mkdtemp(prefix="hpchub-"))
+        self._runtime = private_folder()
         self._over = asyncio.Event()
         self._unproven = 0
         self._idle_since: Optional[float] = 0.0  # noqa: UP045  Python 3.8

@@ -132,6 +132,14 @@ def load(installed: Install, name: str) -> Path:
     return Path.home() / ".local/share/jupyter/kernels" / name / "kernel.json"
 
 
+def test_wrong_settings_of_a_job_are_found(environment: Path, installed: Install) -> None:
+    """Before anything is submitted."""
+    spec = installed(environment, "--slurm", "time=00:10:00")
+    stanza = {"provisioner_name": "hpchub-slurm", "config": {"memroy": "4G"}}
+    wrong = spec.changed(metadata={"kernel_provisioner": stanza})
+    assert "did you mean 'memory'" in check(wrong).problem
+
+
 def test_a_check_does_not_wait_for_ever(environment: Path, installed: Install) -> None:
     """A module system or image that hangs is said to."""
     spec = installed(environment)

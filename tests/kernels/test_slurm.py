@@ -275,6 +275,19 @@ async def test_who_does_not_know_the_key_gets_nowhere(agent: tuple[Place, bytes]
     friend.close()
 
 
+def test_an_agent_that_nobody_calls_ends_its_job(tmp_path: Path) -> None:
+    """After `keep`, and says why in the job's log; one without a key ends at once."""
+    argv = (sys.executable, kernel_agent.__file__, "--folder", str(tmp_path), "--keep", "0")
+    without = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (without.returncode, "cannot be used" in without.stderr) == (5, True)
+    (tmp_path / kernel_agent.KEY).write_text("ab" * 32)
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        0,
+        "hpchub: nobody has asked for a kernel for 0 s: the job ends\n",
+    )
+
+
 async def test_an_agent_that_is_none_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever got the node's port next learns nothing of the key, and is refused."""
     heard = []

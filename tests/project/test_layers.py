@@ -37,10 +37,12 @@ def test_core_needs_only_the_standard_library(path: Path) -> None:
     assert {module for module in foreign if not module.startswith(tuple(_CORE_MAY))} == set()
 
 
-def test_the_launcher_is_one_file_of_the_standard_library() -> None:
-    """It is copied to the cluster by itself, where hpchub is not installed."""
-    modules = _imported(PACKAGE / "remote" / "launcher.py")
-    assert {module for module in modules if not _is_standard(module)} == set()
+@pytest.mark.parametrize("name", ["launcher", "kernel_agent"])
+def test_what_runs_on_the_cluster_is_one_file_of_the_standard_library(name: str) -> None:
+    """It is copied to the cluster by itself, where hpchub is not installed, and read by Python 3.8."""
+    path = PACKAGE / "remote" / f"{name}.py"
+    assert {module for module in _imported(path) if not _is_standard(module)} == set()
+    ast.parse(path.read_text(), feature_version=(3, 8))
 
 
 def test_errors_need_nothing() -> None:
