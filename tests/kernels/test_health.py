@@ -64,12 +64,14 @@ def _ours(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     KernelProvisionerFactory.clear_instance()
 
 
+@pytest.mark.slow
 async def test_an_installed_environment_is_a_kernel(environment: Path, installed: Install) -> None:
     """A real kernel, started by jupyter_client from the installed spec, runs in that environment."""
     installed(environment, "--name", "mine")
     assert await printed_by("mine", "import sys; print(sys.prefix)") == f"{environment}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("modules")
 async def test_a_module_is_a_kernel(environment: Path, installed: Install) -> None:
     """With the machine's own module system, from `module load` to the first reply."""
@@ -90,7 +92,7 @@ async def test_an_environment_that_is_gone_is_named_before_launch(
     environment: Path, installed: Install
 ) -> None:
     """Nothing is started for it."""
-    installed(environment, "--name", "mine")
+    installed(environment, "--name", "mine", "--no-check")
     environment.rename(environment.parent / "elsewhere")
     with pytest.raises(StartFailed, match="is not there"):
         await printed_by("mine", "1")

@@ -32,7 +32,7 @@ def test_jupyter_itself_finds_what_is_installed(environment: Path, installed: In
     """By the name that was given."""
     from jupyter_client.kernelspec import KernelSpecManager
 
-    spec = installed(environment, "--name", "torch", "--title", "PyTorch 2.4")
+    spec = installed(environment, "--name", "torch", "--title", "PyTorch 2.4", "--no-check")
     found = KernelSpecManager().get_kernel_spec("torch")
     assert (found.display_name, found.resource_dir) == ("PyTorch 2.4", str(spec.folder))
 
@@ -46,7 +46,7 @@ def test_a_conda_environment_is_of_the_language_that_it_has(
     (tmp_path / "env" / "bin").mkdir()
     (tmp_path / "env" / "bin" / program).write_text("#!/bin/sh\n")
     (tmp_path / "env" / "bin" / program).chmod(0o755)
-    assert installed(tmp_path / "env").language == language
+    assert installed(tmp_path / "env", "--no-check").language == language
 
 
 def test_an_image_is_registered_by_its_file(tmp_path: Path, installed: Install) -> None:
@@ -78,7 +78,7 @@ def test_a_sites_own_folder_is_installed_as_it_is(tmp_path: Path, installed: Ins
     }
     (tmp_path / "Site" / "kernel.json").write_text(json.dumps(body))
     (tmp_path / "Site" / "extra.js").write_text("1\n")
-    spec = installed(tmp_path / "Site")
+    spec = installed(tmp_path / "Site", "--no-check")
     assert spec.name == "site"
     assert spec.body == body
     assert (spec.folder / "extra.js").exists()
@@ -87,9 +87,11 @@ def test_a_sites_own_folder_is_installed_as_it_is(tmp_path: Path, installed: Ins
 
 def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: Install) -> None:
     """A kernel is made from an installed one: what is given again wins, the rest stays."""
-    spec = installed(environment, "--slurm", "time=02:00:00", "--slurm", "cpus=4", "--name", "one")
+    spec = installed(
+        environment, "--slurm", "time=02:00:00", "--slurm", "cpus=4", "--name", "one", "--no-check"
+    )
     assert spec.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 4})
-    again = installed("one", "--slurm", "cpus=8", "--name", "two")
+    again = installed("one", "--slurm", "cpus=8", "--name", "two", "--no-check")
     assert again.provisioner == ("hpchub-slurm", {"time": "02:00:00", "cpus": 8})
 
 
@@ -121,10 +123,11 @@ def test_a_kernel_is_replaced_only_when_that_is_said(
     environment: Path, installed: Install, capfd: Printed
 ) -> None:
     """An own kernel of the same name is not lost by accident."""
-    spec = installed(environment)
-    assert main(["kernels", "install", str(environment), "--title", "New"]) == 1
+    spec = installed(environment, "--no-check")
+    again = ["kernels", "install", str(environment), "--title", "New", "--no-check"]
+    assert main(again) == 1
     assert "--replace" in capfd.readouterr().err
-    assert main(["kernels", "install", str(environment), "--title", "New", "--replace"]) == 0
+    assert main([*again, "--replace"]) == 0
     assert load_kernelspec(spec.folder).title == "New"
     assert [path.name for path in spec.folder.parent.iterdir()] == ["my-env"]
 
@@ -135,7 +138,7 @@ def test_an_environments_kernels_are_apart_from_ones_own(
 ) -> None:
     """Installed for a Jupyter's prefix, listed there, removed there."""
     there = ("--environment", str(tmp_path / "jupyter"))
-    assert main(["kernels", "install", str(environment), *there]) == 0
+    assert main(["kernels", "install", str(environment), "--no-check", *there]) == 0
     assert environment_place(tmp_path / "jupyter").folder.joinpath("my-env", "kernel.json").is_file()
     assert main(["kernels", "remove", "my-env"]) == 1
     assert "name the place" in capfd.readouterr().err

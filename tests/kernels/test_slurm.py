@@ -77,6 +77,7 @@ async def until(what: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_kernels_whole_life(job: OneJob, kernel: Install, home: Path) -> None:
     """First reply, interrupt, restart in the same job, end of the job with the kernel, nothing left."""
     kernel(time="00:05:00", memory="500M", cpus=2)
@@ -100,6 +101,7 @@ async def test_a_kernels_whole_life(job: OneJob, kernel: Install, home: Path) ->
     )
 
 
+@pytest.mark.slow
 async def test_a_notebook_server_that_dies_finds_its_kernel_again(
     job: OneJob, kernel: Install, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +127,7 @@ async def test_a_notebook_server_that_dies_finds_its_kernel_again(
         assert await one.run("x") == "NameError"
 
 
+@pytest.mark.slow
 async def test_only_slurm_says_that_a_job_is_over_and_why(
     job: OneJob, kernel: Install, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +154,7 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
     assert job.submitted == 1
 
 
+@pytest.mark.slow
 async def test_a_kernel_that_is_killed_can_be_restarted_in_its_job(
     job: OneJob, kernel: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -275,6 +279,7 @@ async def test_who_does_not_know_the_key_gets_nowhere(agent: tuple[Place, bytes]
     friend.close()
 
 
+@pytest.mark.slow
 def test_an_agent_that_nobody_calls_ends_its_job(tmp_path: Path) -> None:
     """After `keep`, and says why in the job's log; one without a key ends at once."""
     argv = (sys.executable, kernel_agent.__file__, "--folder", str(tmp_path), "--keep", "0")
@@ -309,6 +314,7 @@ async def test_an_agent_that_is_none_is_not_believed(monkeypatch: pytest.MonkeyP
     assert (b"k" * 32).hex().encode() not in heard[0]
 
 
+@pytest.mark.slow
 async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes]) -> None:
     """For kernels that know no unix sockets: its line is the same."""
     place, key = agent
@@ -329,6 +335,7 @@ async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes])
     assert kernel_agent.message_key(key, "kernel-1").encode() == line.connection_info["key"]
 
 
+@pytest.mark.slow
 async def test_kernels_of_one_word_share_a_job(job: OneJob, kernel: Install, home: Path) -> None:
     """Started together, they submit once; the job ends with the last of them, whichever that is."""
     kernel(share="team")
