@@ -159,6 +159,7 @@ class Kernel:
 
     def send_signal(self, number: int) -> None:
         """To the kernel and all that it has started; nothing where it has ended."""
+        self._asked_to_end = self._asked_to_end or number in (signal.SIGTERM, signal.SIGKILL)
         if self._process is not None and self.runs:
             try:
                 os.killpg(self._process.pid, number)
@@ -167,7 +168,6 @@ class Kernel:
 
     async def stop(self) -> None:
         """Ask it to end, and make sure of it."""
-        self._asked_to_end = True
         self.send_signal(signal.SIGTERM)
         for _ in range(int(_END_WAIT_S / _PAUSE_S)):
             if not self.runs:
