@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
@@ -20,11 +19,13 @@ from slurm_magics.output import Text
 
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
+    from slurm_magics.machine import Machine
 
 # Seconds since the wait began, and how old a state may then be.
 _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
 _FOLLOW_S = 0.5
+_TAIL_BYTES = 1 << 20
 NO_TASK_YET = "4294967294"
 
 
@@ -33,8 +34,8 @@ class Submission:
     """What was given to sbatch: its options, the script (empty where a file was named), the folder."""
 
     words: tuple[str, ...]
+    folder: PurePath
     script: str = field(default="", repr=False)
-    folder: Path = field(default_factory=Path.cwd)
 
 
 @dataclass(slots=True)
@@ -51,12 +52,11 @@ class Outputs:
         """Add what Slurm says now."""
         self.by_task |= known
 
-    def path(self, task: int | None) -> Path | None:
-        """The path of a task's output, or of a plain job's. None where it is not known."""
+    def path(self, task: int | None) -> str:
+        """The path of a task's output, or of a plain job's; empty where it is not known."""
         if task in self.by_task and not (task is None and NO_TASK_YET in self.by_task[None]):
-            return Path(self.by_task[task])
-        pattern = self.by_task.get(None, "")
-        return Path(pattern.replace(NO_TASK_YET, str(task))) if task is not None and pattern else None
+            return self.by_task[task]
+        return "" if task is None else self.by_task.get(None, "").replace(NO_TASK_YET, str(task))
 
 
 class Job:
@@ -77,6 +77,10 @@ class Job:
 
     def __repr__(self) -> str:
         return f"Job {self.id}" + (f" on {self.cluster}" if self.cluster else "")
+
+    @property
+    def _machine(self) -> Machine:
+        return self._jobs.session.machine
 
     @property
     def status(self) -> JobStatus:
@@ -145,46 +149,41 @@ class Job:
             await asyncio.sleep(pause_s)
 
     @property
-    def output_path(self) -> Path:
-        """The file that the job's standard output goes to.
+    def output_path(self) -> PurePath:
+        """The file that the job's standard output goes to, on the machine that the job was submitted from.
 
         Raises:
             SlurmError: Slurm has forgotten the job; or it is an array: name a task.
         """
         task = parse_job_id(self.id).task
         path = self.outputs.path(task)
-        if path is None:
+        if not path:
             self.outputs.learn(self._jobs.outputs(self))
             path = self.outputs.path(task)
-        if path is None:
+        if not path:
             raise SlurmError(
                 f"Slurm does not say where the output of job {self.id} goes.",
                 "Each task of an array has an output of its own: try job.array[1]." if task is None else "",
             )
-        return path
+        return self._machine.path(path)
 
     @property
     def output(self) -> Text:
         """All that the job has written to its standard output so far; nothing before it has begun."""
-        try:
-            return Text(self.output_path.read_text(encoding="utf-8", errors="backslashreplace"))
-        except FileNotFoundError:
-            return Text("")
+        found = self._machine.read(self.output_path)
+        return Text(_decoded(found[0]) if found else "")
 
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C."""
         path = self.output_path
-        position = 0
+        position: int | None = None
         try:
             while True:
                 over = follow and self.is_over  # asked before reading: nothing is missed at the end
-                if path.exists():
-                    with path.open(encoding="utf-8", errors="backslashreplace") as file:
-                        if position == 0:
-                            sys.stdout.write("".join(deque(file, maxlen=lines)))
-                            position = file.tell()
-                        else:
-                            position = _print_from(file, position)
+                if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
+                    text = _decoded(found[0])
+                    sys.stdout.write(last_lines(text, lines) if position is None else text)
+                    position = found[1]
                 if not follow or over:
                     return
                 sys.stdout.flush()
@@ -232,10 +231,11 @@ def _pause_s(waited_s: float) -> float:
     return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
 
 
-def _print_from(file: TextIO, position: int) -> int:
-    """Print what is new; all of it where the file has been written anew."""
-    if file.seek(0, 2) < position:
-        position = 0
-    file.seek(position)
-    sys.stdout.write(file.read())
-    return file.tell()
+def _decoded(content: bytes) -> str:
+    """Text, with line ends as Python has them; bytes that are no UTF-8 are shown as `\\xff`."""
+    return content.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+
+
+def last_lines(text: str, count: int) -> str:
+    """The last lines, each with its end."""
+    return "".join(text.splitlines(keepends=True)[-count:]) if count > 0 else ""

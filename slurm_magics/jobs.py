@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,7 +34,7 @@ class Jobs:
     """The jobs of one kernel."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._watches: dict[str, Watch] = {}
 
     def watch(self, cluster: str) -> Watch:
@@ -51,7 +50,7 @@ class Jobs:
             SlurmError: Slurm refused, or did not answer, or gave no id.
         """
         argv = ("sbatch", "--parsable", *submission.words)
-        answer = self._session.run(argv, stdin=submission.script, cwd=submission.folder)
+        answer = self.session.run(argv, stdin=submission.script, cwd=submission.folder)
         matches = [_PARSABLE.fullmatch(line.strip()) for line in answer.text.split("\n")]
         found = [match for match in matches if match]
         if not found:
@@ -75,12 +74,12 @@ class Jobs:
 
     def cancel(self, job: Job) -> None:
         """scancel. Slurm exits with 0, and says so, where the job has ended."""
-        self._session.run(("scancel", *self._clusters(job), job.id))
+        self.session.run(("scancel", *self._clusters(job), job.id))
         self.changed()
 
     def outputs(self, job: Job) -> dict[int | None, str]:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
-        answer = self._session.run(("scontrol", *self._clusters(job), "show", "job", job.id))
+        answer = self.session.run(("scontrol", *self._clusters(job), "show", "job", job.id))
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
         for place, start in enumerate(starts):
@@ -93,20 +92,20 @@ class Jobs:
     def accounting(self, job: Job) -> pd.DataFrame:
         """sacct's rows of the job and its steps."""
         words = (*self._clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
-        query = plan("sacct", words, os.environ, new_mark())
+        query = plan("sacct", words, self.session.machine.environ, new_mark())
         if query is None:
             raise AssertionError("sacct is asked for a table")
-        return self._session.frame(query)
+        return self.session.frame(query)
 
     def changed(self) -> None:
         """Something was changed: what is known of the queue and the jobs may be wrong."""
-        self._session.forget()
+        self.session.forget()
         for watch in self._watches.values():
             watch.forget()
 
     def _run(self, command: Command) -> CommandResult:
         """For hpchub's own schedulers, whose parsers tell refusals apart."""
-        return self._session.result(command)
+        return self.session.result(command)
 
     @staticmethod
     def _clusters(job: Job) -> Sequence[str]:

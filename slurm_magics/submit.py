@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from slurm_magics.errors import SlurmError
@@ -39,7 +39,7 @@ class Request:
 
 
 def read_request(
-    words: Sequence[str], cell: str | None, names: Mapping[str, Any], templates: str = ""
+    words: Sequence[str], cell: str | None, names: Mapping[str, Any], folder: PurePath, templates: str = ""
 ) -> Request:
     """From the line's words and the cell's text; None as cell is the line magic.
 
@@ -57,7 +57,8 @@ def read_request(
         script = render(template, script, names, templates)
     if script and not script.startswith("#!"):
         script = _SHELL + script
-    return Request(submission=Submission(words=tuple(left), script=script), dry_run=dry_run, wait=wait)
+    submission = Submission(words=tuple(left), folder=folder, script=script)
+    return Request(submission=submission, dry_run=dry_run, wait=wait)
 
 
 def template_folders(chosen: str = "") -> list[Path]:

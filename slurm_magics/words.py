@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import string
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from slurm_magics.errors import SlurmError
@@ -17,8 +16,10 @@ _FIELD = re.compile(
 )
 
 
-def split_words(line: str, names: Mapping[str, Any]) -> list[str]:
+def split_words(line: str, names: Mapping[str, Any], expanded: Callable[[str], str]) -> list[str]:
     """The words of a line. A value that is filled in stays one word, whatever is in it.
+
+    `expanded` puts the home folder in the place of a word's first `~`.
 
     Raises:
         SlurmError: A quote has no end.
@@ -30,7 +31,7 @@ def split_words(line: str, names: Mapping[str, Any]) -> list[str]:
             f"The line cannot be read as a shell reads it: {error}.", "Close the quote."
         ) from error
     filled = [fill(word, names) for word in words]
-    return [str(Path(word).expanduser()) if word.startswith("~") else word for word in filled]
+    return [expanded(word) if word.startswith("~") else word for word in filled]
 
 
 def fill(text: str, names: Mapping[str, Any]) -> str:

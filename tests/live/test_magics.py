@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import sys
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +106,55 @@ def test_a_notebooks_first_cells(demo: Demo, where: str) -> None:
         argv = ["srun", "--quiet", "--time=5", "--mem=2G", *argv]
     done = demo.exec("login1", [*argv, _PYTHON, f"{_FOLDER}/cells.py"], user="alice", check=True)
     _check(json.loads(done.stdout.splitlines()[-1]))
+
+
+# On a laptop, outside of the cluster: the hub's host reaches the login nodes and nothing else.
+_OUTSIDE = r"""
+import json, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+def run(cell):
+    return shell.run_cell(cell).result
+shell.run_cell("%load_ext slurm_magics").raise_error()
+config, facts = sys.argv[1], {}
+for host in ("login1", "behind"):
+    shell.run_cell(f"%slurm connect -F {config} {host}").raise_error()
+    run("%%sbatch --as job -t 5 -o %j.txt\nhostname; sleep 1; echo end")
+    run("queue = %squeue --me\nnodes = %sinfo -N")
+    facts[host] = {
+        "zone": str(run("queue.SUBMIT_TIME.dtype")),
+        "nodes": sorted(set(run("nodes.NODELIST"))),
+        "here": run("str(job.id) in set(queue.JOBID)"),
+        "ended": run("job.wait(60, progress=False)"),
+        "output": run("job.output"),
+        "path": str(run("job.output_path")),
+    }
+shell.run_cell("%slurm disconnect").raise_error()
+print(json.dumps(facts))
+"""
+
+
+def test_a_laptop(demo: Demo, tmp_path: Path) -> None:
+    """The same magics over SSH, straight to a login node and through it to the other one."""
+    tmp_path.chmod(0o755)
+    key, config, script = tmp_path / "key", tmp_path / "config", tmp_path / "outside.py"
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)), check=True)
+    (known,) = Path(demo.info["clusters"]).rglob("*.known_hosts")
+    config.write_text(
+        f"Host *\n  User alice\n  IdentityFile {key}\n  UserKnownHostsFile {known}\n"
+        "Host login1\n  HostName 10.78.0.11\nHost behind\n  HostName login2\n  ProxyJump login1\n"
+    )
+    script.write_text(_OUTSIDE)
+    public = key.with_name("key.pub").read_text()
+    put = 'mkdir -p -m 700 ~/.ssh && cat >>~/.ssh/authorized_keys'
+    demo.exec("login1", ["sh", "-c", put], user="alice", stdin=public, check=True)
+    try:
+        argv = ["env", f"HOME={tmp_path}", f"PYTHONPATH={ROOT}", sys.executable, str(script), str(config)]
+        done = demo.exec("hub", argv, check=True)
+    finally:
+        demo.exec("login1", ["rm", "-r", "/home/alice/.ssh"], check=True)
+    for facts in json.loads(done.stdout.splitlines()[-1]).values():
+        assert facts.pop("zone").startswith("datetime64[s, ")
+        assert facts.pop("output") in {"c1\nend\n", "c2\nend\n"}
+        assert facts.pop("path").startswith("/home/alice/")
+        assert facts == {"nodes": ["c1", "c2"], "here": True, "ended": "COMPLETED"}
