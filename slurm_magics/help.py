@@ -63,9 +63,13 @@ def _command(does: str, usage: str, *examples: str) -> str:
 
 COMMANDS = {
     "scontrol": _command(
-        "Shows or changes jobs, nodes and partitions; returns Slurm's text.",
+        "Shows or changes jobs, nodes and partitions. `show job` gives a mapping (several: a list of them), "
+        "`show node` and `show partition` a DataFrame, everything else Slurm's text.",
         "%scontrol COMMAND ...",
-        "%scontrol show job {job.id}",
+        "record = %scontrol show job {job.id}",
+        "record['TimeLimit']",
+        "%scontrol show node c1",
+        "%scontrol show partition",
         "%scontrol hold {job.id}",
         "%scontrol update jobid={job.id} timelimit=30",
     ),

@@ -13,6 +13,7 @@ from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
+from slurm_magics.scontrol import read_showing, show
 from slurm_magics.session import Session, Settings
 from slurm_magics.settings import change, read_target
 from slurm_magics.submit import read_request
@@ -141,6 +142,8 @@ class SlurmMagics:
     def _command(self, tool: str) -> Callable[[str], Any]:
         def command(line: str) -> Any:
             words, name = self._words(line)
+            if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
+                return self._give(show(self.session, showing), name)
             answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
             if tool not in _READERS:
                 self.jobs.changed()

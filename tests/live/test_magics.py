@@ -52,7 +52,7 @@ facts = {
     "third": run("array.array[3].output"),
     "again": run("again = job.resubmit(); again.cancel(); again.wait(60, progress=False)"),
     "accounting": run("job.efficiency().cpus"),
-    "text": run("%scontrol show job {job.id}"),
+    "record": run("%scontrol show job {job.id}"),
     "errors": errors,
 }
 print(json.dumps(facts))
@@ -91,7 +91,7 @@ def _check(facts: dict[str, Any]) -> None:
     assert facts["third"] == "task 3\n"
     assert facts["again"] == "CANCELLED"
     assert facts["accounting"] == 1
-    assert facts["text"].startswith("JobId=")
+    assert facts["record"]["JobName"] == "odd\nname|x"
     assert len(facts["errors"]) == 2, facts["errors"]
     assert "Invalid job id" in facts["errors"][0]
     assert "invalid partition" in facts["errors"][1].lower()
@@ -139,14 +139,14 @@ def test_a_laptop(demo: Demo, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     key, config, script = tmp_path / "key", tmp_path / "config", tmp_path / "outside.py"
     subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)), check=True)
-    (known,) = Path(demo.info["clusters"]).rglob("*.known_hosts")
+    (known,) = demo.directory.resolve().rglob("*.known_hosts")
     config.write_text(
         f"Host *\n  User alice\n  IdentityFile {key}\n  UserKnownHostsFile {known}\n"
         "Host login1\n  HostName 10.78.0.11\nHost behind\n  HostName login2\n  ProxyJump login1\n"
     )
     script.write_text(_OUTSIDE)
     public = key.with_name("key.pub").read_text()
-    put = 'mkdir -p -m 700 ~/.ssh && cat >>~/.ssh/authorized_keys'
+    put = "mkdir -p -m 700 ~/.ssh && cat >>~/.ssh/authorized_keys"
     demo.exec("login1", ["sh", "-c", put], user="alice", stdin=public, check=True)
     try:
         argv = ["env", f"HOME={tmp_path}", f"PYTHONPATH={ROOT}", sys.executable, str(script), str(config)]

@@ -7,6 +7,7 @@ from golden import capture_magics, reader
 
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
+from slurm_magics.records import parse_table
 from support.tree import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "magics.md").read_text()
@@ -25,6 +26,13 @@ def test_every_column_is_listed(name: str) -> None:
     headings = first.replace(capture_magics.MARK, "\x1f").split("\x1f")
     own = {heading for heading in headings if heading and heading != "JobIDRaw"}
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
+
+
+@pytest.mark.parametrize("entity", ["nodes", "partitions"])
+def test_every_field_is_listed(entity: str) -> None:
+    """Each that Slurm gave of a node or a partition."""
+    headings = parse_table(reader.golden(f"magics_scontrol_{entity}").stdout).headings
+    assert {heading for heading in headings if f"`{heading}`" not in PAGE} == set()
 
 
 def test_everything_a_job_can_do_is_listed() -> None:
