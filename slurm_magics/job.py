@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobStatus
@@ -16,6 +16,7 @@ from slurm_magics.efficiency import Efficiency, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Text
+from slurm_magics.shown import in_kernel
 
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
@@ -147,6 +148,19 @@ class Job:
             if status.state.is_final:
                 return status.native
             await asyncio.sleep(pause_s)
+
+    @property
+    def known_output_path(self) -> PurePath | None:
+        """The same as `output_path`, without asking; None where it is not known, or for a whole array."""
+        path = self.outputs.path(parse_job_id(self.id).task)
+        return self._machine.path(path) if path else None
+
+    def _ipython_display_(self) -> None:
+        """IPython's own hook: a card that follows the job; in a terminal, what it would say now."""
+        if in_kernel():
+            self._jobs.board.show(self)
+        else:
+            print(self._jobs.board.card(self, _GLANCE_S).text(time(), self._machine.zone))
 
     @property
     def output_path(self) -> PurePath:

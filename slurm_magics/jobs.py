@@ -7,17 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobStatus
 from hpchub.errors import HpchubError
 from hpchub.schedulers.slurm import Slurm
+from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
 from slurm_magics.errors import SlurmError, translated
 from slurm_magics.job import Job, Outputs, Submission
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
-from slurm_magics.watch import Watch
+from slurm_magics.watch import Look, Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +36,13 @@ class Jobs:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._watches: dict[str, Watch] = {}
+        self.board = Board(self)
 
     def watch(self, cluster: str) -> Watch:
         """The watch over all jobs of one cluster; the local one has an empty name."""
         if cluster not in self._watches:
-            self._watches[cluster] = Watch(Slurm(cluster), self._run)
+            # hpchub's own parsers tell refusals apart.
+            self._watches[cluster] = Watch(Slurm(cluster), self.session.result)
         return self._watches[cluster]
 
     def submit(self, submission: Submission) -> Job:
@@ -67,10 +69,18 @@ class Jobs:
 
     def status(self, job: Job, max_age_s: float) -> JobStatus:
         """The job's status, no older than that many seconds."""
+        return self.look(job, max_age_s).status
+
+    def look(self, job: Job, max_age_s: float) -> Look:
+        """The same, with its times, and how many tasks of an array have ended."""
         try:
-            return self.watch(job.cluster).status(job.id, max_age_s)
+            return self.watch(job.cluster).look(job.id, max_age_s)
         except HpchubError as error:
             raise translated(error) from error
+
+    def last_look(self, job: Job) -> Look:
+        """What was known last, without asking."""
+        return self.watch(job.cluster).look(job.id, float("inf"), ask=False)
 
     def cancel(self, job: Job) -> None:
         """scancel. Slurm exits with 0, and says so, where the job has ended."""
@@ -102,10 +112,6 @@ class Jobs:
         self.session.forget()
         for watch in self._watches.values():
             watch.forget()
-
-    def _run(self, command: Command) -> CommandResult:
-        """For hpchub's own schedulers, whose parsers tell refusals apart."""
-        return self.session.result(command)
 
     @staticmethod
     def _clusters(job: Job) -> Sequence[str]:

@@ -139,6 +139,8 @@ class Local:
                 return file.read(), file.tell()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise SlurmError(f"{path} cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
         return None

@@ -84,9 +84,10 @@ class Session:
             raise refused(argv[0], done.exit_code, done.stdout.decode("utf-8", "backslashreplace"), stderr)
         return Answer(done.stdout, stderr)
 
-    def result(self, command: Command) -> CommandResult:
+    def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
-        done = self.machine.run(command.argv, stdin=command.stdin, limit_s=self.settings.timeout_s)
+        limit_s = self.settings.timeout_s
+        done = self.machine.run(command.argv, stdin=command.stdin, environ=environ, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
 
