@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hpchub.core.job import JobState
 from slurm_magics.card import Card, last_lines_of
 from slurm_magics.errors import SlurmError
+from slurm_magics.job_ids import parse_job_id
 from slurm_magics.shown import Shown
 from slurm_magics.watch import Look
 
@@ -113,10 +114,11 @@ class Board:
 
     def _lines(self, job: Job, look: Look, count: int) -> str:
         """The end of the output, where it is known which file it is and the job has begun."""
-        path = job.known_output_path
-        if path is None or look.status.state is JobState.QUEUED:
+        path = job.outputs.path(parse_job_id(job.id).task)
+        if not path or look.status.state is JobState.QUEUED:
             return ""
-        found = self._jobs.session.machine.read(path, -_TAIL_BYTES)
+        machine = self._jobs.session.machine
+        found = machine.read(machine.path(path), -_TAIL_BYTES)
         return last_lines_of(found[0], count) if found else ""
 
 

@@ -42,7 +42,7 @@ _STATES = [
     "SUSPENDED", "TIMEOUT",
 ]  # fmt: skip
 # Words that are no options, by the words before them.
-_WORDS: dict[tuple[str, ...], str] = {
+WORDS: dict[tuple[str, ...], str] = {
     ("scontrol",): "show hold release requeue suspend resume update top ping",
     ("scontrol", "show"): "job node partition reservation config hostnames step",
     ("sacctmgr",): "show list",
@@ -56,7 +56,7 @@ _JOBS_AFTER = {
     ("scontrol", "requeue"), ("scontrol", "suspend"), ("scontrol", "resume"),
 }  # fmt: skip
 OWN_OPTIONS = {
-    "sbatch": ("--as", "--dry-run", "--wait", "--template", "--no-fill"),
+    "sbatch": ("--as", "--dry-run", "--wait", "--template", "--no-fill", "--python"),
     "slurm": (),
 }
 
@@ -102,7 +102,7 @@ class Completion:
             return "jobs", []
         if before in {("scontrol", "show", "node"), ("scontrol", "show", "partition")}:
             return f"{before[2]}s", []
-        return "", _WORDS.get(before, "").split()
+        return "", WORDS.get(before, "").split()
 
     def _options(self, tool: str) -> list[str]:
         own = ["--as", *OWN_OPTIONS.get(tool, ())] if tool != "slurm" else []

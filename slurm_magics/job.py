@@ -6,9 +6,9 @@ import asyncio
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from time import monotonic, sleep, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
@@ -16,6 +16,7 @@ from slurm_magics.efficiency import Efficiency, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Text
+from slurm_magics.progress import Progress
 from slurm_magics.shown import in_kernel
 
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ NO_TASK_YET = "4294967294"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What was given to sbatch: its options, the script (empty where a file was named), the folder."""
+    """What was given to sbatch: its options, the script (empty where a file was named), the folder.
+
+    `results` is the folder where a job of `--python` leaves its value.
+    """
 
     words: tuple[str, ...]
     folder: PurePath
     script: str = field(default="", repr=False)
+    results: Path | None = None
 
 
 @dataclass(slots=True)
@@ -113,28 +118,31 @@ class Job:
 
         Args:
             timeout_s: The longest wait, in seconds; None waits for ever.
-            progress: Print each change of the state.
+            progress: Show a bar: the ended part of an array, else the used part of its time.
 
         Raises:
             TimeoutError: The job has not ended in that time. It goes on.
         """
-        began, told = monotonic(), ""
+        began = monotonic()
+        bar = Progress(f"Job {self.id}", self._machine.zone) if progress else None
         try:
             while True:
                 waited = monotonic() - began
                 pause_s = _pause_s(waited)
-                status = self._jobs.status(self, pause_s)
-                if progress and (sentence := explain(status)) != told:
-                    print(f"Job {self.id}: {sentence}")
-                    told = sentence
-                if status.state.is_final:
-                    return status.native
+                look = self._jobs.look(self, pause_s)
+                if bar:
+                    bar.update(look)
+                if look.status.state.is_final:
+                    return look.status.native
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
         except KeyboardInterrupt:
             print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
-            return self.status.native
+            return self._jobs.last_look(self).status.native
+        finally:
+            if bar:
+                bar.end()
 
     def __await__(self) -> Generator[None, None, str]:
         """`await job` waits for the end without holding up the kernel; the result is the state."""
@@ -148,12 +156,6 @@ class Job:
             if status.state.is_final:
                 return status.native
             await asyncio.sleep(pause_s)
-
-    @property
-    def known_output_path(self) -> PurePath | None:
-        """The same as `output_path`, without asking; None where it is not known, or for a whole array."""
-        path = self.outputs.path(parse_job_id(self.id).task)
-        return self._machine.path(path) if path else None
 
     def _ipython_display_(self) -> None:
         """IPython's own hook: a card that follows the job; in a terminal, what it would say now."""
@@ -204,6 +206,23 @@ class Job:
                 sleep(_FOLLOW_S)
         except KeyboardInterrupt:
             print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Waits for a job of `%%sbatch --python` and returns the value of its cell's last expression.
+
+        Raises:
+            TimeoutError: It has not ended in that time. It goes on.
+            SlurmError: It left no value.
+            Exception: What the cell raised, with the job's traceback as a note.
+        """
+        from slurm_magics.python_cell import load
+
+        if self.submission.results is None:
+            raise SlurmError(f"Job {self.id} has no result.", "Only jobs of %%sbatch --python have one.")
+        state = self.wait(timeout_s, progress=False)
+        if not self._jobs.last_look(self).status.state.is_final:
+            raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")
+        return load(self.submission.results, self.id)
 
     def cancel(self) -> None:
         """Ends it. One that has ended already is no error."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import no_var_expand
 
 from slurm_magics.completion import Completion, matcher
+from slurm_magics.errors import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
@@ -64,6 +65,8 @@ class SlurmMagics:
             --wait            wait for the job's end; Ctrl-C leaves it running
             --template NAME   put the cell's text into a template (as {{ body }})
             --no-fill         leave the braces in the cell alone
+            --python          the cell is Python: it takes the variables that it uses along, and
+                              job.result() brings the value of its last line back
 
         Examples::
 
@@ -85,6 +88,13 @@ class SlurmMagics:
         if request.is_text:
             answer = self.session.run(("sbatch", *request.submission.words), stdin=request.submission.script)
             return self._give(Text(answer.text + answer.stderr), name)
+        if request.python:
+            if self.session.machine.name:
+                raise SlurmError(
+                    "%%sbatch --python needs a notebook that runs on the cluster.",
+                    "Elsewhere Python and its packages are other ones than those of the job.",
+                )
+            request.python.store()
         job = self.jobs.submit(request.submission)
         given = self._give(job, name)
         if request.wait:

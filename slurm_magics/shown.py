@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slurm_magics.errors import SlurmError
-
-if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
 
 
 def in_kernel() -> bool:
@@ -27,7 +24,7 @@ class Shown:
     def __init__(self, html: str, text: str) -> None:
         self._handle = _display({"text/html": html, "text/plain": text})
         self._last = html
-        self._buttons: DisplayHandle | None = None
+        self._buttons: Any = None
 
     def update(self, html: str, text: str) -> None:
         """Show this instead."""
@@ -68,10 +65,8 @@ def _pressed(action: Callable[[], None], afterwards: Callable[[], None], said: A
     return pressed
 
 
-def _display(bundle: Mapping[str, Any]) -> DisplayHandle:
+def _display(bundle: Mapping[str, Any]) -> Any:
     from IPython.display import display
 
-    handle: DisplayHandle | None = display(dict(bundle), raw=True, display_id=True)  # type: ignore[no-untyped-call, unused-ignore]
-    if handle is None:
-        raise AssertionError("a display with an id has a handle")
-    return handle
+    show: Any = display
+    return show(dict(bundle), raw=True, display_id=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from slurm_magics.errors import SlurmError
 from slurm_magics.job import Submission
+from slurm_magics.python_cell import PythonCell, pack
 from slurm_magics.words import fill, take_flag, take_option
 
 _SHELL = "#!/bin/bash\n"
@@ -27,6 +28,7 @@ class Request:
     submission: Submission
     dry_run: bool
     wait: bool
+    python: PythonCell | None = None
 
     @property
     def is_text(self) -> bool:
@@ -49,16 +51,21 @@ def read_request(
     left, dry_run = take_flag(list(words), "--dry-run")
     left, wait = take_flag(left, "--wait", "-W")
     left, no_fill = take_flag(left, "--no-fill")
+    left, python = take_flag(left, "--python")
     left, template = take_option(left, "template")
     if cell is not None and not cell.strip() and template is None:
         raise SlurmError("The cell has no script.", "Write it under the line %%sbatch.")
-    script = "" if cell is None else cell if no_fill else fill(cell, names)
+    packed = pack(cell, names) if python and cell is not None else None
+    if python and packed is None:
+        raise SlurmError("--python takes a cell.", "Write %%sbatch --python, and the Python below.")
+    script = packed.script if packed else (cell or "") if no_fill else fill(cell or "", names)
     if template is not None:
         script = render(template, script, names, templates)
     if script and not script.startswith("#!"):
         script = _SHELL + script
-    submission = Submission(words=tuple(left), folder=folder, script=script)
-    return Request(submission=submission, dry_run=dry_run, wait=wait)
+    results = packed.folder if packed else None
+    submission = Submission(words=tuple(left), folder=folder, script=script, results=results)
+    return Request(submission=submission, dry_run=dry_run, wait=wait, python=packed)
 
 
 def template_folders(chosen: str = "") -> list[Path]:

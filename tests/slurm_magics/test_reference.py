@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from golden import capture_magics, reader
 
+from slurm_magics.completion import OWN_OPTIONS, WORDS
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.records import parse_table
@@ -26,6 +27,12 @@ def test_every_column_is_listed(name: str) -> None:
     headings = first.replace(capture_magics.MARK, "\x1f").split("\x1f")
     own = {heading for heading in headings if heading and heading != "JobIDRaw"}
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
+
+
+def test_every_option_is_listed() -> None:
+    """Each that is ours and not Slurm's, and each word of %slurm."""
+    assert {option for option in OWN_OPTIONS["sbatch"] if f"`{option}" not in PAGE} == set()
+    assert {word for word in WORDS[("slurm",)].split() if f"`%slurm {word}" not in PAGE} == set()
 
 
 @pytest.mark.parametrize("entity", ["nodes", "partitions"])
