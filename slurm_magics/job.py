@@ -22,6 +22,7 @@ from slurm_magics.shown import in_kernel
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
     from slurm_magics.machine import Machine
+    from slurm_magics.plots import Plot
 
 # Seconds since the wait began, and how old a state may then be.
 _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
@@ -235,6 +236,18 @@ class Job:
                 f"{self.id} is one task of an array.", "Submit the array again, or that task alone."
             )
         return self._jobs.submit(self.submission)
+
+    def plot(self, every_s: float = 5.0) -> Plot | None:
+        """CPUs and memory in use while it runs: a plot that grows until its end, each few seconds.
+
+        Outside of a notebook it is returned after two looks.
+
+        Raises:
+            SlurmError: The job does not run.
+        """
+        from slurm_magics.usage import follow
+
+        return follow(self._jobs, self, every_s)
 
     def efficiency(self) -> Efficiency:
         """What it used of what it had asked for, from the accounting.

@@ -84,12 +84,12 @@ class Jobs:
 
     def cancel(self, job: Job) -> None:
         """scancel. Slurm exits with 0, and says so, where the job has ended."""
-        self.session.run(("scancel", *self._clusters(job), job.id))
+        self.session.run(("scancel", *self.clusters(job), job.id))
         self.changed()
 
     def outputs(self, job: Job) -> dict[int | None, str]:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
-        answer = self.session.run(("scontrol", *self._clusters(job), "show", "job", job.id))
+        answer = self.session.run(("scontrol", *self.clusters(job), "show", "job", job.id))
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
         for place, start in enumerate(starts):
@@ -101,7 +101,7 @@ class Jobs:
 
     def accounting(self, job: Job) -> pd.DataFrame:
         """sacct's rows of the job and its steps."""
-        words = (*self._clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
+        words = (*self.clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
         query = plan("sacct", words, self.session.machine.environ, new_mark())
         if query is None:
             raise AssertionError("sacct is asked for a table")
@@ -114,5 +114,6 @@ class Jobs:
             watch.forget()
 
     @staticmethod
-    def _clusters(job: Job) -> Sequence[str]:
+    def clusters(job: Job) -> Sequence[str]:
+        """The option that names the job's cluster, where sbatch gave one."""
         return (f"--clusters={job.cluster}",) if job.cluster else ()

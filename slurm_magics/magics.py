@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.magic import no_var_expand
 
 from slurm_magics.completion import Completion, matcher
+from slurm_magics.delimited import new_mark
 from slurm_magics.errors import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
+from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
 from slurm_magics.session import Session, Settings
 from slurm_magics.settings import change, read_target
 from slurm_magics.submit import read_request
-from slurm_magics.words import split_words, take_option
+from slurm_magics.words import split_words, take_flag, take_option
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from slurm_magics.plots import Plot
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
@@ -144,10 +148,22 @@ class SlurmMagics:
     def _table(self, tool: str) -> Callable[[str], Any]:
         def table(line: str) -> Any:
             words, name = self._words(line)
+            words, is_plot = take_flag(words, "--plot")
+            if is_plot:
+                return self._give(self._plot(tool, words), name)
             found = self.session.table(tool, words)
             return self._give(Text(found) if isinstance(found, str) else found, name)
 
         return table
+
+    def _plot(self, tool: str, words: list[str]) -> Plot:
+        from slurm_magics.plots import PLOTS
+
+        draw, columns = PLOTS[tool]
+        query = plan(tool, [*words, *columns], {}, new_mark())
+        if query is None:
+            raise SlurmError(f"%{tool} gives text with these options: there is nothing to draw.")
+        return draw(self.session.frame(query))
 
     def _command(self, tool: str) -> Callable[[str], Any]:
         def command(line: str) -> Any:
