@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hpchub.demo.info import find_host
-from hpchub.demo.layout import Layout
 from support.demo import Demo
+from support.magics_folder import FOLDER, install
 from support.tree import ROOT
 
 pytestmark = pytest.mark.live
 
 _PYTHON = "/opt/hpc/data/bin/python"
-_FOLDER = "/home/alice/magics-test"
-_PARTS = ("slurm_magics", "hpchub/__init__.py", "hpchub/errors.py", "hpchub/paths.py", "hpchub/core",
-          "hpchub/schedulers", "hpchub/remote")  # fmt: skip
 
 # Cells of a notebook, and at the end what a test can compare, as JSON on the last line.
 _CELLS = r"""
@@ -59,26 +53,6 @@ print(json.dumps(facts))
 """
 
 
-def _no_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in entry.name else entry
-
-
-def _install(demo: Demo) -> None:
-    """The package in alice's home, as `pip install --target` would put it."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for part in _PARTS:
-            archive.add(ROOT / part, part, filter=_no_caches)
-        cells = _CELLS.replace("{folder}", _FOLDER).encode()
-        entry = tarfile.TarInfo("cells.py")
-        entry.size = len(cells)
-        archive.addfile(entry, io.BytesIO(cells))
-    script = f"rm -rf {_FOLDER} && mkdir {_FOLDER} && tar -x --no-same-owner -C {_FOLDER}"
-    # With bytes for standard input, which `demo.exec` does not take.
-    argv = find_host(Layout(demo.directory), "login1").enter(("sh", "-c", script), "alice")
-    subprocess.run(argv, input=packed.getvalue(), check=True, timeout=60)
-
-
 def _check(facts: dict[str, Any]) -> None:
     assert facts["dtypes"]["SUBMIT_TIME"].startswith("datetime64[s, ")
     assert facts["dtypes"]["TIME_LIMIT"] == "timedelta64[ms]"
@@ -100,11 +74,11 @@ def _check(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize("where", ["login node", "job"])
 def test_a_notebooks_first_cells(demo: Demo, where: str) -> None:
     """Frames, a job and its output, an array, a refusal: the same on a login node and inside a job."""
-    _install(demo)
-    argv = ["env", f"PYTHONPATH={_FOLDER}", "HOME=/home/alice", f"IPYTHONDIR={_FOLDER}/ipython"]
+    install(demo, "cells.py", _CELLS.replace("{folder}", FOLDER))
+    argv = ["env", f"PYTHONPATH={FOLDER}", "HOME=/home/alice", f"IPYTHONDIR={FOLDER}/ipython"]
     if where == "job":
         argv = ["srun", "--quiet", "--time=5", "--mem=2G", *argv]
-    done = demo.exec("login1", [*argv, _PYTHON, f"{_FOLDER}/cells.py"], user="alice", check=True)
+    done = demo.exec("login1", [*argv, _PYTHON, f"{FOLDER}/cells.py"], user="alice", check=True)
     _check(json.loads(done.stdout.splitlines()[-1]))
 
 

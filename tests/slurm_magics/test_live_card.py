@@ -13,11 +13,12 @@ from support.slurm_commands import Commands
 from support.tree import ROOT
 
 ROW = "{id}\x1f{state}\x1fc1\x1fNone\x1f1795259154\x1f4102444800\n"
-# The second cell is busy until the card of the first has heard of the job's end, or a minute is over.
+# The last cell is busy until the cards have heard of the job's end, or a minute is over.
 CELLS = (
     "%load_ext slurm_magics",
     "%%sbatch --as first -t 10\ntrue",
     "first",
+    "import sys; sys.modules['ipywidgets'] = None; first",
     "import json, pathlib, time\n"
     "path = pathlib.Path({squeue!r})\n"
     "time.sleep(0.1)\n"
@@ -48,10 +49,13 @@ def test_a_card_follows_its_job(commands: Commands, tmp_path: Path, monkeypatch:
     commands.answer("sacct", "42\x1fFAILED\x1fc1\x1f7:0\n")
     (tmp_path / "out.txt").write_text("one\n\x1b[31m<two>\x1b[0m\n 10%\r 20%\n")
     squeue = str(commands.folder / "squeue.json")
-    _, _, card, busy = run([cell.replace("{squeue!r}", repr(squeue)) for cell in CELLS], tmp_path, {})
+    _, _, card, without, busy = run(
+        [cell.replace("{squeue!r}", repr(squeue)) for cell in CELLS], tmp_path, {}
+    )
     assert [output.get("ename") for output in busy] == []
     shown, buttons = card
     assert "Failed with exit code 7" in shown["data"]["text/html"]
     assert "&lt;two&gt;\n 20%</pre>" in shown["data"]["text/html"]
     assert "Job 42: Failed" in shown["data"]["text/plain"]
     assert buttons["data"] == {"text/html": "", "text/plain": ""}
+    assert [output["data"] for output in without] == [shown["data"]], "the same, where there are no widgets"

@@ -313,6 +313,36 @@ def test_a_silent_command_is_given_up(cluster: Remote) -> None:
     assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
 
 
+def test_ctrl_c_ends_what_runs_over_there(
+    cluster: Remote, node: RealNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An srun without a time limit would otherwise go on, and nobody would know."""
+    begun, gone = node.home / "begun", node.home / "gone"
+    script = f"trap 'echo >{gone}; exit' TERM; echo >{begun}; sleep 60 & wait"
+
+    def interrupt(_channel: object, _size: int) -> bytes:
+        _appears(begun)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paramiko.Channel.recv", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.run(["sh", "-c", script])
+    _appears(gone)
+
+
+def test_an_endless_command_keeps_its_exit_code(cluster: Remote) -> None:
+    """And its output."""
+    done = cluster.run(["sh", "-c", "echo out; cat; echo err >&2; exit 7"])
+    assert (done.exit_code, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def _appears(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
 def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:
     """What it prints is no part of an answer; one that ends before the command is named."""
     profile = laptop.node.home / ".bashrc"
