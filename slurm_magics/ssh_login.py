@@ -10,17 +10,14 @@ import logging
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slurm_magics.certificates import CertificateFacts, is_certificate, read_certificate
 from slurm_magics.errors import SlurmError
 from slurm_magics.known_hosts import fingerprint, key_type, known_keys
-from slurm_magics.ssh_config import FROM_ENVIRONMENT, Route, Target, resolve
+from slurm_magics.ssh_config import Route, Target, resolve
+from slurm_magics.ssh_keys import agent_keys, identities, words_of
 
 if TYPE_CHECKING:
     import paramiko
@@ -29,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 _CONNECT_S = 15.0
 _KEEPALIVE_S = 20
-# OpenSSH certifies keys without an end with this.
-_FOREVER = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ def _onward(route: Route, before: Connection | None) -> Connection:
             link = before.transport.open_channel(*way, timeout=_CONNECT_S)
     except (OSError, paramiko.SSHException) as error:
         raise SlurmError(
-            f"{_place(route)} cannot be reached: {_words(error)}.",
+            f"{_place(route)} cannot be reached: {words_of(error)}.",
             "Check the name and the network; some clusters want a VPN or a jump host.",
         ) from error
     return Connection(_login(route, link), (*before.jumps, before.transport) if before else ())
@@ -120,7 +115,7 @@ def _login(route: Route, link: Any) -> paramiko.Transport:
             transport.set_keepalive(_KEEPALIVE_S)
             _authenticate(route, transport)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise SlurmError(f"The connection to {_place(route)} failed: {_words(error)}.") from error
+            raise SlurmError(f"The connection to {_place(route)} failed: {words_of(error)}.") from error
         on_failure.pop_all()
     _log.info("magics.connected host=%s user=%s", route.name, route.user)
     return transport
@@ -178,8 +173,8 @@ def _authenticate(route: Route, transport: paramiko.Transport) -> None:
     troubles: list[str] = []
     tried = 0
     further: set[str] = set()
-    with _agent_keys(route) as agent:
-        for label, key in _identities(route, agent, troubles):
+    with agent_keys(route) as agent:
+        for label, key in identities(route, agent, troubles):
             tried += 1
             try:
                 further = set(transport.auth_publickey(route.user, key))
@@ -202,138 +197,6 @@ def _authenticate(route: Route, transport: paramiko.Transport) -> None:
     )
 
 
-def _identities(route: Route, agent: list[tuple[str, Any]], troubles: list[str]) -> Iterator[tuple[str, Any]]:
-    """Keys to log in with, certificates first. What cannot be used is added to the troubles."""
-    files = _file_keys(route, troubles)
-    plain = {key.asbytes(): (label, key) for label, key in (*files, *agent)}
-    for path in _certificate_files(route):
-        blob = _certificate_blob(path, troubles)
-        facts = _usable(blob, str(path), troubles) if blob else None
-        if facts is None:
-            continue
-        if facts.key not in plain:
-            troubles.append(f"The key of the certificate {path} is neither in the agent nor in a file.")
-            continue
-        _, key = plain[facts.key]
-        yield str(path), _Certified(key, blob)
-    wanted = {key.asbytes() for _, key in files} | _public_files(route)
-    for label, key in agent:
-        own = getattr(key, "blob", b"")
-        if is_certificate(own):
-            if _usable(own, label, troubles):
-                key.inner_key = None  # else paramiko would have the agent sign with the plain key
-                yield label, key
-        elif not route.only_these_keys or key.asbytes() in wanted:
-            yield label, key
-    yield from files
-
-
-class _Certified:
-    """A key and its certificate, in the shape that paramiko asks a key for."""
-
-    def __init__(self, key: Any, blob: bytes) -> None:
-        import paramiko
-
-        self._key = key
-        self.public_blob = paramiko.pkey.PublicBlob(key_type(blob), blob)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._key, name)
-
-
-@contextlib.contextmanager
-def _agent_keys(route: Route) -> Iterator[list[tuple[str, Any]]]:
-    """The agent's keys; they can sign while the block lasts."""
-    import paramiko
-
-    agent: Any = None
-    if route.agent == FROM_ENVIRONMENT:
-        agent = paramiko.Agent()
-    elif route.agent != "none":
-        link = socket.socket(socket.AF_UNIX)
-        try:
-            link.connect(route.agent)
-            agent = paramiko.agent.AgentSSH()
-            agent._connect(link)
-        except (OSError, paramiko.SSHException):
-            _log.warning("magics.no_agent socket=%s", route.agent)
-            link.close()
-            agent = None
-    try:
-        yield [(f"agent: {key.comment}", key) for key in agent.get_keys()] if agent else []
-    finally:
-        if agent:
-            agent._close()
-
-
-def _file_keys(route: Route, troubles: list[str]) -> list[tuple[str, Any]]:
-    import paramiko
-
-    found: list[tuple[str, Any]] = []
-    for path in route.keys:
-        if not path.is_file() or path.suffix == ".pub":
-            continue
-        try:
-            key = paramiko.PKey.from_path(path)
-            key.public_blob = None  # it has looked for a certificate, which we do ourselves
-            found.append((str(path), key))
-        except (paramiko.PasswordRequiredException, TypeError):
-            troubles.append(f"{path} has a passphrase: add it to the agent with ssh-add {path}.")
-        except (OSError, ValueError, paramiko.SSHException) as error:
-            troubles.append(f"{path} cannot be read: {_words(error)}.")
-    return found
-
-
-def _certificate_files(route: Route) -> list[Path]:
-    beside = [path.with_name(f"{path.name.removesuffix('.pub')}-cert.pub") for path in route.keys]
-    return list(dict.fromkeys(path for path in (*route.certificates, *beside) if path.is_file()))
-
-
-def _public_files(route: Route) -> set[bytes]:
-    """The keys whose public half stands beside a file that is named, or is that file."""
-    import paramiko
-
-    found: set[bytes] = set()
-    for path in route.keys:
-        public = path if path.suffix == ".pub" else path.with_name(f"{path.name}.pub")
-        with contextlib.suppress(OSError, ValueError):
-            found.add(paramiko.pkey.PublicBlob.from_file(str(public)).key_blob)
-    return found
-
-
-def _certificate_blob(path: Path, troubles: list[str]) -> bytes:
-    import paramiko
-
-    try:
-        blob: bytes = paramiko.pkey.PublicBlob.from_file(str(path)).key_blob
-    except (OSError, ValueError) as error:
-        troubles.append(f"The certificate {path} cannot be read: {_words(error)}.")
-        return b""
-    return blob
-
-
-def _usable(blob: bytes, label: str, troubles: list[str]) -> CertificateFacts | None:
-    """The certificate's facts; None where it cannot be read or is over."""
-    try:
-        facts = read_certificate(blob)
-    except ValueError as error:
-        troubles.append(f"The certificate {label} cannot be read: {_words(error)}.")
-        return None
-    if facts.valid_before <= time.time() and facts.valid_before != _FOREVER:
-        ended = datetime.fromtimestamp(facts.valid_before, UTC).astimezone()
-        troubles.append(
-            f"The certificate {label} expired on {ended:%Y-%m-%d at %H:%M}: get a new one, then try again."
-        )
-        return None
-    return facts
-
-
 def _place(route: Route) -> str:
     port = "" if route.port == 22 else f":{route.port}"
     return route.name if route.name == route.host and not port else f"{route.name} ({route.host}{port})"
-
-
-def _words(error: BaseException) -> str:
-    """What the error says, without the full stop."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).rstrip(".")
