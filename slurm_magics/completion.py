@@ -57,7 +57,7 @@ _JOBS_AFTER = {
 }  # fmt: skip
 OWN_OPTIONS = {
     "sbatch": ("--as", "--dry-run", "--wait", "--template", "--no-fill", "--python"),
-    "slurm": (),
+    **dict.fromkeys(TABLES, ("--plot",)),
 }
 
 

@@ -30,6 +30,8 @@ _STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
 _PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
 _CHUNK = 1 << 16
 _OPEN_S = 20.0
+# sshd's own MaxSessions is 10 for one connection: cards, plots and cells wait for each other.
+_MOST_SESSIONS = 8
 _READ_S = 120.0
 _LEARNT = ("HOME", "TZ", "SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SINFO_FORMAT", "SACCT_FORMAT", "USER")
 # A person's PATH without Slurm's commands may be that of a shell that is no login shell.
@@ -59,6 +61,7 @@ class Remote:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._lock = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(_MOST_SESSIONS)
         self._connection: Connection | None = None
         self._is_closed = False
         self._environ: dict[str, str] = {}
@@ -147,8 +150,13 @@ class Remote:
         """Run a script with /bin/sh. What the login shell prints before it is left out."""
         mark = secrets.token_hex(16)
         text = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2; {script}"
-        with self._channel() as channel:
-            channel.exec_command(_STUB)
+        import paramiko
+
+        with self._sessions, self._channel() as channel:
+            try:
+                channel.exec_command(_STUB)
+            except (EOFError, OSError, paramiko.SSHException) as error:
+                raise self._lost(tool) from error
             done = _talk(channel, _encoded(text) + b"\n" + stdin, limit_s)
         if done is None:
             self._drop()  # whether the network or the command is stuck, nobody can tell

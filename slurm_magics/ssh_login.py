@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import paramiko
 
 _log = logging.getLogger(__name__)
+# What goes wrong is said by our own errors. Without any handler Python would print paramiko's, too.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 _CONNECT_S = 15.0
 _KEEPALIVE_S = 20

@@ -47,8 +47,9 @@ def fill(text: str, names: Mapping[str, Any]) -> str:
     """The text with `{name}`, `{name.part[0]}`, `{name * 2:.3f}` and other expressions filled in.
 
     Shells, awk and C have their own use for braces. So braces are left alone after `$` or a backslash, and
-    where what they hold is no Python expression on one line, or is a list as in `{a,b}`, or uses a name that
-    is not among `names`, or none of them. Doubled braces around what would be filled in become single ones.
+    where what they hold is no Python expression on one line, begins or ends with a blank, is a list as in
+    `{a,b}`, or uses a name that is not among `names`, or none of them. Doubled braces around what would be
+    filled in become single ones.
 
     Raises:
         SlurmError: The names are there, but the expression fails.
@@ -98,9 +99,11 @@ def _field(inside: str, names: Mapping[str, Any]) -> tuple[str, str, str] | None
     """Expression, conversion and format of what stands in braces; None where it is not ours to fill in."""
     try:
         ((_, name, form, conversion),) = _FORMATTER.parse(f"{{{inside}}}")
-        expression = (name or "").strip()
+        expression = name or ""
         tree = ast.parse(expression, mode="eval")
     except (ValueError, SyntaxError):
+        return None
+    if expression != expression.strip():  # a shell's own `{ command; }` has blanks inside
         return None
     nodes = list(ast.walk(tree))
     used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}

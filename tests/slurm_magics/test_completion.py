@@ -35,7 +35,7 @@ def complete(shell: InteractiveShell, line: str) -> list[str]:
     ("line", "words"),
     [
         ("%squeue --a", ["--account", "--array-unique", "--as"]),
-        ("df = %squeue -", ["--account", "--array-unique", "--as", "--partition", "-A", "-p"]),
+        ("df = %squeue -", ["--account", "--array-unique", "--as", "--partition", "--plot", "-A", "-p"]),
         ("%squeue -p ", ["cpu", "gpu"]),
         ("%squeue --partition=g", ["gpu"]),
         ("%squeue -p cpu,g", ["gpu"]),

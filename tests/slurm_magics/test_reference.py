@@ -32,6 +32,7 @@ def test_every_column_is_listed(name: str) -> None:
 def test_every_option_is_listed() -> None:
     """Each that is ours and not Slurm's, and each word of %slurm."""
     assert {option for option in OWN_OPTIONS["sbatch"] if f"`{option}" not in PAGE} == set()
+    assert {tool for tool in TABLES if f"`%{tool} --plot`" not in PAGE} == set()
     assert {word for word in WORDS[("slurm",)].split() if f"`%slurm {word}" not in PAGE} == set()
 
 

@@ -21,7 +21,7 @@ NAMES = {"rate": 0.125, "paths": ["a b", "c"], "n": 3, "a": 1, "b": 2, "x": {"k"
         ("{x['k']} {x.get('z', 'no')} {', '.join(paths)}", "v no a b, c"),
         ("{[p for p in paths]} {max(n, 5)} {n if n > 2 else 0}", "['a b', 'c'] 5 3"),
         ("{rate:.{n}f}", "0.125"),
-        ("{{n}} {{ n }}", "{n} { n }"),
+        ("{{n}} {{n:.2f}}", "{n} {n:.2f}"),
         ("{text}", "{n}"),
     ],
 )
@@ -35,7 +35,7 @@ def test_expressions_are_filled_in(text: str, filled: str) -> None:
     [
         "${n} $n \\{n} ${{n}}",
         "awk '{print $1}' {nobody} {n + nobody} {} {1..5} {a,b} file{1,2}.txt",
-        "f() { echo hi; }; { exit 1; }",
+        "f() { echo hi; }; { exit 1; }; { n } {{ n }} { n} {n }",
         "int main() { return 0; }\nfor (;;) { n\n}",
         '{"n": 3} {len} {print} { {{} }',
         "{{nobody}} {% if n %} {# n #}",
