@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 # Seconds since the card was shown, and how often it then looks.
 _PACE = ((60.0, 2.0), (600.0, 5.0), (3600.0, 15.0), (float("inf"), 60.0))
+# Less than the shortest pause, so that each round asks.
+_FRESH_S = 1.5
 _LINES = 5
 _MORE_LINES = 30
 _TAIL_BYTES = 8192
@@ -95,17 +97,24 @@ class Board:
                     self._thread = None
                     return
             now = time.monotonic()
-            # The first look asks Slurm about all jobs, so that the others need not.
             if any(now - one.looked >= one.pause_s(now) for one in live):
-                for one in live:
-                    self._update(one)
-            self._wake.wait(min(one.pause_s(now) for one in live))
+                self._update_all(live)
+            with self._lock:
+                pause_s = min((one.pause_s(now) for one in self._live), default=0.0)
+            self._wake.wait(pause_s)
             self._wake.clear()
 
-    def _update(self, live: _Live) -> None:
+    def _update_all(self, live: list[_Live]) -> None:
+        """The first look at each cluster asks Slurm about all its jobs, so that the others need not."""
+        asked: set[str] = set()
+        for one in live:
+            self._update(one, float("inf") if one.job.cluster in asked else _FRESH_S)
+            asked.add(one.job.cluster)
+
+    def _update(self, live: _Live, max_age_s: float) -> None:
         live.looked = time.monotonic()
         zone = self._jobs.session.machine.zone
-        card = self.card(live.job, 1.5, live.lines)
+        card = self.card(live.job, max_age_s, live.lines)
         live.shown.update(card.html(time.time(), zone), card.text(time.time(), zone))
         if card.state.state.is_final:
             live.shown.end()
