@@ -33,6 +33,7 @@ run("%load_ext slurm_magics")
 shell.user_ns["odd"] = "odd\nname|x"
 run("%%sbatch --as job -J {odd} -t 5 -o {folder}/%j.txt\necho out $SLURM_JOB_ID; sleep 2; echo end")
 run("%%sbatch --as array --array=1-3 -o {folder}/a-%A_%a.txt\necho task $SLURM_ARRAY_TASK_ID")
+run("%%sbatch --python --as python -t 5 -o /dev/null\nimport os\nodd.upper(), os.environ['SLURM_JOB_ID']")
 run("queue = %squeue --me\nnodes = %sinfo -N\nsteps = %sacct -X -j {job.id}")
 run("%squeue -j 99999")
 run("%%sbatch -p nope\ntrue")
@@ -46,6 +47,7 @@ facts = {
     "third": run("array.array[3].output"),
     "again": run("again = job.resubmit(); again.cancel(); again.wait(60, progress=False)"),
     "accounting": run("job.efficiency().cpus"),
+    "python": run("python.id, python.result(60)"),
     "record": run("%scontrol show job {job.id}"),
     "errors": errors,
 }
@@ -65,6 +67,8 @@ def _check(facts: dict[str, Any]) -> None:
     assert facts["third"] == "task 3\n"
     assert facts["again"] == "CANCELLED"
     assert facts["accounting"] == 1
+    number, result = facts["python"]
+    assert result == ["ODD\nNAME|X", number]
     assert facts["record"]["JobName"] == "odd\nname|x"
     assert len(facts["errors"]) == 2, facts["errors"]
     assert "Invalid job id" in facts["errors"][0]
@@ -103,13 +107,14 @@ for host in ("login1", "behind"):
         "output": run("job.output"),
         "path": str(run("job.output_path")),
     }
+drawn = [run(f"%{tool} --plot")._repr_png_()[:4] == b"\\x89PNG" for tool in ("squeue", "sinfo", "sacct")]
 shell.run_cell("%slurm disconnect").raise_error()
-print(json.dumps(facts))
+print(json.dumps({"hosts": facts, "drawn": drawn}))
 """
 
 
 def test_a_laptop(demo: Demo, tmp_path: Path) -> None:
-    """The same magics over SSH, straight to a login node and through it to the other one."""
+    """The same magics over SSH, straight to a login node and through it to the other one; plots, too."""
     tmp_path.chmod(0o755)
     key, config, script = tmp_path / "key", tmp_path / "config", tmp_path / "outside.py"
     subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)), check=True)
@@ -127,7 +132,9 @@ def test_a_laptop(demo: Demo, tmp_path: Path) -> None:
         done = demo.exec("hub", argv, check=True)
     finally:
         demo.exec("login1", ["rm", "-r", "/home/alice/.ssh"], check=True)
-    for facts in json.loads(done.stdout.splitlines()[-1]).values():
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["drawn"] == [True] * 3
+    for facts in found["hosts"].values():
         assert facts.pop("zone").startswith("datetime64[s, ")
         assert facts.pop("output") in {"c1\nend\n", "c2\nend\n"}
         assert facts.pop("path").startswith("/home/alice/")
