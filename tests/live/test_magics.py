@@ -107,7 +107,7 @@ for host in ("login1", "behind"):
         "output": run("job.output"),
         "path": str(run("job.output_path")),
     }
-drawn = [run(f"%{tool} --plot")._repr_png_()[:4] == b"\\x89PNG" for tool in ("squeue", "sinfo", "sacct")]
+drawn = [run(f"%{tool} --plot")._repr_png_()[:4] == b"\x89PNG" for tool in ("squeue", "sinfo", "sacct")]
 shell.run_cell("%slurm disconnect").raise_error()
 print(json.dumps({"hosts": facts, "drawn": drawn}))
 """
