@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobState
 from slurm_magics import values
-from slurm_magics.delimited import UNIT
 from slurm_magics.errors import SlurmError
 from slurm_magics.shown import Shown, in_kernel
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# sstat(1): averages over the tasks of a step, so the tasks count.
+# sstat(1): averages over the tasks of a step, so the tasks count. It knows no other delimiter than |.
 _FIELDS = "JobID,NTasks,AveCPU,AveRSS"
 _MOST_SAMPLES = 500
 
@@ -41,7 +40,7 @@ def parse_sstat(text: str, at: float) -> Sample:
     """All steps of a job together, from lines of the four fields. Slurm itself writes each of them."""
     cpu_s, memory = 0.0, 0
     for line in filter(None, text.split("\n")):
-        _, tasks, cpu, size = line.split(UNIT)
+        _, tasks, cpu, size = line.split("|")
         count = values.count(tasks) or 0
         cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
         memory += count * (values.size(size) or 0)
@@ -63,7 +62,7 @@ class Usage:
             SlurmError: The job does not run, or Slurm does not answer.
         """
         where = self.jobs.clusters(self.job)
-        argv = ("sstat", *where, "--allsteps", "--noheader", "--parsable2", f"--delimiter={UNIT}")
+        argv = ("sstat", *where, "--allsteps", "--noheader", "--parsable2")
         answer = self.jobs.session.run((*argv, f"--jobs={self.job.id}", f"--format={_FIELDS}"))
         self.samples.append(parse_sstat(answer.text, time.monotonic()))
         if len(self.samples) > _MOST_SAMPLES:

@@ -99,8 +99,6 @@ def test_what_lacks_columns_is_said(shell: InteractiveShell, commands: Commands)
 
 def test_sstat_is_read() -> None:
     """All steps together; a step of several tasks counts each of them."""
-    text = (
-        "42.extern\x1f1\x1f00:00:00\x1f0\n42.batch\x1f1\x1f00:00:05\x1f4568K\n42.0\x1f4\x1f00:01:00\x1f1G\n"
-    )
+    text = "42.extern|1|00:00:00|0\n42.batch|1|00:00:05|4568K\n42.0|4|00:01:00|1G\n"
     sample = parse_sstat(text, 7.0)
     assert (sample.at, sample.cpu_s, sample.memory_bytes) == (7.0, 245.0, 4568 * 1024 + 4 * (1 << 30))
