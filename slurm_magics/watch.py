@@ -103,8 +103,12 @@ class Watch:
                 job = int(job_id)
                 in_accounting = known.get(job, {})
                 # Of ended ones it knows the exit code; of others it may know less than the queue.
-                final = {row: status for row, status in in_accounting.items() if status.state.is_final}
-                rows = in_accounting | grouped.get(job, {}) | final
+                codes = {
+                    row: status.exit_code for row, status in in_accounting.items() if status.state.is_final
+                }
+                queue = grouped.get(job, {}).items()
+                in_queue = {row: replace(one, exit_code=codes.get(row, "")) for row, one in queue}
+                rows = in_accounting | in_queue
                 grouped[job] = rows
                 if rows and all(status.state.is_final for status in rows.values()):
                     self._over.add(job)
