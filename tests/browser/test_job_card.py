@@ -28,13 +28,13 @@ def test_a_card_follows_its_job(demo: Demo, person_of: PersonOf) -> None:
     alice.open_notebook()
     alice.run_cell(f"import sys; sys.path.insert(0, '{FOLDER}')")
     alice.run_cell("%load_ext slurm_magics")
-    alice.run_cell(f"%%sbatch -t 5 -o {FOLDER}/card.txt\necho one; sleep 3; echo two; sleep 300")
-    alice.run_cell("import time; time.sleep(8)")
+    alice.run_cell(f"%%sbatch -t 5 -o {FOLDER}/card.txt\necho one; sleep 1; echo two; sleep 300")
+    alice.run_cell("import time; time.sleep(4)")
+    alice.wait("two lines", lambda: "one\ntwo" in alice.text(_CARD))
     alice.picture("card")
     card = alice.text(_CARD)
     assert "Running on c" in card
     assert "Time left: 04:" in card
-    assert "one\ntwo" in card
     alice.find(".widget-button").click()
     alice.wait("its end", lambda: "Cancelled" in alice.text(_CARD))
     alice.wait("no buttons", lambda: not alice.all(".widget-button"))
