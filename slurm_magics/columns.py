@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from slurm_magics.values import Kind
 
 
-def _kinds(listed: Mapping[Kind, str]) -> dict[str, Kind]:
+def kinds_by_heading(listed: Mapping[Kind, str]) -> dict[str, Kind]:
+    """The kind of each heading."""
     return {heading: kind for kind, headings in listed.items() for heading in headings.split()}
 
 
-SQUEUE = _kinds(
+SQUEUE = kinds_by_heading(
     {
         Kind.WORD: "PARTITION USER ACCOUNT QOS ST STATE REASON GROUP OVER_SUBSCRIBE RESERVATION "
         "WCKEY CLUSTER",
@@ -26,7 +27,7 @@ SQUEUE = _kinds(
     }
 )
 
-SINFO = _kinds(
+SINFO = kinds_by_heading(
     {
         Kind.WORD: "PARTITION AVAIL STATE ROOT OVERSUBSCRIBE PREEMPT_MODE USER VERSION CLUSTER GROUPS",
         Kind.COUNT: "NODES CPUS SOCKETS CORES THREADS WEIGHT PRIO_TIER PRIO_JOB_FACTOR MAX_CPUS_PER_NODE "
@@ -38,7 +39,7 @@ SINFO = _kinds(
     }
 )
 
-SACCT = _kinds(
+SACCT = kinds_by_heading(
     {
         Kind.WORD: "Account Cluster Partition QOS State User Group Reservation WCKey Reason ExitCode "
         "DerivedExitCode Layout",

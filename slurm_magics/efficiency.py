@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,10 @@ from slurm_magics.errors import SlurmError
 if TYPE_CHECKING:
     import pandas as pd
 
-FIELDS = "JobID,State,AllocCPUS,NNodes,ElapsedRaw,TotalCPU,ReqMem,MaxRSS,NTasks"
+FIELDS = "JobID,State,AllocCPUS,NNodes,ElapsedRaw,TotalCPU,ReqMem,MaxRSS,NTasks,AllocTRES,TRESUsageInTot"
+_GPUS = re.compile(r"(?:^|,)gres/gpu=([0-9]+)", re.ASCII)
+# Slurm's sampling of NVML and ROCm: hundredths of GPUs in use, of all processes of a step together.
+_GPU_USE = re.compile(r"(?:^|,)gres/gpuutil=([0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +23,8 @@ class Efficiency:
     """CPU time in seconds, memory in bytes; None where the accounting does not tell.
 
     Memory is the most that one task had at one time, against what the job asked for on each node.
-    Of an array: all tasks together, and the memory of the largest. GPUs are not measured.
+    Of an array: all tasks together, and the memory of the largest. GPUs are measured where Slurm itself
+    does (JobAcctGather and AutoDetect=nvml or rsmi, from 21.08 on).
     """
 
     job_id: str
@@ -29,6 +35,13 @@ class Efficiency:
     cpu_asked_s: int
     memory_used_bytes: int | None
     memory_asked_bytes: int | None
+    gpus: int = 0
+    gpus_used: float | None = None
+
+    @property
+    def gpu(self) -> float | None:
+        """The part of its GPUs that it used, 0 to 1."""
+        return min(1.0, self.gpus_used / self.gpus) if self.gpus and self.gpus_used is not None else None
 
     @property
     def cpu(self) -> float | None:
@@ -43,7 +56,7 @@ class Efficiency:
         return self.memory_used_bytes / self.memory_asked_bytes
 
     def __str__(self) -> str:
-        parts = {"CPU": self.cpu, "memory": self.memory}
+        parts = {"CPU": self.cpu, "memory": self.memory} | ({"GPU": self.gpu} if self.gpus else {})
         told = ", ".join(
             f"{name} {'unknown' if one is None else f'{one:.0%}'}" for name, one in parts.items()
         )
@@ -74,7 +87,24 @@ def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
         cpu_asked_s=int((elapsed_s * jobs["AllocCPUS"].astype("int64")).sum()),
         memory_used_bytes=_known(used),
         memory_asked_bytes=_known(asked),
+        gpus=int(sum(_found(_GPUS, jobs["AllocTRES"]))),
+        gpus_used=_gpus_used(rows),
     )
+
+
+def _found(pattern: re.Pattern[str], texts: Iterable[object]) -> list[int]:
+    return [int(match[1]) for text in texts if (match := pattern.search(str(text)))]
+
+
+def _gpus_used(rows: pd.DataFrame) -> float | None:
+    """Of each job the busiest of its steps; None where nothing was measured."""
+    steps = rows[rows["JobID"].str.contains(".", regex=False)]
+    used: dict[str, int] = {}
+    for job_id, text in zip(steps["JobID"], steps["TRESUsageInTot"], strict=True):
+        for percent in _found(_GPU_USE, [text]):
+            job = str(job_id).partition(".")[0]
+            used[job] = max(percent, used.get(job, 0))
+    return sum(used.values()) / 100 if used else None
 
 
 def _known(value: object) -> int | None:

@@ -23,6 +23,7 @@ Examples::
     df = %squeue --user {{who}}
     df.slurm.expand_tasks()     one row for each array task
     df.slurm.expand_nodes()     one row for each node
+    %squeue --plot              CPUs of each user, those that run and those that wait
 """,
     "sinfo": f"""Partitions and nodes, as a DataFrame.
 
@@ -37,6 +38,7 @@ Examples::
     %sinfo -N -l
     %sinfo -p gpu -o '%n %G %e'
     nodes = %sinfo -N
+    %sinfo --plot           CPUs of each partition: in use, free, not available
 """,
     "sacct": f"""Jobs and their steps from the accounting, also ended ones, as a DataFrame.
 
@@ -52,6 +54,7 @@ Examples::
     %sacct -X -S now-7days
     %sacct -j {{job.id}} --format JobID,State,Elapsed,MaxRSS
     %sacct --helpformat
+    %sacct -S now-7days --plot      when jobs waited and ran, waits against sizes, CPU time used
 """,
 }
 
@@ -63,9 +66,13 @@ def _command(does: str, usage: str, *examples: str) -> str:
 
 COMMANDS = {
     "scontrol": _command(
-        "Shows or changes jobs, nodes and partitions; returns Slurm's text.",
+        "Shows or changes jobs, nodes and partitions. `show job` gives a mapping (several: a list of them), "
+        "`show node` and `show partition` a DataFrame, everything else Slurm's text.",
         "%scontrol COMMAND ...",
-        "%scontrol show job {job.id}",
+        "record = %scontrol show job {job.id}",
+        "record['TimeLimit']",
+        "%scontrol show node c1",
+        "%scontrol show partition",
         "%scontrol hold {job.id}",
         "%scontrol update jobid={job.id} timelimit=30",
     ),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path, PurePath
+from time import monotonic, sleep, time
+from typing import TYPE_CHECKING, Any
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
@@ -17,24 +16,33 @@ from slurm_magics.efficiency import Efficiency, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Text
+from slurm_magics.progress import Progress
+from slurm_magics.shown import in_kernel
 
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
+    from slurm_magics.machine import Machine
+    from slurm_magics.plots import Plot
 
 # Seconds since the wait began, and how old a state may then be.
 _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
 _FOLLOW_S = 0.5
+_TAIL_BYTES = 1 << 20
 NO_TASK_YET = "4294967294"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What was given to sbatch: its options, the script (empty where a file was named), the folder."""
+    """What was given to sbatch: its options, the script (empty where a file was named), the folder.
+
+    `results` is the folder where a job of `--python` leaves its value.
+    """
 
     words: tuple[str, ...]
+    folder: PurePath
     script: str = field(default="", repr=False)
-    folder: Path = field(default_factory=Path.cwd)
+    results: Path | None = None
 
 
 @dataclass(slots=True)
@@ -51,12 +59,11 @@ class Outputs:
         """Add what Slurm says now."""
         self.by_task |= known
 
-    def path(self, task: int | None) -> Path | None:
-        """The path of a task's output, or of a plain job's. None where it is not known."""
+    def path(self, task: int | None) -> str:
+        """The path of a task's output, or of a plain job's; empty where it is not known."""
         if task in self.by_task and not (task is None and NO_TASK_YET in self.by_task[None]):
-            return Path(self.by_task[task])
-        pattern = self.by_task.get(None, "")
-        return Path(pattern.replace(NO_TASK_YET, str(task))) if task is not None and pattern else None
+            return self.by_task[task]
+        return "" if task is None else self.by_task.get(None, "").replace(NO_TASK_YET, str(task))
 
 
 class Job:
@@ -77,6 +84,10 @@ class Job:
 
     def __repr__(self) -> str:
         return f"Job {self.id}" + (f" on {self.cluster}" if self.cluster else "")
+
+    @property
+    def _machine(self) -> Machine:
+        return self._jobs.session.machine
 
     @property
     def status(self) -> JobStatus:
@@ -108,28 +119,31 @@ class Job:
 
         Args:
             timeout_s: The longest wait, in seconds; None waits for ever.
-            progress: Print each change of the state.
+            progress: Show a bar: the ended part of an array, else the used part of its time.
 
         Raises:
             TimeoutError: The job has not ended in that time. It goes on.
         """
-        began, told = monotonic(), ""
+        began = monotonic()
+        bar = Progress(f"Job {self.id}", self._machine.zone) if progress else None
         try:
             while True:
                 waited = monotonic() - began
                 pause_s = _pause_s(waited)
-                status = self._jobs.status(self, pause_s)
-                if progress and (sentence := explain(status)) != told:
-                    print(f"Job {self.id}: {sentence}")
-                    told = sentence
-                if status.state.is_final:
-                    return status.native
+                look = self._jobs.look(self, pause_s)
+                if bar:
+                    bar.update(look)
+                if look.status.state.is_final:
+                    return look.status.native
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
         except KeyboardInterrupt:
             print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
-            return self.status.native
+            return self._jobs.last_look(self).status.native
+        finally:
+            if bar:
+                bar.end()
 
     def __await__(self) -> Generator[None, None, str]:
         """`await job` waits for the end without holding up the kernel; the result is the state."""
@@ -144,53 +158,72 @@ class Job:
                 return status.native
             await asyncio.sleep(pause_s)
 
+    def _ipython_display_(self) -> None:
+        """IPython's own hook: a card that follows the job; in a terminal, what it would say now."""
+        if in_kernel():
+            self._jobs.board.show(self)
+        else:
+            print(self._jobs.board.card(self, _GLANCE_S).text(time(), self._machine.zone))
+
     @property
-    def output_path(self) -> Path:
-        """The file that the job's standard output goes to.
+    def output_path(self) -> PurePath:
+        """The file that the job's standard output goes to, on the machine that the job was submitted from.
 
         Raises:
             SlurmError: Slurm has forgotten the job; or it is an array: name a task.
         """
         task = parse_job_id(self.id).task
         path = self.outputs.path(task)
-        if path is None:
+        if not path:
             self.outputs.learn(self._jobs.outputs(self))
             path = self.outputs.path(task)
-        if path is None:
+        if not path:
             raise SlurmError(
                 f"Slurm does not say where the output of job {self.id} goes.",
                 "Each task of an array has an output of its own: try job.array[1]." if task is None else "",
             )
-        return path
+        return self._machine.path(path)
 
     @property
     def output(self) -> Text:
         """All that the job has written to its standard output so far; nothing before it has begun."""
-        try:
-            return Text(self.output_path.read_text(encoding="utf-8", errors="backslashreplace"))
-        except FileNotFoundError:
-            return Text("")
+        found = self._machine.read(self.output_path)
+        return Text(_decoded(found[0]) if found else "")
 
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C."""
         path = self.output_path
-        position = 0
+        position: int | None = None
         try:
             while True:
                 over = follow and self.is_over  # asked before reading: nothing is missed at the end
-                if path.exists():
-                    with path.open(encoding="utf-8", errors="backslashreplace") as file:
-                        if position == 0:
-                            sys.stdout.write("".join(deque(file, maxlen=lines)))
-                            position = file.tell()
-                        else:
-                            position = _print_from(file, position)
+                if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
+                    text = _decoded(found[0])
+                    sys.stdout.write(last_lines(text, lines) if position is None else text)
+                    position = found[1]
                 if not follow or over:
                     return
                 sys.stdout.flush()
                 sleep(_FOLLOW_S)
         except KeyboardInterrupt:
             print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
+
+    def result(self, timeout_s: float | None = None) -> Any:
+        """Waits for a job of `%%sbatch --python` and returns the value of its cell's last expression.
+
+        Raises:
+            TimeoutError: It has not ended in that time. It goes on.
+            SlurmError: It left no value.
+            Exception: What the cell raised, with the job's traceback as a note.
+        """
+        from slurm_magics.python_cell import load
+
+        if self.submission.results is None:
+            raise SlurmError(f"Job {self.id} has no result.", "Only jobs of %%sbatch --python have one.")
+        state = self.wait(timeout_s, progress=False)
+        if not self._jobs.last_look(self).status.state.is_final:
+            raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")
+        return load(self.submission.results, self.id)
 
     def cancel(self) -> None:
         """Ends it. One that has ended already is no error."""
@@ -203,6 +236,18 @@ class Job:
                 f"{self.id} is one task of an array.", "Submit the array again, or that task alone."
             )
         return self._jobs.submit(self.submission)
+
+    def plot(self, every_s: float = 5.0) -> Plot | None:
+        """CPUs and memory in use while it runs: a plot that grows until its end, each few seconds.
+
+        Outside of a notebook it is returned after two looks.
+
+        Raises:
+            SlurmError: The job does not run.
+        """
+        from slurm_magics.usage import follow
+
+        return follow(self._jobs, self, every_s)
 
     def efficiency(self) -> Efficiency:
         """What it used of what it had asked for, from the accounting.
@@ -232,10 +277,11 @@ def _pause_s(waited_s: float) -> float:
     return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
 
 
-def _print_from(file: TextIO, position: int) -> int:
-    """Print what is new; all of it where the file has been written anew."""
-    if file.seek(0, 2) < position:
-        position = 0
-    file.seek(position)
-    sys.stdout.write(file.read())
-    return file.tell()
+def _decoded(content: bytes) -> str:
+    """Text, with line ends as Python has them; bytes that are no UTF-8 are shown as `\\xff`."""
+    return content.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+
+
+def last_lines(text: str, count: int) -> str:
+    """The last lines, each with its end."""
+    return "".join(text.splitlines(keepends=True)[-count:]) if count > 0 else ""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobStatus
 from hpchub.errors import HpchubError
 from hpchub.schedulers.slurm import Slurm
+from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
 from slurm_magics.errors import SlurmError, translated
 from slurm_magics.job import Job, Outputs, Submission
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
-from slurm_magics.watch import Watch
+from slurm_magics.watch import Look, Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,13 +34,15 @@ class Jobs:
     """The jobs of one kernel."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._watches: dict[str, Watch] = {}
+        self.board = Board(self)
 
     def watch(self, cluster: str) -> Watch:
         """The watch over all jobs of one cluster; the local one has an empty name."""
         if cluster not in self._watches:
-            self._watches[cluster] = Watch(Slurm(cluster), self._run)
+            # hpchub's own parsers tell refusals apart.
+            self._watches[cluster] = Watch(Slurm(cluster), self.session.result)
         return self._watches[cluster]
 
     def submit(self, submission: Submission) -> Job:
@@ -51,7 +52,7 @@ class Jobs:
             SlurmError: Slurm refused, or did not answer, or gave no id.
         """
         argv = ("sbatch", "--parsable", *submission.words)
-        answer = self._session.run(argv, stdin=submission.script, cwd=submission.folder)
+        answer = self.session.run(argv, stdin=submission.script, cwd=submission.folder)
         matches = [_PARSABLE.fullmatch(line.strip()) for line in answer.text.split("\n")]
         found = [match for match in matches if match]
         if not found:
@@ -68,19 +69,27 @@ class Jobs:
 
     def status(self, job: Job, max_age_s: float) -> JobStatus:
         """The job's status, no older than that many seconds."""
+        return self.look(job, max_age_s).status
+
+    def look(self, job: Job, max_age_s: float) -> Look:
+        """The same, with its times, and how many tasks of an array have ended."""
         try:
-            return self.watch(job.cluster).status(job.id, max_age_s)
+            return self.watch(job.cluster).look(job.id, max_age_s)
         except HpchubError as error:
             raise translated(error) from error
 
+    def last_look(self, job: Job) -> Look:
+        """What was known last, without asking."""
+        return self.watch(job.cluster).look(job.id, float("inf"), ask=False)
+
     def cancel(self, job: Job) -> None:
         """scancel. Slurm exits with 0, and says so, where the job has ended."""
-        self._session.run(("scancel", *self._clusters(job), job.id))
+        self.session.run(("scancel", *self.clusters(job), job.id))
         self.changed()
 
     def outputs(self, job: Job) -> dict[int | None, str]:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
-        answer = self._session.run(("scontrol", *self._clusters(job), "show", "job", job.id))
+        answer = self.session.run(("scontrol", *self.clusters(job), "show", "job", job.id))
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
         for place, start in enumerate(starts):
@@ -92,22 +101,19 @@ class Jobs:
 
     def accounting(self, job: Job) -> pd.DataFrame:
         """sacct's rows of the job and its steps."""
-        words = (*self._clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
-        query = plan("sacct", words, os.environ, new_mark())
+        words = (*self.clusters(job), f"--jobs={job.id}", f"--format={FIELDS}")
+        query = plan("sacct", words, self.session.machine.environ, new_mark())
         if query is None:
             raise AssertionError("sacct is asked for a table")
-        return self._session.frame(query)
+        return self.session.frame(query)
 
     def changed(self) -> None:
         """Something was changed: what is known of the queue and the jobs may be wrong."""
-        self._session.forget()
+        self.session.forget()
         for watch in self._watches.values():
             watch.forget()
 
-    def _run(self, command: Command) -> CommandResult:
-        """For hpchub's own schedulers, whose parsers tell refusals apart."""
-        return self._session.result(command)
-
     @staticmethod
-    def _clusters(job: Job) -> Sequence[str]:
+    def clusters(job: Job) -> Sequence[str]:
+        """The option that names the job's cluster, where sbatch gave one."""
         return (f"--clusters={job.cluster}",) if job.cluster else ()

@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
 
+from slurm_magics.completion import Completion, matcher
+from slurm_magics.delimited import new_mark
+from slurm_magics.errors import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
+from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
-from slurm_magics.session import Session
-from slurm_magics.settings import change
+from slurm_magics.queries import plan
+from slurm_magics.scontrol import read_showing, show
+from slurm_magics.session import Session, Settings
+from slurm_magics.settings import change, read_target
 from slurm_magics.submit import read_request
-from slurm_magics.words import split_words, take_option
+from slurm_magics.words import split_words, take_flag, take_option
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from slurm_magics.plots import Plot
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
@@ -30,8 +38,8 @@ class SlurmMagics:
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
-        self.session = Session()
-        self.jobs = Jobs(self.session)
+        self.settings = Settings()
+        self._use(Local())
 
     def register(self) -> None:
         """Make them known to the shell. A second time replaces the first."""
@@ -41,6 +49,9 @@ class SlurmMagics:
             self._add(self._command(tool), tool, text, "line")
         self._add(self.sbatch, "sbatch", self.sbatch.__doc__ or "", "line_cell")
         self._add(self.slurm, "slurm", self.slurm.__doc__ or "", "line")
+        completer = self._shell.Completer
+        others = [one for one in completer.custom_matchers if one.__name__ != "slurm_matcher"]
+        completer.custom_matchers[:] = [*others, matcher(Completion(lambda: self.session))]
 
     def sbatch(self, line: str, cell: str | None = None) -> Any:
         """Submits a batch job and returns it as a Job.
@@ -58,6 +69,8 @@ class SlurmMagics:
             --wait            wait for the job's end; Ctrl-C leaves it running
             --template NAME   put the cell's text into a template (as {{ body }})
             --no-fill         leave the braces in the cell alone
+            --python          the cell is Python: it takes the variables that it uses along, and
+                              job.result() brings the value of its last line back
 
         Examples::
 
@@ -72,12 +85,20 @@ class SlurmMagics:
             job.cancel()     job.resubmit()     job.efficiency()     job.array[3]
         """
         words, name = self._words(line)
-        request = read_request(words, cell, self._shell.user_ns, self.session.settings.templates)
+        folder = self.session.machine.folder
+        request = read_request(words, cell, self._shell.user_ns, folder, self.settings.templates)
         if request.dry_run:
             return self._give(Text(request.preview()), name)
         if request.is_text:
             answer = self.session.run(("sbatch", *request.submission.words), stdin=request.submission.script)
             return self._give(Text(answer.text + answer.stderr), name)
+        if request.python:
+            if self.session.machine.name:
+                raise SlurmError(
+                    "%%sbatch --python needs a notebook that runs on the cluster.",
+                    "Elsewhere Python and its packages are other ones than those of the job.",
+                )
+            request.python.store()
         job = self.jobs.submit(request.submission)
         given = self._give(job, name)
         if request.wait:
@@ -94,22 +115,61 @@ class SlurmMagics:
         %slurm fresh 10           an answer serves the same question for 10 s (0: never)
         %slurm timeout 300        wait up to 300 s for a command
         %slurm templates FOLDER   where %%sbatch --template looks first
+        %slurm connect HOST       use a cluster's login node over SSH, as `ssh HOST` would reach it
+                                  (options of ssh: -F FILE, -i KEY, -l USER, -p PORT)
+        %slurm disconnect         use this machine's commands again
         """
         words, _ = self._words(line)
         self.session.forget()
-        return Text(change(self.session.settings, words))
+        match words:
+            case ["connect", *options]:
+                return self._connect(options)
+            case ["disconnect"]:
+                return self._disconnect()
+            case _:
+                return Text(change(self.settings, words, self.session.machine.name))
+
+    def _connect(self, words: list[str]) -> Text:
+        from slurm_magics.remote import Remote
+
+        machine = Remote(read_target(words))
+        self._disconnect()
+        self._use(machine)
+        return Text(f"Connected to {machine.name}. %slurm disconnect goes back to this machine.")
+
+    def _disconnect(self) -> Text:
+        machine = self.session.machine
+        machine.close()
+        self._use(Local())
+        return Text(
+            f"Not connected to {machine.name} any more." if machine.name else "There is no connection."
+        )
 
     def _table(self, tool: str) -> Callable[[str], Any]:
         def table(line: str) -> Any:
             words, name = self._words(line)
+            words, is_plot = take_flag(words, "--plot")
+            if is_plot:
+                return self._give(self._plot(tool, words), name)
             found = self.session.table(tool, words)
             return self._give(Text(found) if isinstance(found, str) else found, name)
 
         return table
 
+    def _plot(self, tool: str, words: list[str]) -> Plot:
+        from slurm_magics.plots import PLOTS
+
+        draw, columns = PLOTS[tool]
+        query = plan(tool, [*words, *columns], {}, new_mark())
+        if query is None:
+            raise SlurmError(f"%{tool} gives text with these options: there is nothing to draw.")
+        return draw(self.session.frame(query))
+
     def _command(self, tool: str) -> Callable[[str], Any]:
         def command(line: str) -> Any:
             words, name = self._words(line)
+            if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
+                return self._give(show(self.session, showing), name)
             answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
             if tool not in _READERS:
                 self.jobs.changed()
@@ -119,7 +179,12 @@ class SlurmMagics:
         return command
 
     def _words(self, line: str) -> tuple[list[str], str | None]:
-        return take_option(split_words(line, self._shell.user_ns), "as")
+        return take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")
+
+    def _use(self, machine: Machine) -> None:
+        """From now on the magics speak to this machine. Jobs of another one stay with theirs."""
+        self.session = Session(machine, self.settings)
+        self.jobs = Jobs(self.session)
 
     def _give(self, result: Any, name: str | None) -> Any:
         """The result; or nothing, when it is kept under a name."""

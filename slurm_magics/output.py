@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class _Printer(Protocol):
+class Printer(Protocol):
+    """What IPython gives to `_repr_pretty_`."""
+
     def text(self, text: str) -> None:
         """Write."""
 
@@ -15,5 +17,5 @@ class Text(str):
 
     __slots__ = ()
 
-    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
         printer.text(self.rstrip("\n"))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import SlurmError, refused, translated
+from slurm_magics.errors import refused, translated
+from slurm_magics.machine import Machine
 from slurm_magics.queries import TableQuery, plan
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_LOCALTIME = Path("/etc/localtime")
 
 
 @dataclass(slots=True)
@@ -61,8 +56,9 @@ class _Known:
 class Session:
     """One kernel's. Its methods may be called from several threads."""
 
-    def __init__(self) -> None:
-        self.settings = Settings()
+    def __init__(self, machine: Machine, settings: Settings) -> None:
+        self.machine = machine
+        self.settings = settings
         self._known: dict[tuple[object, ...], _Known] = {}
         self._lock = threading.Lock()
 
@@ -72,7 +68,7 @@ class Session:
         *,
         stdin: str = "",
         environ: Mapping[str, str | None] | None = None,
-        cwd: Path | None = None,
+        cwd: PurePath | None = None,
         endless: bool = False,
     ) -> Answer:
         """Run a command to its end. `endless` lifts the time limit of the settings.
@@ -80,50 +76,20 @@ class Session:
         Raises:
             SlurmError: It is not there, took too long, or ended with an exit code other than zero.
         """
-        done = self._done(argv, stdin.encode("utf-8", "surrogateescape"), environ, cwd, endless)
+        limit_s = None if endless else self.settings.timeout_s
+        script = stdin.encode("utf-8", "surrogateescape")
+        done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
         stderr = done.stderr.decode("utf-8", "backslashreplace")
-        if done.returncode:
-            raise refused(argv[0], done.returncode, done.stdout.decode("utf-8", "backslashreplace"), stderr)
+        if done.exit_code:
+            raise refused(argv[0], done.exit_code, done.stdout.decode("utf-8", "backslashreplace"), stderr)
         return Answer(done.stdout, stderr)
 
-    def result(self, command: Command) -> CommandResult:
+    def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
-        done = self._done(command.argv, command.stdin, None, None, endless=False)
+        limit_s = self.settings.timeout_s
+        done = self.machine.run(command.argv, stdin=command.stdin, environ=environ, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
-        return CommandResult(exit_code=done.returncode, stdout=stdout, stderr=stderr)
-
-    def _done(
-        self,
-        argv: Sequence[str],
-        stdin: bytes,
-        environ: Mapping[str, str | None] | None,
-        cwd: Path | None,
-        endless: bool,
-    ) -> subprocess.CompletedProcess[bytes]:
-        limit = None if endless else self.settings.timeout_s
-        variables = {**os.environ, **(environ or {})}
-        try:
-            return subprocess.run(
-                tuple(argv),
-                input=stdin,
-                capture_output=True,
-                env={name: value for name, value in variables.items() if value is not None},
-                cwd=cwd,
-                timeout=limit,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            if cwd is not None and not cwd.is_dir():
-                raise SlurmError(f"The folder {cwd} is gone.") from error
-            raise SlurmError(
-                f"There is no {argv[0]} on this machine's PATH.",
-                "Run the notebook on a login node or in a job of the cluster, or load Slurm's module.",
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise SlurmError(
-                f"{argv[0]} has not answered within {limit:g} s.",
-                "Slurm may be slow or away; %slurm timeout 300 waits longer.",
-            ) from error
+        return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
 
     def table(self, tool: str, words: Sequence[str]) -> pd.DataFrame | str:
         """What squeue, sinfo or sacct answers; the same question again within seconds is not asked again.
@@ -131,7 +97,7 @@ class Session:
         Raises:
             SlurmError: As `run`, and where the answer is no table.
         """
-        formats = tuple(os.environ.get(f"{tool.upper()}_{name}") for name in ("FORMAT", "FORMAT2"))
+        formats = tuple(self.machine.environ.get(f"{tool.upper()}_{name}") for name in ("FORMAT", "FORMAT2"))
         key = (tool, tuple(words), self.settings.display, formats)
         with self._lock:
             oldest = time.monotonic() - self.settings.fresh_s
@@ -143,7 +109,7 @@ class Session:
 
     def _ask(self, tool: str, words: Sequence[str]) -> _Known:
         is_frame = self.settings.display == "frames"
-        query = plan(tool, words, os.environ, new_mark()) if is_frame else None
+        query = plan(tool, words, self.machine.environ, new_mark()) if is_frame else None
         answer = self.run(query.argv, environ=query.environ) if query else self.run((tool, *words))
         _show(answer.stderr)
         return _Known(query, answer, time.monotonic())
@@ -158,10 +124,9 @@ class Session:
         _show(answer.stderr)
         return self._read(query, answer)
 
-    @staticmethod
-    def _read(query: TableQuery, answer: Answer) -> pd.DataFrame:
+    def _read(self, query: TableQuery, answer: Answer) -> pd.DataFrame:
         try:
-            frame, notices = query.frame(answer.stdout, local_zone())
+            frame, notices = query.frame(answer.stdout, self.machine.zone)
         except UnexpectedOutput as error:
             raise translated(error) from error
         _show("\n".join(notices))
@@ -171,17 +136,6 @@ class Session:
         """Forget what was answered: something has been changed."""
         with self._lock:
             self._known.clear()
-
-
-def local_zone() -> tzinfo:
-    """This machine's time zone: of TZ, else of /etc/localtime; UTC where neither has a name."""
-    name = os.environ.get("TZ", "").removeprefix(":")
-    if not name and _LOCALTIME.is_symlink():
-        name = str(_LOCALTIME.readlink()).partition("zoneinfo/")[2]
-    try:
-        return ZoneInfo(name) if name else UTC
-    except (ZoneInfoNotFoundError, ValueError):
-        return UTC
 
 
 def _show(notices: str) -> None:

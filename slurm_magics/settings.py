@@ -6,13 +6,41 @@ from collections.abc import Sequence
 
 from slurm_magics.errors import SlurmError
 from slurm_magics.session import Settings
+from slurm_magics.ssh_config import Target, parse_target
 
 _DISPLAYS = ("frames", "text")
 _SECONDS = {"fresh": "fresh_s", "timeout": "timeout_s"}
 
 
-def change(settings: Settings, words: Sequence[str]) -> str:
-    """Change what the words say, and show all settings.
+# Of ssh's options, those that name a way to the host.
+_SSH_OPTIONS = frozenset({"-F", "-i", "-l", "-p", "-J", "-o"})
+
+
+def read_target(words: Sequence[str]) -> Target:
+    """Where `%slurm connect [options of ssh] [USER@]HOST` leads.
+
+    Raises:
+        SlurmError: There is no host, or an option that does not belong there.
+    """
+    options: list[str] = []
+    waiting = list(words)
+    while waiting and waiting[0].startswith("-"):
+        option, *waiting = waiting
+        if option[:2] not in _SSH_OPTIONS or (len(option) == 2 and not waiting):
+            raise SlurmError(
+                f"%slurm connect cannot take {option!r}.", "It takes -F, -i, -l, -p, -J and -o of ssh."
+            )
+        value = option[2:] or waiting.pop(0)
+        options += [option[:2], value]
+    if len(waiting) != 1:
+        raise SlurmError(
+            "%slurm connect needs one host.", "For example: %slurm connect alice@login.cluster.edu"
+        )
+    return parse_target(waiting[0], options)
+
+
+def change(settings: Settings, words: Sequence[str], machine: str = "") -> str:
+    """Change what the words say, and show all settings, with the name of the machine that is used.
 
     Raises:
         SlurmError: There is no such setting, or it cannot be that.
@@ -29,13 +57,15 @@ def change(settings: Settings, words: Sequence[str]) -> str:
         case _:
             raise SlurmError(
                 f"%slurm cannot do {' '.join(words)!r}.",
-                "It takes display frames|text, fresh SECONDS, timeout SECONDS, templates FOLDER, or nothing.",
+                "It takes display frames|text, fresh SECONDS, timeout SECONDS, templates FOLDER, "
+                "connect HOST, disconnect, or nothing.",
             )
     return (
         f"display    {settings.display}\n"
         f"fresh      {settings.fresh_s:g} s\n"
         f"timeout    {settings.timeout_s:g} s\n"
         f"templates  {settings.templates or '(the usual folders)'}\n"
+        f"connected  {machine or '(this machine)'}\n"
     )
 
 

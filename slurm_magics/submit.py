@@ -6,11 +6,12 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from slurm_magics.errors import SlurmError
 from slurm_magics.job import Submission
+from slurm_magics.python_cell import PythonCell, pack
 from slurm_magics.words import fill, take_flag, take_option
 
 _SHELL = "#!/bin/bash\n"
@@ -27,6 +28,7 @@ class Request:
     submission: Submission
     dry_run: bool
     wait: bool
+    python: PythonCell | None = None
 
     @property
     def is_text(self) -> bool:
@@ -39,7 +41,7 @@ class Request:
 
 
 def read_request(
-    words: Sequence[str], cell: str | None, names: Mapping[str, Any], templates: str = ""
+    words: Sequence[str], cell: str | None, names: Mapping[str, Any], folder: PurePath, templates: str = ""
 ) -> Request:
     """From the line's words and the cell's text; None as cell is the line magic.
 
@@ -49,15 +51,21 @@ def read_request(
     left, dry_run = take_flag(list(words), "--dry-run")
     left, wait = take_flag(left, "--wait", "-W")
     left, no_fill = take_flag(left, "--no-fill")
+    left, python = take_flag(left, "--python")
     left, template = take_option(left, "template")
     if cell is not None and not cell.strip() and template is None:
         raise SlurmError("The cell has no script.", "Write it under the line %%sbatch.")
-    script = "" if cell is None else cell if no_fill else fill(cell, names)
+    packed = pack(cell, names) if python and cell is not None else None
+    if python and packed is None:
+        raise SlurmError("--python takes a cell.", "Write %%sbatch --python, and the Python below.")
+    script = packed.script if packed else (cell or "") if no_fill else fill(cell or "", names)
     if template is not None:
         script = render(template, script, names, templates)
     if script and not script.startswith("#!"):
         script = _SHELL + script
-    return Request(submission=Submission(words=tuple(left), script=script), dry_run=dry_run, wait=wait)
+    results = packed.folder if packed else None
+    submission = Submission(words=tuple(left), folder=folder, script=script, results=results)
+    return Request(submission=submission, dry_run=dry_run, wait=wait, python=packed)
 
 
 def template_folders(chosen: str = "") -> list[Path]:

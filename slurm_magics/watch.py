@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from hpchub.core.command import Command, CommandResult
-from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.job import JobId, JobState, JobStatus, JobTimes
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_rows import SEPARATOR, unix_time
 from slurm_magics.hostlist import expand_numbers
-from slurm_magics.job_ids import parse_job_id
+from slurm_magics.job_ids import expand_job_id, parse_job_id
 
 # The first that any task of an array has is the array's own.
 _ORDER = (
@@ -23,18 +24,34 @@ _ORDER = (
     JobState.FINISHED,
 )
 UNKNOWN = JobStatus(state=JobState.UNKNOWN, native="UNKNOWN")
+NO_TIMES = JobTimes(native="")
+# squeue(1): start (a guess while the job waits) and end, in Unix seconds.
+_TIMES = f"{SEPARATOR}%S{SEPARATOR}%e"
+_WIDTH = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is known of a job at a moment. `tasks` is zero where it is no array."""
+
+    status: JobStatus
+    times: JobTimes = NO_TIMES
+    tasks: int = 0
+    ended: int = 0
 
 
 @dataclass(slots=True)
 class Watch:
     """One cluster's jobs, by the number that an array's tasks have in common.
 
-    `run` runs a command for a scheduler of hpchub's; it raises where Slurm does not answer.
+    `run` runs a command, with some variables, for a scheduler of hpchub's; it raises where Slurm does not
+    answer.
     """
 
     scheduler: Slurm
-    run: Callable[[Command], CommandResult]
+    run: Callable[[Command, Mapping[str, str]], CommandResult]
     _rows: dict[int, dict[JobId, JobStatus]] = field(default_factory=dict)
+    _times: dict[JobId, JobTimes] = field(default_factory=dict)
     _over: set[int] = field(default_factory=set)
     _asked: float = float("-inf")
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,13 +63,22 @@ class Watch:
 
     def status(self, job_id: str, max_age_s: float) -> JobStatus:
         """A job's, a task's or a whole array's state, no older than that many seconds."""
+        return self.look(job_id, max_age_s).status
+
+    def look(self, job_id: str, max_age_s: float, *, ask: bool = True) -> Look:
+        """The same, with its times, and how many tasks of an array have ended; as known, if not to `ask`."""
         job = parse_job_id(job_id).job
         with self._lock:
             self._rows.setdefault(job, {})
             stale = time.monotonic() - self._asked >= max_age_s or not self._rows[job]
-            if job not in self._over and stale:
+            if ask and stale and job not in self._over:
                 self._refresh()
-            return pick(self._rows[job], job_id)
+            rows = self._rows[job]
+            status = pick(rows, job_id)
+            shown = [row for row, one in rows.items() if one is status]
+            ended, tasks = _counted(rows) if parse_job_id(job_id).task is None else (0, 0)
+            times = self._times.get(shown[0], NO_TIMES) if shown else NO_TIMES
+            return Look(status=status, times=times, tasks=tasks, ended=ended)
 
     def forget(self) -> None:
         """Ask again next time: something has been changed."""
@@ -62,7 +88,7 @@ class Watch:
     def _refresh(self) -> None:
         """One query for all jobs that are not over; one more for those that have left the queue."""
         ids = [JobId(str(job)) for job in self._rows if job not in self._over]
-        found = self._parsed(self.scheduler.parse_status, self.scheduler.status_command(ids))
+        found = self._queue(ids)
         grouped = _by_job(found)
         ended = [
             job_id
@@ -71,10 +97,18 @@ class Watch:
         ]
         if ended:
             # The queue forgets an array's early tasks before it forgets the last one: the accounting has all.
-            known = _by_job(self._parsed(self.scheduler.parse_history, self.scheduler.history_command(ended)))
+            command = self.scheduler.history_command(ended)
+            known = _by_job(self.scheduler.parse_history(self.run(command, {})))
             for job_id in ended:
                 job = int(job_id)
-                rows = known.get(job, {}) | grouped.get(job, {})
+                in_accounting = known.get(job, {})
+                # Of ended ones it knows the exit code; of others it may know less than the queue.
+                codes = {
+                    row: status.exit_code for row, status in in_accounting.items() if status.state.is_final
+                }
+                queue = grouped.get(job, {}).items()
+                in_queue = {row: replace(one, exit_code=codes.get(row, "")) for row, one in queue}
+                rows = in_accounting | in_queue
                 grouped[job] = rows
                 if rows and all(status.state.is_final for status in rows.values()):
                     self._over.add(job)
@@ -83,10 +117,18 @@ class Watch:
                 self._rows[job] = rows
         self._asked = time.monotonic()
 
-    def _parsed(
-        self, parse: Callable[[CommandResult], dict[JobId, JobStatus]], command: Command
-    ) -> dict[JobId, JobStatus]:
-        return parse(self.run(command))
+    def _queue(self, ids: list[JobId]) -> dict[JobId, JobStatus]:
+        """squeue's rows: states, and beside them when each starts and ends."""
+        command = self.scheduler.status_command(ids)
+        argv = tuple(f"{word}{_TIMES}" if word.startswith("--format=") else word for word in command.argv)
+        result = self.run(replace(command, argv=argv), {"SLURM_TIME_FORMAT": "%s"})
+        lines = [line.split(SEPARATOR) for line in result.stdout.split("\n")]
+        text = "\n".join(SEPARATOR.join(line[:-2] if len(line) == _WIDTH else line) for line in lines)
+        states = self.scheduler.parse_status(replace(result, stdout=text))
+        for row, native, _, _, start, end in (line for line in lines if len(line) == _WIDTH):
+            times = JobTimes(native=native, starts_at=unix_time(start), ends_at=unix_time(end))
+            self._times[JobId(row.strip())] = times
+        return states
 
 
 def pick(rows: dict[JobId, JobStatus], job_id: str) -> JobStatus:
@@ -105,6 +147,14 @@ def pick(rows: dict[JobId, JobStatus], job_id: str) -> JobStatus:
 
 def _foremost(statuses: Iterable[JobStatus]) -> JobStatus:
     return min(statuses, key=lambda status: _ORDER.index(status.state), default=UNKNOWN)
+
+
+def _counted(rows: dict[JobId, JobStatus]) -> tuple[int, int]:
+    """How many tasks of an array have ended, of how many; nothing of a job that is none."""
+    counts = [(max(1, len(expand_job_id(row))), status) for row, status in rows.items()]
+    if not any(parse_job_id(row).task is not None or parse_job_id(row).tasks for row in rows):
+        return 0, 0
+    return sum(n for n, status in counts if status.state.is_final), sum(n for n, _ in counts)
 
 
 def _by_job(found: dict[JobId, JobStatus]) -> dict[int, dict[JobId, JobStatus]]:

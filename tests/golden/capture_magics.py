@@ -52,6 +52,13 @@ QUERIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "sacct_brief": ("sacct", ("-b",)),
     "sacct_format": ("sacct", ("-X", "--format=JobName%5,JobID,TimelimitRaw,ReqMem,CPUTimeRAW")),
 }
+# What `%scontrol show` asks; the jobs' numbers come from the last.
+SHOWS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
+    "scontrol_jobs": (("scontrol", "show", "job"), {"SLURM_TIME_FORMAT": "standard"}),
+    "scontrol_nodes": (("scontrol", "--oneliner", "show", "node"), {"SLURM_TIME_FORMAT": "%s"}),
+    "scontrol_partitions": (("scontrol", "--oneliner", "show", "partition"), {"SLURM_TIME_FORMAT": "%s"}),
+    "squeue_numbers": (("squeue", "--noheader", "--states=all", "--format=%A"), {}),
+}
 
 
 def run(
@@ -91,17 +98,20 @@ def main() -> None:
     ).stdout.strip()
     time.sleep(4)
     version = run(folder, ("sbatch", "--version")).stdout.split()[1]
+    facts = {"slurm": version, "captured": "hpchub demo exec login1 --user alice -- env ENVIRON ARGV"}
     for name, (tool, words) in QUERIES.items():
         query = plan(tool, words, {}, MARK)
         if query is None:
             raise AssertionError(name)
         result = run(folder, query.argv, environ=query.environ)
-        facts = {"slurm": version, "captured": "hpchub demo exec login1 --user alice -- env ENVIRON ARGV"}
         reader.write(
             f"magics_{name}", result, argv=query.argv, environ=query.environ, asked=[tool, *words], jobs=jobs,
             **facts,
         )  # fmt: skip
         print(f"{name}: exit {result.exit_code}, {len(result.stdout)} + {len(result.stderr)} characters")
+    for name, (argv, environ) in SHOWS.items():
+        result = run(folder, argv, environ=environ)
+        reader.write(f"magics_{name}", result, argv=argv, environ=dict(environ), jobs=jobs, **facts)
     run(folder, ("scancel", "--user=alice"))
 
 

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from slurm_magics import SlurmError
 from support.slurm_commands import Commands
 
-STATUS = "{id}\x1f{state}\x1fc1\x1fNone\n"
+STATUS = "{id}\x1f{state}\x1fc1\x1fNone\x1f1795259154\x1f1795262754\n"
 
 
 @pytest.fixture

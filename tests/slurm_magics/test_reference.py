@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 from golden import capture_magics, reader
 
+from slurm_magics import columns
+from slurm_magics.completion import OWN_OPTIONS, WORDS
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
+from slurm_magics.records import parse_table
+from slurm_magics.values import Kind
 from support.tree import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "magics.md").read_text()
@@ -25,6 +29,26 @@ def test_every_column_is_listed(name: str) -> None:
     headings = first.replace(capture_magics.MARK, "\x1f").split("\x1f")
     own = {heading for heading in headings if heading and heading != "JobIDRaw"}
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
+
+
+@pytest.mark.parametrize("kinds", [columns.SQUEUE, columns.SINFO, columns.SACCT])
+def test_every_type_is_listed(kinds: dict[str, Kind]) -> None:
+    """Each heading that becomes something else than text."""
+    assert {heading for heading in kinds if f"`{heading}`" not in PAGE} == set()
+
+
+def test_every_option_is_listed() -> None:
+    """Each that is ours and not Slurm's, and each word of %slurm."""
+    assert {option for option in OWN_OPTIONS["sbatch"] if f"`{option}" not in PAGE} == set()
+    assert {tool for tool in TABLES if f"`%{tool} --plot`" not in PAGE} == set()
+    assert {word for word in WORDS[("slurm",)].split() if f"`%slurm {word}" not in PAGE} == set()
+
+
+@pytest.mark.parametrize("entity", ["nodes", "partitions"])
+def test_every_field_is_listed(entity: str) -> None:
+    """Each that Slurm gave of a node or a partition."""
+    headings = parse_table(reader.golden(f"magics_scontrol_{entity}").stdout).headings
+    assert {heading for heading in headings if f"`{heading}`" not in PAGE} == set()
 
 
 def test_everything_a_job_can_do_is_listed() -> None:

@@ -21,8 +21,9 @@ site_packages=lib/python3.11/site-packages
 echo "/opt/hpc/lab/$site_packages" >"/opt/hpc/data/$site_packages/lab.pth"
 pip /opt/hpc/data "$data_requirements"
 for part in share/jupyter etc/jupyter; do
-    mkdir -p "/opt/hpc/data/${part%/*}"
-    [ -e "/opt/hpc/data/$part" ] || ln -s "/opt/hpc/lab/$part" "/opt/hpc/data/$part"
+    mkdir -p "/opt/hpc/data/$part"
+    # Beside what its own packages brought, the buttons of ipywidgets. JupyterLab serves no symbolic links.
+    cp -R --link --no-clobber "/opt/hpc/lab/$part/." "/opt/hpc/data/$part/"
 done
 for script in /opt/hpc/lab/bin/jupyter*; do
     sed '1s|/opt/hpc/lab/|/opt/hpc/data/|' "$script" >"/opt/hpc/data/bin/${script##*/}"

@@ -1,0 +1,120 @@
+"""`%%sbatch --python`: a cell goes to a job with the variables that it uses, and its value comes back."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slurm_magics import python_runner
+from slurm_magics.errors import SlurmError
+
+_OURS = Path("~/.slurm_magics/python")
+_KEPT_S = 30 * 24 * 3600
+# A shared file system may show a new file some seconds late.
+_LATE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class PythonCell:
+    """A cell that is packed. `folder` must be one that compute nodes see, too."""
+
+    folder: Path
+    directives: tuple[str, ...]
+    cell: str = field(repr=False)
+    names: bytes = field(repr=False)
+
+    @property
+    def script(self) -> str:
+        """The batch script, without its first line."""
+        argv = (sys.executable, python_runner.__file__, str(self.folder))
+        return "".join(f"{line}\n" for line in (*self.directives, f"exec {shlex.join(argv)}"))
+
+    def store(self) -> None:
+        """Write what the job needs, for nobody else to read; take away what is a month old."""
+        home = self.folder.parent
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for old in home.iterdir():
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old, ignore_errors=True)  # another notebook may do so at this moment
+        self.folder.mkdir(mode=0o700)
+        (self.folder / "cell.py").write_text(self.cell, encoding="utf-8")
+        (self.folder / "names.pickle").write_bytes(self.names)
+        (self.folder / "path.json").write_text(
+            json.dumps([str(Path.cwd()), *filter(None, sys.path)]), encoding="utf-8"
+        )
+
+
+def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
+    """The cell with what it uses of the notebook's variables.
+
+    Raises:
+        SlurmError: It is no Python, or uses something that cannot travel; the message names it.
+    """
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise SlurmError(
+            "%%sbatch --python needs cloudpickle.", "Install it beside slurm_magics: pip install cloudpickle"
+        ) from error
+    try:
+        tree = ast.parse(cell, "<cell>")
+    except SyntaxError as error:
+        raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    used = {node.id for node in found if isinstance(node.ctx, ast.Load)}
+    made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    wanted = {name: names[name] for name in sorted(used) if name in names}
+    for name, value in list(wanted.items()):
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:
+            if name in made_here:
+                del wanted[name]
+                continue
+            raise SlurmError(
+                f"{name}, of type {type(value).__name__}, cannot travel to the job: {error}",
+                "Make it in the cell itself: open files, connections, locks and generators cannot leave.",
+            ) from error
+    head = [line for line in cell.splitlines() if line.startswith("#")]
+    return PythonCell(
+        folder=_OURS.expanduser() / secrets.token_hex(8),
+        directives=tuple(line for line in head if line.startswith("#SBATCH")),
+        cell=cell,
+        names=cloudpickle.dumps(wanted),
+    )
+
+
+def load(folder: Path, job_id: str) -> Any:
+    """The value that a job left.
+
+    Raises:
+        SlurmError: It left none, or one that cannot be read here.
+        Exception: What the cell raised, with the job's traceback as a note.
+    """
+    path = folder / python_runner.result_name(job_id)
+    deadline = time.monotonic() + _LATE_S
+    while path not in folder.iterdir():
+        if time.monotonic() > deadline:
+            raise SlurmError(f"Job {job_id} left no result.", "job.tail() shows what it wrote.")
+        time.sleep(0.2)
+    try:
+        found = pickle.loads(path.read_bytes())  # noqa: S301  only its owner can write it
+        if "value" in found:
+            return pickle.loads(found["value"])  # noqa: S301  likewise
+        raised: Any = pickle.loads(found["exception"]) if "exception" in found else None  # noqa: S301
+    except Exception as error:
+        raise SlurmError(f"The result of job {job_id} cannot be read here: {error}") from error
+    if raised is None:
+        raise SlurmError(f"Job {job_id} left no result. {found['error']}")
+    raised.add_note(f"In job {job_id}:\n{found['error']}")
+    raise raised

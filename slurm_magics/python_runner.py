@@ -1,0 +1,68 @@
+"""Runs a notebook's cell in a batch job: `python python_runner.py FOLDER`. A program of its own.
+
+What `python_cell` stored is in the folder; the cell's last value, or its exception, is left there.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pickle
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def result_name(job_id: str) -> str:
+    """The file that a job's, or an array task's, result is left in."""
+    return f"result-{job_id}.pickle"
+
+
+def run(cell: str, names: dict[str, Any]) -> Any:
+    """Run the cell; the value of its last expression, None where it ends otherwise."""
+    tree = ast.parse(cell, "<cell>")
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "<cell>", "exec"), names)  # noqa: S102  the person's own cell, in the person's own job
+    if not isinstance(last, ast.Expr):
+        return None
+    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307  likewise
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """`value` as a pickle, or `error` as a text with `exception` as a pickle, where that can travel."""
+    import cloudpickle
+
+    try:
+        names = pickle.loads((folder / "names.pickle").read_bytes())  # noqa: S301  only its owner can write it
+        value = run((folder / "cell.py").read_text(encoding="utf-8"), {"__name__": "__main__", **names})
+    except BaseException as error:  # also SystemExit: the person is told in any case
+        text = traceback.format_exc()
+        print(text, file=sys.stderr)
+        try:
+            return {"error": text, "exception": cloudpickle.dumps(error)}
+        except Exception:
+            return {"error": text}
+    try:
+        return {"value": cloudpickle.dumps(value)}
+    except Exception as error:
+        return {"error": f"The result, of type {type(value).__name__}, cannot travel: {error}"}
+
+
+def main() -> int:
+    """The exit code: 1 where there is no value."""
+    folder = Path(sys.argv[1])
+    sys.path[:] = json.loads((folder / "path.json").read_text(encoding="utf-8"))
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job_id = f"{array}_{task}" if array and task else os.environ["SLURM_JOB_ID"]
+    found = outcome(folder)
+    path = folder / result_name(job_id)
+    new = path.with_suffix(".new")
+    new.write_bytes(pickle.dumps(found))
+    new.replace(path)
+    return 0 if "value" in found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""A cluster's login node over SSH: one connection for all commands, made anew when it is lost.
+
+What a command is told through its environment, such as the mark of a query, goes over its standard input:
+others on the login node can read its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
+from pathlib import PurePath, PurePosixPath
+from typing import TYPE_CHECKING
+
+from slurm_magics.errors import SlurmError
+from slurm_magics.machine import Done, too_slow, zone_of
+from slurm_magics.ssh_config import Target
+from slurm_magics.ssh_login import Connection, open_connection
+
+if TYPE_CHECKING:
+    import paramiko
+
+# Decodes the first line of its input and runs it; what follows is the command's. In letters that no login
+# shell minds: csh and fish have rules of their own for single quotes.
+_STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
+_PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
+_CHUNK = 1 << 16
+_OPEN_S = 20.0
+# sshd's own MaxSessions is 10 for one connection: cards, plots and cells wait for each other.
+_MOST_SESSIONS = 8
+_READ_S = 120.0
+_LEARNT = ("HOME", "TZ", "SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SINFO_FORMAT", "SACCT_FORMAT", "USER")
+# A person's PATH without Slurm's commands may be that of a shell that is no login shell.
+_LEARN = (
+    "p=$PATH; command -v squeue >/dev/null 2>&1 || "
+    """p=$(/bin/sh -lc 'printf "\\n%s" "$PATH"' 2>/dev/null </dev/null | tail -n 1); """
+    """printf '%s\\0' "$p" "$(readlink /etc/localtime)" """ + " ".join(f'"${name}"' for name in _LEARNT)
+)
+_READ = (
+    '[ -e "$1" ] || exit 44; s=$(wc -c <"$1") || exit; b=$2; if [ "$b" -lt 0 ]; then b=$((s+b)); '
+    'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; '
+    'echo "$b"; exec tail -c "+$((b+1))" -- "$1"'
+)
+# Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind.
+_ENDLESS = (
+    "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill $p) >/dev/null 2>&1 & w=$!; "
+    "wait $p; s=$?; kill $w; exit $s"
+)
+_NO_SUCH_FILE = 44
+_NO_SUCH_FOLDER = 45
+_NOT_FOUND = 127
+
+
+class Remote:
+    """One login node. Its methods may be called from several threads."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._sessions = threading.BoundedSemaphore(_MOST_SESSIONS)
+        self._connection: Connection | None = None
+        self._is_closed = False
+        self._environ: dict[str, str] = {}
+        self._path = ""
+        self._localtime = ""
+        self._learn()
+
+    @property
+    def name(self) -> str:
+        return self._target.host
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return self._environ
+
+    @property
+    def zone(self) -> tzinfo:
+        return zone_of(self._environ.get("TZ", ""), self._localtime)
+
+    @property
+    def folder(self) -> PurePosixPath:
+        return PurePosixPath(self._environ["HOME"])
+
+    def expanded(self, word: str) -> str:
+        is_own = word == "~" or word.startswith("~/")
+        return f"{self._environ['HOME']}{word[1:]}" if is_own else word
+
+    def path(self, text: str) -> PurePosixPath:
+        return PurePosixPath(text)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        environ: Mapping[str, str | None] | None = None,
+        cwd: PurePath | None = None,
+        limit_s: float | None = None,
+    ) -> Done:
+        variables = {"PATH": self._path, **(environ or {})}
+        sets = [
+            f"export {name}={shlex.quote(value)}" for name, value in variables.items() if value is not None
+        ]
+        unsets = [f"unset {name}" for name, value in variables.items() if value is None]
+        enter = [f"cd -- {shlex.quote(str(cwd))} || exit {_NO_SUCH_FOLDER}"] if cwd else []
+        command = shlex.join(argv)
+        begun = f"exec {command}" if limit_s is not None else _ENDLESS.replace("COMMAND", command)
+        done = self._sh("; ".join((*enter, *sets, *unsets, begun)), argv[0], stdin, limit_s)
+        if cwd and done.exit_code == _NO_SUCH_FOLDER:
+            raise SlurmError(f"The folder {cwd} is gone on {self.name}.")
+        if done.exit_code == _NOT_FOUND and b"not found" in done.stderr:
+            raise SlurmError(
+                f"There is no {argv[0]} on the PATH of {self.name}.",
+                "Connect to a login node of the cluster, or set PATH in your profile there.",
+            )
+        return done
+
+    def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
+        script = shlex.join(("exec", "/bin/sh", "-c", _READ, "sh", str(path), str(start)))
+        done = self._sh(script, "tail", b"", _READ_S)
+        if done.exit_code == _NO_SUCH_FILE:
+            return None
+        first, _, content = done.stdout.partition(b"\n")
+        if done.exit_code or not first.isdigit():
+            said = done.stderr.decode("utf-8", "replace").strip()
+            raise SlurmError(f"{path} cannot be read on {self.name}: {said or 'nothing was said'}")
+        return content, int(first) + len(content)
+
+    def close(self) -> None:
+        """End the connection for good."""
+        with self._lock:
+            self._is_closed = True
+            if self._connection:
+                self._connection.close()
+
+    def _learn(self) -> None:
+        """Connect, and ask for what matters of the person's environment there."""
+        done = self._sh(_LEARN, "sh", b"", _OPEN_S)
+        told = done.stdout.decode("utf-8", "surrogateescape").split("\0")
+        if len(told) != len(_LEARNT) + 3:
+            raise SlurmError(f"{self.name} does not say what its environment is.")
+        self._path, self._localtime, *values = told[:-1]
+        self._environ = {name: value for name, value in zip(_LEARNT, values, strict=True) if value}
+
+    def _sh(self, script: str, tool: str, stdin: bytes, limit_s: float | None) -> Done:
+        """Run a script with /bin/sh. What the login shell prints before it is left out."""
+        mark = secrets.token_hex(16)
+        text = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2; {script}"
+        import paramiko
+
+        with self._sessions, self._channel() as channel:
+            try:
+                channel.exec_command(_STUB)
+            except (EOFError, OSError, paramiko.SSHException) as error:
+                raise self._lost(tool) from error
+            done = _talk(channel, _encoded(text) + b"\n" + stdin, limit_s)
+        if done is None:
+            self._drop()  # whether the network or the command is stuck, nobody can tell
+            raise too_slow(tool, limit_s or 0.0)
+        out, err = (text.partition(mark.encode() + b"\n") for text in (done.stdout, done.stderr))
+        if done.exit_code < 0:
+            raise self._lost(tool)
+        if not out[1]:
+            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+            raise SlurmError(
+                f"Your login shell on {self.name} ended before {tool} began"
+                + (f". It said: {said[-300:]}" if said else "."),
+                "Check its start-up files, such as .bashrc.",
+            )
+        return Done(done.exit_code, out[2], err[2])
+
+    def _channel(self) -> paramiko.Channel:
+        """A session on the connection, which is made where there is none."""
+        import paramiko
+
+        with self._lock:
+            if self._is_closed:
+                raise SlurmError(
+                    f"There is no connection to {self.name} any more.",
+                    f"%slurm connect {self.name} makes one.",
+                )
+            if self._connection is None or not self._connection.is_alive:
+                self._connection = open_connection(self._target)
+            connection = self._connection
+        try:
+            return connection.transport.open_session(timeout=_OPEN_S)
+        except (EOFError, OSError, paramiko.SSHException) as error:
+            self._drop()
+            raise SlurmError(
+                f"{self.name} opens no session: {str(error).rstrip('.') or type(error).__name__}.",
+                "Run the cell again: it connects anew.",
+            ) from error
+
+    def _drop(self) -> None:
+        with self._lock:
+            if self._connection:
+                self._connection.close()
+                self._connection = None
+
+    def _lost(self, tool: str) -> SlurmError:
+        with self._lock:
+            connection = self._connection
+        if connection is not None:
+            connection.transport.join(0.5)  # it ends a moment after its sessions
+            if connection.is_alive:
+                return SlurmError(f"{tool} was ended by a signal on {self.name}.")
+        hint = "Run the cell again: it connects anew."
+        if tool in {"sbatch", "salloc", "srun"}:
+            hint = "The job may be in the queue all the same: look with %squeue --me before trying again."
+        return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint)
+
+
+def _encoded(script: str) -> bytes:
+    """One line that printf's %b turns into the script again."""
+    raw = script.encode("utf-8", "surrogateescape")
+    return b"".join(
+        one if _PLAIN.match(one) else b"\\0%03o" % one[0] for one in (bytes((byte,)) for byte in raw)
+    )
+
+
+def _talk(channel: paramiko.Channel, stdin: bytes, limit_s: float | None) -> Done | None:
+    """Feed a command and collect what it says; None where the time was up.
+
+    The exit code is -1 where none came: the connection is lost, or a signal ended the command.
+    """
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    complaints: list[bytes] = []
+    answer: list[bytes] = []
+    helpers = [
+        threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
+        threading.Thread(target=_drain, args=(channel, complaints), daemon=True),
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        while True:
+            channel.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
+            if not (piece := channel.recv(_CHUNK)):
+                break
+            answer.append(piece)
+        if not channel.status_event.wait(
+            None if deadline is None else max(0.01, deadline - time.monotonic())
+        ):
+            return None
+    except TimeoutError:
+        return None
+    finally:
+        channel.close()
+        for helper in helpers:
+            helper.join()
+    return Done(channel.exit_status, b"".join(answer), b"".join(complaints))
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
+    """Give the command its input. That of an endless one ends with the channel."""
+    try:
+        for start in range(0, len(stdin), _CHUNK):
+            channel.sendall(stdin[start : start + _CHUNK])
+        if ends:
+            channel.shutdown_write()
+    except (OSError, EOFError):
+        return  # the command has ended without reading all of it, or the connection is lost: its exit tells
+
+
+def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
+    try:
+        while piece := channel.recv_stderr(_CHUNK):
+            into.append(piece)
+    except (OSError, EOFError):
+        return  # likewise

@@ -1,0 +1,139 @@
+"""What can go wrong around a magic: each gives a clear message, and what can answer still does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from golden import reader
+from IPython.core.interactiveshell import InteractiveShell
+
+from slurm_magics import SlurmError
+from slurm_magics.help import COMMANDS, TABLES
+from slurm_magics.job import Job
+from support.slurm_commands import Commands
+
+_HEAD = "MARK\x1fJOBID\x1fSUBMIT_TIME\x1fTIME\x1fMARK\n"
+_ROW = "MARK\x1f42\x1f1795259154\x1f1:00\x1fMARK\n"
+
+
+def failure(shell: InteractiveShell, cell: str, capsys: pytest.CaptureFixture[str]) -> SlurmError:
+    """The error of a cell, which a person saw in a line or two."""
+    error = shell.run_cell(cell).error_in_exec
+    assert isinstance(error, SlurmError)
+    shown = capsys.readouterr().out
+    assert "Traceback" not in shown
+    assert 1 <= len(shown.strip().splitlines()) <= 2
+    return error
+
+
+@pytest.mark.parametrize("tool", [*TABLES, *COMMANDS, "sbatch"])
+def test_a_command_that_is_missing(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], tool: str
+) -> None:
+    """Is named, with what to do about it."""
+    error = failure(shell, f"%{tool} x", capsys)
+    assert error.message == f"There is no {tool} on this machine's PATH."
+    assert "%slurm connect" in error.hint
+
+
+def test_the_controller_is_down(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """%squeue says so; %sacct still answers, and a job keeps what was known of it."""
+    words = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+    commands.answer("squeue", stderr=words, exit_code=1)
+    error = failure(shell, "%squeue", capsys)
+    assert "did not answer squeue" in error.message
+    assert "%sacct answers without the controller" in error.hint
+    down = reader.golden("sbatch_controller_down")
+    commands.answer("sbatch", stderr=down.stderr, exit_code=down.exit_code)
+    assert "did not answer sbatch" in failure(shell, "%%sbatch\ntrue", capsys).message
+
+
+def test_the_database_is_down(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """%sacct says so; %squeue still answers."""
+    down = reader.golden("sacct_database_down")
+    commands.answer("sacct", down.stdout, stderr=down.stderr, exit_code=down.exit_code)
+    commands.answer("squeue", f"{_HEAD}{_ROW}")
+    assert "did not answer sacct" in failure(shell, "%sacct", capsys).message
+    assert len(shell.run_cell("%squeue -o '%i %V %M'").result) == 1
+
+
+@pytest.mark.parametrize("cut", [len(_HEAD) - 3, len(_HEAD) + 5, len(_HEAD) + len(_ROW) - 6])
+def test_an_answer_is_cut_in_the_middle(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], cut: int
+) -> None:
+    """Half a table is none: no frame with fewer rows."""
+    commands.answer("squeue", f"{_HEAD}{_ROW}{_ROW}"[:cut])
+    assert "answered with something unexpected" in failure(shell, "%squeue -o '%i %V %M'", capsys).message
+
+
+def test_a_locale_changes_nothing(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does SLURM_TIME_FORMAT: times are asked for in seconds, whatever the person has set."""
+    for name, value in {"LC_ALL": "de_DE.UTF-8", "SLURM_TIME_FORMAT": "relative", "TZ": "UTC"}.items():
+        monkeypatch.setenv(name, value)
+    commands.answer("squeue", f"{_HEAD}{_ROW}")
+    program = commands.folder / "squeue"
+    check = 'import os\nassert os.environ["SLURM_TIME_FORMAT"] == "%s"\nimport json'
+    program.write_text(program.read_text().replace("import json", check, 1))
+    frame = shell.run_cell("%squeue -o '%i %V %M'").result
+    assert frame["SUBMIT_TIME"][0].isoformat() == "2026-11-21T11:05:54+00:00"
+    assert frame["TIME"].dt.total_seconds().tolist() == [60]
+
+
+def test_a_terminal_of_20_columns(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cuts no value."""
+    monkeypatch.setenv("COLUMNS", "20")
+    name = "n" * 1000
+    commands.answer("squeue", f"MARK\x1fJOBID\x1fNAME\x1fMARK\nMARK\x1f42\x1f{name}\x1fMARK\n")
+    assert shell.run_cell("%squeue -o '%i %j'").result["NAME"].tolist() == [name]
+
+
+def test_a_terminal_has_no_card(
+    shell: InteractiveShell, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But the text of one; with the controller down what was known, and why it is not new."""
+    commands.answer("sbatch", "42\n")
+    commands.answer("scontrol", f"JobId=42 JobName=x\n   StdOut={tmp_path}/out.txt\n")
+    end = int(time.time()) + 3000
+    commands.answer("squeue", f"42\x1fRUNNING\x1fc1\x1fNone\x1f1795259154\x1f{end}\n")
+    (tmp_path / "out.txt").write_text("one\ntwo\n")
+    shell.run_cell("%%sbatch\ntrue").raise_error()
+    shown = capsys.readouterr().out
+    assert "Job 42: Running on c1 (RUNNING)." in shown
+    assert "Time left: 49:" in shown
+    assert "  | two" in shown
+    commands.answer(
+        "squeue", stderr="slurm_load_jobs error: Unable to contact slurm controller\n", exit_code=1
+    )
+    shell.run_cell("%scancel 42")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert isinstance(job, Job)
+    job._ipython_display_()
+    assert "Not up to date: Slurm did not answer squeue" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_gone(
+    shell: InteractiveShell, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is resubmitted from where it came, or not at all."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    commands.answer("sbatch", "42\n")
+    commands.answer("scontrol")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    monkeypatch.chdir(os.sep)
+    folder.rmdir()
+    with pytest.raises(SlurmError, match="is gone"):
+        shell.user_ns["job"].resubmit()

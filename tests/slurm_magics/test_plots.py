@@ -1,0 +1,104 @@
+"""Plots of tables: drawn from what Slurm might answer, also from nothing."""
+
+from __future__ import annotations
+
+import io
+import random
+from typing import Any
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import image
+
+from slurm_magics import SlurmError
+from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
+from slurm_magics.usage import parse_sstat
+from support.slurm_commands import Commands
+
+ZONE = "Europe/Berlin"
+
+
+def history(count: int) -> pd.DataFrame:
+    """That many jobs as %sacct --plot asks for them; some wait, some run, some have ended."""
+    chance = random.Random(3)  # noqa: S311  not for secrets
+    submit = pd.Timestamp("2026-11-21T12:00", tz=ZONE) + pd.to_timedelta(range(count), unit="min")
+    start, run = submit + pd.to_timedelta(90, unit="s"), pd.to_timedelta([600.0] * count, unit="s")
+    cpus = [chance.choice([1, 4, 64]) for _ in range(count)]
+    states = ["COMPLETED", "FAILED", "CANCELLED by 1001", "RUNNING", "PENDING"]
+    return pd.DataFrame(
+        {
+            "JobID": [str(place) for place in range(count)],
+            "JobName": ["a $b_{c}$ $\n"] * count,
+            "State": pd.Categorical([states[place % 5] for place in range(count)]),
+            "AllocCPUS": pd.array(cpus, dtype="Int64"),
+            "ReqCPUS": pd.array(cpus, dtype="Int64"),
+            "Submit": submit,
+            "Start": pd.Series(start).where([place % 5 != 4 for place in range(count)]),
+            "End": pd.Series(start + run).where([place % 5 < 3 for place in range(count)]),
+            "Elapsed": run,
+            "TotalCPU": run / 2,
+            "CPUTimeRAW": run * cpus if count else run,
+        }
+    )
+
+
+def queue(*rows: tuple[str, str, str, int]) -> pd.DataFrame:
+    columns = {name: [row[at] for row in rows] for at, name in enumerate(("JOBID", "USER", "STATE", "CPUS"))}
+    return pd.DataFrame(columns).astype({"USER": "category", "STATE": "category", "CPUS": "Int64"})
+
+
+def widths(plot: Any) -> list[float]:
+    """Of the bars, those of nothing left out."""
+    return [patch.get_width() for patch in plot.axes[0].patches if patch.get_width()]
+
+
+def test_who_uses_what() -> None:
+    """CPUs that run and wait, of an array's waiting tasks each; the largest first, many as one bar."""
+    frame = queue(
+        ("1", "bob", "RUNNING", 4), ("2", "alice", "RUNNING", 16), ("3_[1-9%2]", "bob", "PENDING", 2)
+    )
+    plot = plot_queue(frame)
+    assert [label.get_text() for label in plot.axes[0].get_yticklabels()] == ["bob", "alice"]
+    assert widths(plot) == [4, 16, 18]
+    many = queue(*((str(n), f"user{n:02d}", "RUNNING", 100 - n) for n in range(40)))
+    labels = [label.get_text() for label in plot_queue(many).axes[0].get_yticklabels()]
+    assert (len(labels), labels[-1]) == (15, "26 others")
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 60])
+def test_a_history_of_any_length_is_drawn(count: int) -> None:
+    """Names are text, not formulas; what has not begun or ended is no failure."""
+    picture = plot_history(history(count))._repr_png_()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_picture_takes_the_pages_background() -> None:
+    """It is transparent but for ink that can be read on white and on black."""
+    pixels = image.imread(io.BytesIO(plot_queue(queue(("1", "bob", "RUNNING", 4)))._repr_png_()))
+    assert pixels[0, 0, 3] == 0
+    ink = pixels[pixels[:, :, 3] == 1][:, :3].mean(axis=1)
+    assert ((ink > 0.2) & (ink < 0.8)).all()
+
+
+def test_nothing_is_drawn_as_nothing() -> None:
+    """An empty queue; no partitions; one look at a job."""
+    empty = pd.DataFrame({"PARTITION": [], "CPUS_A": [], "CPUS_I": [], "CPUS_O": []})
+    for plot in (plot_queue(queue()), plot_nodes(empty), plot_samples("Job 1", [(0.0, None, 0)])):
+        assert plot._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_lacks_columns_is_said(shell: InteractiveShell, commands: Commands) -> None:
+    """And text cannot be drawn."""
+    commands.answer("squeue", "MARK\x1fJOBID\x1fMARK\nMARK\x1f42\x1fMARK\n")
+    for line, words in {"-o %i": "needs the columns USER, STATE, CPUS", "--help": "nothing to draw"}.items():
+        error = shell.run_cell(f"%squeue --plot {line}").error_in_exec
+        assert isinstance(error, SlurmError)
+        assert words in error.message
+
+
+def test_sstat_is_read() -> None:
+    """All steps together; a step of several tasks counts each of them."""
+    text = "42.extern|1|00:00:00|0\n42.batch|1|00:00:05|4568K\n42.0|4|00:01:00|1G\n"
+    sample = parse_sstat(text, 7.0)
+    assert (sample.at, sample.cpu_s, sample.memory_bytes) == (7.0, 245.0, 4568 * 1024 + 4 * (1 << 30))

@@ -1,0 +1,376 @@
+"""Slurm's commands, stand-ins, on another machine: a real sshd, a real agent, real certificates."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import asyncssh
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from ssh.conftest import UID, USER, RealNode, start_sshd, stop_sshd
+
+from slurm_magics import SlurmError
+from slurm_magics.remote import Remote
+from slurm_magics.settings import read_target
+from support.slurm_commands import Commands
+
+HOUR = 3600
+QUEUE = "MARK\x1fJOBID\x1fNAME\x1fMARK\nMARK\x1f42\x1fa b\x1fMARK\n"
+
+
+@pytest.fixture(scope="module")
+def ca() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+@pytest.fixture(scope="module")
+def host_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+@pytest.fixture(scope="module")
+def node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Iterator[RealNode]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    node = start_sshd(ca, host_key, "/bin/bash", "SetEnv PATH=/usr/bin:/bin\n")
+    yield node
+    stop_sshd(node)
+
+
+@dataclass
+class Laptop:
+    """A folder with what stands in ~/.ssh, and a configuration that names nothing outside of it."""
+
+    folder: Path
+    node: RealNode
+    ca: asyncssh.SSHKey
+    host_key: asyncssh.SSHKey
+
+    def config(self, extra: str = "") -> str:
+        path = self.folder / "config"
+        path.write_text(
+            f"{extra}\nHost cluster\n  HostName 127.0.0.1\n  Port {self.node.port}\n  User {USER}\n"
+            f"  IdentityFile {self.folder}/key\n"
+            f"Host *\n  UserKnownHostsFile {self.folder}/known_hosts\n  GlobalKnownHostsFile none\n"
+        )
+        return str(path)
+
+    def know(self, key: asyncssh.SSHKey | None = None, before: str = "") -> None:
+        public = (key or self.host_key).export_public_key().decode().strip()
+        (self.folder / "known_hosts").write_text(f"{before}[127.0.0.1]:{self.node.port} {public}\n")
+
+    def key(self, kind: str = "ssh-ed25519", valid_s: int = HOUR) -> None:
+        """A key, and a certificate for it."""
+        key = asyncssh.generate_private_key(kind)
+        key.write_private_key(self.folder / "key")
+        (self.folder / "key").chmod(0o600)
+        ends = int(time.time()) + valid_s
+        certificate = self.ca.generate_user_certificate(
+            key, "a test", principals=[USER], valid_after=ends - 2 * HOUR, valid_before=ends
+        )
+        certificate.write_certificate(self.folder / "key-cert.pub")
+
+    def connect(self, extra: str = "", host: str = "cluster") -> Remote:
+        return Remote(read_target(["-F", self.config(extra), host]))
+
+
+@pytest.fixture
+def laptop(
+    tmp_path: Path,
+    node: RealNode,
+    ca: asyncssh.SSHKey,
+    host_key: asyncssh.SSHKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Laptop]:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    laptop = Laptop(tmp_path, node, ca, host_key)
+    laptop.know()
+    laptop.key()
+    yield laptop
+    for name in (".bashrc", ".profile"):
+        (node.home / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def cluster(laptop: Laptop) -> Iterator[Remote]:
+    machine = laptop.connect()
+    yield machine
+    machine.close()
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An ssh-agent without keys."""
+    socket = tmp_path / "agent"
+    process = subprocess.Popen(("ssh-agent", "-D", "-a", str(socket)), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 10
+    while not socket.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+    yield
+    process.terminate()
+    process.wait()
+
+
+def connections(node: RealNode) -> int:
+    return node.log.read_text().count("Accepted publickey")
+
+
+def test_a_command_runs_as_it_is_written(cluster: Remote) -> None:
+    """Odd words, bytes on standard input, variables, the folder and the exit code all arrive."""
+    words = ["a b", "it's", 'q"u', "new\nline", "$HOME", "\\n", "*", "é", "", "%s", "\x1eMARK"]
+    script = 'printf "%s|" "$@"; cat; echo "$ONE"; pwd; echo oops >&2; exit 7'
+    done = cluster.run(
+        ["sh", "-c", script, "sh", *words],
+        stdin=b"in\xff\n",
+        environ={"ONE": "1 '2'\n3"},
+        cwd=PurePosixPath("/usr"),
+        limit_s=30,
+    )
+    assert done.stdout == "|".join(words).encode() + b"|in\xff\n1 '2'\n3\n/usr\n"
+    assert (done.stderr, done.exit_code) == (b"oops\n", 7)
+
+
+def test_much_goes_both_ways(cluster: Remote) -> None:
+    """More than any window of SSH's, at once in both directions and on standard error."""
+    sent = os.urandom(6_000_000)
+    done = cluster.run(["sh", "-c", "tee /dev/stderr"], stdin=sent, limit_s=60)
+    assert done.stdout == done.stderr == sent
+
+
+def test_a_variable_is_no_argument(cluster: Remote) -> None:
+    """The mark of a query stays out of what others on the node can read."""
+    script = "tr '\\0' ' ' </proc/$$/cmdline; tr '\\0' ' ' </proc/$PPID/cmdline"
+    done = cluster.run(["sh", "-c", script], environ={"SQUEUE_FORMAT": "s3cret"}, limit_s=30)
+    assert b"s3cret" not in done.stdout
+    assert b"sh" in done.stdout
+
+
+def test_one_connection_for_all(cluster: Remote, node: RealNode) -> None:
+    """Twenty commands, and files that are read, log in once."""
+    before = connections(node)
+    for number in range(20):
+        assert cluster.run(["echo", str(number)], limit_s=30).stdout == f"{number}\n".encode()
+    assert cluster.read(PurePosixPath("/etc/hostname")) is not None
+    assert connections(node) == before
+
+
+def test_files_are_read_from_any_byte(cluster: Remote, node: RealNode) -> None:
+    """From the end, from where the last reading ended, anew where the file has been written anew."""
+    path = node.home / "an 'odd' name"
+    path.write_bytes(b"0123456789")
+    there = PurePosixPath(path)
+    assert cluster.read(there) == (b"0123456789", 10)
+    assert cluster.read(there, -3) == (b"789", 10)
+    assert cluster.read(there, -99) == (b"0123456789", 10)
+    assert cluster.read(there, 10) == (b"", 10)
+    assert cluster.read(there, 11) == (b"0123456789", 10)
+    assert cluster.read(PurePosixPath("/nowhere")) is None
+    with pytest.raises(SlurmError, match="cannot be read on cluster"):
+        cluster.read(PurePosixPath("/usr"))
+
+
+def test_magics_work_over_there(laptop: Laptop, shell: InteractiveShell) -> None:
+    """Frames, a job and its output; then back to this machine. PATH is the login shell's."""
+    home = laptop.node.home
+    folder = home / "bin"
+    folder.mkdir(exist_ok=True)
+    slurm = Commands(folder)
+    tools = home / "tools"
+    tools.mkdir()
+    for tool in ("sh", "cat", "readlink", "tail", "wc"):
+        (tools / tool).symlink_to(f"/bin/{tool}")
+    (home / ".bashrc").write_text(f"PATH={tools}\n")  # what a shell that is no login shell has
+    (home / ".profile").write_text(f"echo Welcome; PATH={folder}:/usr/bin:/bin; echo\n")
+    slurm.answer("squeue", QUEUE)
+    slurm.answer("sbatch", "42\n")
+    slurm.answer("scontrol", f"JobId=42 JobName=x\n   StdOut={home}/out.txt\n")
+    (home / "out.txt").write_text("one\ntwo\n")
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, UID, UID)
+    shell.run_cell(f"%slurm connect -F {laptop.config()} cluster").raise_error()
+    shell.run_cell("queue = %squeue -o '%i %j'").raise_error()
+    assert shell.user_ns["queue"]["NAME"].tolist() == ["a b"]
+    shell.run_cell("%%sbatch --as job -o ~/out.txt\necho hi").raise_error()
+    job = shell.user_ns["job"]
+    assert job.output == "one\ntwo\n"
+    call = slurm.calls("sbatch")[0]
+    assert call["argv"] == ["sbatch", "--parsable", "-o", f"{home}/out.txt"]
+    assert (call["stdin"], call["cwd"]) == ("#!/bin/bash\necho hi\n", str(home))
+    shell.run_cell("%slurm disconnect").raise_error()
+    with pytest.raises(SlurmError, match="no connection to cluster any more"):
+        _ = job.state
+    shutil.rmtree(tools)
+    shutil.rmtree(folder)
+
+
+def test_a_missing_command_is_said(cluster: Remote) -> None:
+    """With the machine's name."""
+    with pytest.raises(SlurmError, match="no no-squeue on the PATH of cluster"):
+        cluster.run(["no-squeue"], limit_s=30)
+    with pytest.raises(SlurmError, match="folder /nowhere is gone on cluster"):
+        cluster.run(["true"], cwd=PurePosixPath("/nowhere"), limit_s=30)
+
+
+def test_an_unknown_host_is_refused(laptop: Laptop) -> None:
+    """Never taken on trust, whatever the configuration says; nor is a changed or revoked key."""
+    other = asyncssh.generate_private_key("ssh-ed25519")
+    known = laptop.folder / "known_hosts"
+    known.write_text("")
+    with pytest.raises(SlurmError, match="is not known: ssh-ed25519 SHA256:") as caught:
+        laptop.connect("Host cluster\n  StrictHostKeyChecking no")
+    assert "connect once with: ssh cluster" in caught.value.hint
+    assert known.read_text() == ""
+    laptop.know(other)
+    with pytest.raises(SlurmError, match="another key than the known one"):
+        laptop.connect()
+    laptop.know(before=f"@revoked * {laptop.host_key.export_public_key().decode()}")
+    with pytest.raises(SlurmError, match="is revoked"):
+        laptop.connect()
+
+
+def test_an_expired_certificate_is_named(laptop: Laptop) -> None:
+    """With its file and its end."""
+    laptop.key(valid_s=-60)
+    with pytest.raises(SlurmError, match="does not let") as caught:
+        laptop.connect()
+    assert f"{laptop.folder}/key-cert.pub expired on " in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256"])
+@pytest.mark.parametrize("holds", ["both", "only the key"])
+def test_the_agent_may_hold_the_key(laptop: Laptop, agent: None, kind: str, holds: str) -> None:
+    """With the certificate, or with the certificate in a file, as some sites' tools leave it."""
+    laptop.key(kind)
+    certificate = laptop.folder / "key-cert.pub"
+    kept = laptop.folder / "elsewhere"
+    if holds == "only the key":
+        certificate.rename(kept)
+    subprocess.run(("ssh-add", "-q", str(laptop.folder / "key")), check=True)
+    (laptop.folder / "key").unlink()
+    extra = f"Host cluster\n  CertificateFile {kept}" if holds == "only the key" else ""
+    if holds == "both":
+        certificate.unlink()
+    machine = laptop.connect(extra)
+    assert machine.run(["id", "-un"], limit_s=30).stdout == f"{USER}\n".encode()
+    machine.close()
+
+
+def test_no_key_at_all(laptop: Laptop) -> None:
+    """What to try is said; a key with a passphrase is named."""
+    (laptop.folder / "key-cert.pub").unlink()
+    with pytest.raises(SlurmError, match=r"let river.b-2 in with any of 1 keys") as caught:
+        laptop.connect()
+    assert "ssh cluster true" in caught.value.hint
+    asyncssh.generate_private_key("ssh-ed25519").write_private_key(laptop.folder / "key", passphrase="sesame")
+    with pytest.raises(SlurmError, match="without a key, and there is none") as caught:
+        laptop.connect()
+    assert "ssh-add" in caught.value.hint
+
+
+def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
+    """Each hop's key is verified and each connection ends with the last one."""
+    jump = f"Host far\n  HostName 127.0.0.1\n  Port {laptop.node.port}\n  User {USER}\n"
+    jump += f"  IdentityFile {laptop.folder}/key\n"
+    machine = laptop.connect(jump + "  ProxyJump cluster", "far")
+    assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    assert machine._connection is not None
+    (hop,) = machine._connection.jumps
+    machine.close()
+    assert not hop.is_active()
+    command = "  ProxyCommand sh -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & cat >&3'".replace("sh -c", "bash -c")
+    machine = laptop.connect(jump + command, "far")
+    assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    machine.close()
+
+
+def test_a_lost_connection_is_said_and_made_anew(cluster: Remote, node: RealNode) -> None:
+    """In the middle of a command; of sbatch, that the job may exist all the same."""
+    assert cluster._connection is not None
+    lose = ["sh", "-c", "kill $(ps -o ppid= $PPID)"]
+    with pytest.raises(SlurmError, match="connection to cluster was lost while sh ran") as caught:
+        cluster.run(lose, limit_s=30)
+    assert "connects anew" in caught.value.hint
+    assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
+    sbatch = node.home / "sbatch"
+    sbatch.write_text("#!/bin/sh\nkill $(ps -o ppid= $PPID); sleep 60\n")
+    sbatch.chmod(0o755)
+    with pytest.raises(SlurmError, match="was lost while sbatch ran") as caught:
+        cluster.run(["sbatch"], environ={"PATH": f"{node.home}:/usr/bin:/bin"}, limit_s=30)
+    assert "look with %squeue" in caught.value.hint
+
+
+def test_a_silent_command_is_given_up(cluster: Remote) -> None:
+    """After its time; the next one works."""
+    with pytest.raises(SlurmError, match=r"sleep has not answered within 0.2 s"):
+        cluster.run(["sleep", "60"], limit_s=0.2)
+    assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
+
+
+def test_ctrl_c_ends_what_runs_over_there(
+    cluster: Remote, node: RealNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An srun without a time limit would otherwise go on, and nobody would know."""
+    begun, gone = node.home / "begun", node.home / "gone"
+    script = f"trap 'echo >{gone}; exit' TERM; echo >{begun}; sleep 60 & wait"
+
+    def interrupt(_channel: object, _size: int) -> bytes:
+        _appears(begun)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paramiko.Channel.recv", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.run(["sh", "-c", script])
+    _appears(gone)
+
+
+def test_an_endless_command_keeps_its_exit_code(cluster: Remote) -> None:
+    """And its output."""
+    done = cluster.run(["sh", "-c", "echo out; cat; echo err >&2; exit 7"])
+    assert (done.exit_code, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def _appears(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
+def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:
+    """What it prints is no part of an answer; one that ends before the command is named."""
+    profile = laptop.node.home / ".bashrc"
+    profile.write_text("echo Welcome; echo noise >&2\n")
+    machine = laptop.connect()
+    done = machine.run(["echo", "hi"], limit_s=30)
+    assert (done.stdout, done.stderr) == (b"hi\n", b"")
+    profile.write_text("echo Closed for repair >&2; exit 1\n")
+    with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for repair"):
+        machine.run(["echo", "hi"], limit_s=30)
+    machine.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("%slurm connect", "needs one host"),
+        ("%slurm connect a b", "needs one host"),
+        ("%slurm connect -X host", "cannot take '-X'"),
+        ("%slurm connect -F", "cannot take '-F'"),
+        ("%slurm connect a@b@c", "is no host"),
+        ("%slurm connect -F /nowhere host", "ssh refuses its configuration"),
+        ("%slurm connect -F none -p 1 127.0.0.1", "cannot be reached: Connection refused"),
+    ],
+)
+def test_what_cannot_be_connected_is_said(shell: InteractiveShell, line: str, words: str) -> None:
+    """In a sentence; the notebook goes on with this machine."""
+    error = shell.run_cell(line).error_in_exec
+    assert isinstance(error, SlurmError)
+    assert words in error.message
+    assert "(this machine)" in shell.run_cell("%slurm").result
