@@ -28,6 +28,8 @@ class Event(StrEnum):
 
     LOGIN = "login"
     CERTIFICATE = "certificate"
+    LIMIT_LIFTED = "limit-lifted"
+    ADDRESS_KNOWN = "address-known"
 
 
 class Outcome(StrEnum):
@@ -68,6 +70,10 @@ _QUERY = {"properties": {"profile": {"const": "query"}}}
 _CERTIFICATE = {"properties": {"event": {"const": Event.CERTIFICATE.value}}}
 
 
+# What staff do, at a terminal: no key and no login is behind it, and it may be about an address alone.
+_STAFF = {"properties": {"event": {"enum": [Event.LIMIT_LIFTED.value, Event.ADDRESS_KNOWN.value]}}}
+
+
 def _filled(*names: str) -> dict[str, object]:
     return {"properties": {name: {"minLength": 1} for name in names}}
 
@@ -96,12 +102,9 @@ SCHEMA = {
         "server_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
     },
     "allOf": [
-        {
-            "if": _GRANTED,
-            "then": _filled("user", "factor", "fingerprint"),
-            "else": _filled("reason"),
-        },
-        {"if": {"allOf": [_GRANTED, {"not": _QUERY}]}, "then": _filled("grant_id")},
+        {"if": _GRANTED, "then": _filled("factor"), "else": _filled("reason")},
+        {"if": {"allOf": [_GRANTED, {"not": _STAFF}]}, "then": _filled("user", "fingerprint")},
+        {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _STAFF}]}, "then": _filled("grant_id")},
         {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],

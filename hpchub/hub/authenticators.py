@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from jupyterhub.handlers import BaseHandler
 from jupyterhub.handlers.login import LogoutHandler
 from jupyterhub.user import User
 from tornado import web
-from traitlets import Unicode, default
+from traitlets import List, TraitError, Unicode, default, validate
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.hub.addresses import client_address, peer_address
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
 
@@ -30,6 +32,27 @@ class HpchubAuthenticator(Authenticator):
 
     bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
     signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
+
+    trusted_proxies = List(
+        Unicode(),
+        help="""Addresses and networks of the proxies in front of the hub's own, such as "127.0.0.1".
+
+        Their word on where a request came from (X-Forwarded-For) is believed, and nobody else's. Name the
+        web server that speaks TLS, if there is one: without it, everybody seems to come from there, and
+        the failed logins of all are counted together.
+        """,
+    ).tag(config=True)
+
+    @validate("trusted_proxies")
+    def _valid_trusted_proxies(self, proposal: Any) -> list[str]:
+        for text in proposal["value"]:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as error:
+                raise TraitError(f"trusted_proxies: {error}") from error
+            if not network.prefixlen:
+                raise TraitError(f"trusted_proxies: {text} is every address there is")
+        return list(proposal["value"])
 
     @default("auth_refresh_age")
     def _default_auth_refresh_age(self) -> int:
@@ -48,7 +71,7 @@ class HpchubAuthenticator(Authenticator):
         try:
             key_id, public_key = await bridge.new_key()
             granted = await signer.grant(
-                username, Secret(data.get("password", "")), public_key, _source(handler)
+                username, Secret(data.get("password", "")), public_key, self._source(handler)
             )
             await bridge.open_session(granted.username, key_id, granted.grant)
             handler.hpchub_session = granted.username
@@ -62,6 +85,12 @@ class HpchubAuthenticator(Authenticator):
                 "was not refused. Try again in a minute, or tell the site's staff.",
             ) from error
         return str(granted.username)
+
+    def _source(self, handler: BaseHandler) -> str:
+        """The browser's address, by which failed logins are counted."""
+        request = handler.request
+        trusted = [ipaddress.ip_network(text) for text in self.trusted_proxies]
+        return client_address(peer_address(request), request.headers.get("X-Forwarded-For", ""), trusted)
 
     async def get_authenticated_user(self, handler: BaseHandler, data: Mapping[str, str]) -> Any:
         """What `authenticate` found, if JupyterHub's own settings let that person in.
@@ -118,13 +147,3 @@ class HpchubLogoutHandler(LogoutHandler):
         user = self.current_user
         if user is not None and isinstance(self.authenticator, HpchubAuthenticator):
             await self.authenticator.end_session(user.name)
-
-
-def _source(handler: BaseHandler) -> str:
-    """The browser's address for the audit log, as the proxy saw it.
-
-    The proxy appends to X-Forwarded-For, so its last entry is the proxy's own word; tornado would
-    rather believe X-Real-Ip, which anybody may send.
-    """
-    forwarded = handler.request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-    return forwarded or str(handler.request.remote_ip)

@@ -19,6 +19,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, UserError
 from hpchub.logs import correlation_id
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
@@ -30,7 +31,7 @@ from hpchub.signer.policy import (
     plan_grant,
     plan_query_certificate,
 )
-from hpchub.signer.proofs import Proof, Refused
+from hpchub.signer.proofs import Accepted, Proof, Refused
 
 _Result = TypeVar("_Result")
 
@@ -63,12 +64,19 @@ class Authority:
     """Holds the keys. `close` it when done: it owns the threads in which proofs run."""
 
     def __init__(
-        self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog, metrics: SignerMetrics | None = None
+        self,
+        keys: Keys,
+        policy: Policy,
+        proof: Proof,
+        guard: Guard,
+        audit: AuditLog,
+        metrics: SignerMetrics | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._keys = keys
         self._policy = policy
         self._proof = proof
+        self._guard = guard
         self._audit = audit
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
@@ -90,7 +98,7 @@ class Authority:
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
-            grant = await self._prove(username, password, key)
+            grant = await self._prove(username, password, source, key)
         except Exception as error:
             await self._write(_failed(record, error))
             raise
@@ -132,7 +140,8 @@ class Authority:
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
         missing: dict[str, str] = {}
-        for name, check in (("audit_log", self._audit.check), ("proof", self._proof.check)):
+        checks = {"audit_log": self._audit.check, "proof": self._proof.check, "state": self._guard.check}
+        for name, check in checks.items():
             try:
                 await asyncio.to_thread(check)
             except HpchubError as error:
@@ -174,9 +183,12 @@ class Authority:
         """Record an attempt whose body could not be read."""
         await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
 
-    async def _prove(self, username: str, password: Secret, key: PublicKey) -> Grant:
+    async def _prove(self, username: str, password: Secret, source: str, key: PublicKey) -> Grant:
+        def check() -> Accepted | Refused:
+            return self._proof.verify(username, password)
+
         with self.metrics.proof_seconds.time():
-            verdict = await self._in_thread(lambda: self._proof.verify(username, password))
+            verdict = await self._in_thread(lambda: self._guard.attempt(username, source, check))
         if isinstance(verdict, Refused):
             raise _refused_login() from _TrueReason(verdict.reason)
         try:

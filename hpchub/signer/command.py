@@ -12,6 +12,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.logs import configure_logging
 from hpchub.prctl import forbid_dumps
+from hpchub.signer import staff
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import serve
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("ca-key", help="print the public key that clusters trust")
     password = actions.add_parser("set-password", help="set a password, read from standard input")
     password.add_argument("user", metavar="USER")
+    staff.configure(actions)
     parser.set_defaults(action="serve")
 
 
@@ -40,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         print(render_ca_public_key(load_ca_key(settings.state_dir)))
     elif args.action == "set-password":
         _set_password(settings, args.user)
+    elif args.action in staff.ACTIONS:
+        staff.run(args, settings)
     else:
         forbid_dumps()
         configure_logging(settings.log_format)

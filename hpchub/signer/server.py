@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
 
@@ -15,10 +15,12 @@ from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Authority, Minted
+from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.settings import ProofSettings, SignerSettings
+from hpchub.signer.state import State
 
 _MAX_BODY_BYTES = 32 * 1024
 _MAX_FIELD_LENGTH = 8192
@@ -40,7 +42,15 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
     keys = load_keys(settings.state_dir)
     audit = AuditLog(settings.audit_log)
     audit.check()
-    authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
+    proof = make_proof(settings.proof)
+    with closing(State(settings.state_dir)) as state:
+        guard = Guard(state, settings.guessing)
+        async with _listening(settings, keys, Authority(keys, settings.policy, proof, guard, audit)):
+            yield
+
+
+@asynccontextmanager
+async def _listening(settings: SignerSettings, keys: Keys, authority: Authority) -> AsyncIterator[None]:
     try:
         async with (
             listening(make_signer_app(keys, authority), settings.socket),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.policy import Policy
 
 _LIFETIME_S = (5 * 60, 15 * 60)
@@ -47,6 +48,7 @@ class SignerSettings:
     audit_log: Path
     policy: Policy
     proof: ProofSettings
+    guessing: GuessLimits = field(default_factory=GuessLimits)
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
 
@@ -67,6 +69,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
+    guessing = _read_guessing(top.table("guessing"))
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -86,6 +89,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
             query_accounts=query_accounts,
         ),
         proof=proof,
+        guessing=guessing,
         metrics_listen=metrics_listen,
         log_format=log_format,
     )
@@ -129,6 +133,30 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()
     return proof
+
+
+def _read_guessing(table: Table) -> GuessLimits:
+    """Every number is optional. None can be so large that nothing would be limited."""
+    usual = GuessLimits()
+    longest = table.amount("longest_wait", _time_within(60, 24 * 3600), usual.longest_wait_s)
+    first = table.amount("first_wait", _time_within(1, 3600), usual.first_wait_s)
+    if first > longest:
+        table.fault("first_wait", "is longer than longest_wait")
+    limits = GuessLimits(
+        free_tries=table.integer("free_tries", usual.free_tries, low=1, high=20),
+        first_wait_s=first,
+        longest_wait_s=longest,
+        per_account=table.integer("per_account", usual.per_account, low=5, high=100),
+        per_account_known=table.integer("per_account_known", usual.per_account_known, low=5, high=200),
+        per_address=table.integer("per_address", usual.per_address, low=10, high=100_000),
+        window_s=table.amount("window", _time_within(10 * 60, 24 * 3600), usual.window_s),
+        forget_after_s=table.amount(
+            "forget_after", _time_within(24 * 3600, 30 * 24 * 3600), usual.forget_after_s
+        ),
+        known_for_s=table.amount("known_for", _time_within(24 * 3600, 400 * 24 * 3600), usual.known_for_s),
+    )
+    table.finish()
+    return limits
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:
