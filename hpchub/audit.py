@@ -28,6 +28,8 @@ class Event(StrEnum):
 
     LOGIN = "login"
     CERTIFICATE = "certificate"
+    ENROLMENT = "enrolment"
+    SECOND_FACTOR_RESET = "second-factor-reset"
     LIMIT_LIFTED = "limit-lifted"
     ADDRESS_KNOWN = "address-known"
 
@@ -70,8 +72,8 @@ _QUERY = {"properties": {"profile": {"const": "query"}}}
 _CERTIFICATE = {"properties": {"event": {"const": Event.CERTIFICATE.value}}}
 
 
-# What staff do, at a terminal: no key and no login is behind it, and it may be about an address alone.
-_STAFF = {"properties": {"event": {"enum": [Event.LIMIT_LIFTED.value, Event.ADDRESS_KNOWN.value]}}}
+# No key and no login is behind these; what staff do at a terminal may be about an address alone.
+_KEYLESS = {"properties": {"event": {"not": {"enum": [Event.LOGIN.value, Event.CERTIFICATE.value]}}}}
 
 
 def _filled(*names: str) -> dict[str, object]:
@@ -103,8 +105,8 @@ SCHEMA = {
     },
     "allOf": [
         {"if": _GRANTED, "then": _filled("factor"), "else": _filled("reason")},
-        {"if": {"allOf": [_GRANTED, {"not": _STAFF}]}, "then": _filled("user", "fingerprint")},
-        {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _STAFF}]}, "then": _filled("grant_id")},
+        {"if": {"allOf": [_GRANTED, {"not": _KEYLESS}]}, "then": _filled("user", "fingerprint")},
+        {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _KEYLESS}]}, "then": _filled("grant_id")},
         {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],

@@ -17,8 +17,9 @@ from traitlets import List, TraitError, Unicode, default, validate
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.errors import EnrolmentRequired, HpchubError, NotAllowed, UserError
 from hpchub.hub.addresses import client_address, peer_address
+from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
 
@@ -54,6 +55,10 @@ class HpchubAuthenticator(Authenticator):
                 raise TraitError(f"trusted_proxies: {text} is every address there is")
         return list(proposal["value"])
 
+    @default("otp_prompt")
+    def _default_otp_prompt(self) -> str:
+        return "Code:"
+
     @default("auth_refresh_age")
     def _default_auth_refresh_age(self) -> int:
         # One question over a unix socket: an ended session is noticed within a minute.
@@ -67,14 +72,21 @@ class HpchubAuthenticator(Authenticator):
         """
         username = data.get("username", "")
         bridge = BridgeClient(Path(self.bridge_socket))
-        signer = SignerClient(Path(self.signer_socket))
+        signer = self.signer()
         try:
             key_id, public_key = await bridge.new_key()
             granted = await signer.grant(
-                username, Secret(data.get("password", "")), public_key, self._source(handler)
+                username,
+                Secret(data.get("password", "")),
+                public_key,
+                self.source_of(handler),
+                Secret(data.get("otp", "")),
             )
             await bridge.open_session(granted.username, key_id, granted.grant)
             handler.hpchub_session = granted.username
+        except EnrolmentRequired as error:
+            lead_to_enrolment(handler, error.ticket)
+            raise web.Finish from error
         except UserError:
             return None
         except HpchubError as error:
@@ -86,7 +98,18 @@ class HpchubAuthenticator(Authenticator):
             ) from error
         return str(granted.username)
 
-    def _source(self, handler: BaseHandler) -> str:
+    def signer(self) -> SignerClient:
+        """Who checks passwords and codes."""
+        return SignerClient(Path(self.signer_socket))
+
+    async def learn_whether_codes_are_asked(self) -> None:
+        """Show the login page's field for a code where the signer may want one; as before, if it is away."""
+        try:
+            self.request_otp = await self.signer().asks_for_codes()
+        except HpchubError as error:
+            self.log.warning("login.codes_unknown error=%s", error.message)
+
+    def source_of(self, handler: BaseHandler) -> str:
         """The browser's address, by which failed logins are counted."""
         request = handler.request
         trusted = [ipaddress.ip_network(text) for text in self.trusted_proxies]
@@ -135,8 +158,9 @@ class HpchubAuthenticator(Authenticator):
             self.log.error("logout.unavailable user=%s error=%s", username, error.message)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
-        """JupyterHub's login, a logout that ends the session on the bridge too, and what our pages ask."""
-        return [*super().get_handlers(app), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
+        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask."""
+        own = [*second_factor_handlers(), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
+        return [*own, *super().get_handlers(app)]
 
 
 class HpchubLogoutHandler(LogoutHandler):

@@ -13,8 +13,10 @@ from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.logs import configure_logging
 from hpchub.prctl import forbid_dumps
 from hpchub.signer import staff
+from hpchub.signer.factor_key import make_factor_key
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
+from hpchub.signer.second_factor import Required
 from hpchub.signer.server import serve
 from hpchub.signer.settings import SignerSettings, load_settings
 
@@ -36,7 +38,11 @@ def run(args: argparse.Namespace) -> int:
     """Do one action. Our own errors carry what went wrong."""
     settings = load_settings(args.config)
     if args.action == "init":
-        for path in init_keys(settings.state_dir):
+        made = init_keys(settings.state_dir)
+        if settings.second_factor.required is not Required.NONE and not settings.factor_key.exists():
+            make_factor_key(settings.factor_key)
+            made.append(settings.factor_key)
+        for path in made:
             print(f"made {path}")
     elif args.action == "ca-key":
         print(render_ca_public_key(load_ca_key(settings.state_dir)))

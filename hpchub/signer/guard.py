@@ -80,9 +80,11 @@ class Guard:
         self._state.check()
 
     def attempt(
-        self, username: str, source: str, check: Callable[[], Accepted | Refused]
+        self, username: str, source: str, check: Callable[[bool], Accepted | Refused]
     ) -> Accepted | Refused:
         """What `check` finds, or a refusal because of failures before.
+
+        `check` is told whether its finding counts. Where it does not, it uses up no code.
 
         Raises:
             SiteError: The failures cannot be counted.
@@ -91,7 +93,7 @@ class Guard:
         self._purge()
         attempt = self._charge(account_key(username), address_key(source))
         try:
-            verdict = check()
+            verdict = check(attempt.limit is None)
         except Exception:
             self._settle(attempt, right=False)
             raise

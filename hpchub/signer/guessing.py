@@ -63,7 +63,7 @@ class GuessLimits:
 class Pair:
     """What is remembered of one account at one address. Times are Unix seconds.
 
-    `refused` counts the attempts since the last success that were not looked at.
+    `refused` counts the attempts since the last success that had to wait.
     """
 
     failures: int = 0

@@ -60,7 +60,7 @@ class SignerMetrics:
             for limit in Limit:
                 if record.reason.startswith(limit.reason):
                     self._limited.labels(limit.value).inc()
-        else:
+        elif record.event is Event.CERTIFICATE:
             # What was asked for may be any text; a label may not.
             profile = record.profile if record.profile in set(Profile) else "unknown"
             self._certificates.labels(profile, record.outcome.value).inc()

@@ -14,12 +14,16 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.policy import Policy
+from hpchub.signer.second_factor import FactorSettings, Required
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", re.ASCII)
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
+_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)  # a colon would end it in the app
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -49,8 +53,14 @@ class SignerSettings:
     policy: Policy
     proof: ProofSettings
     guessing: GuessLimits = field(default_factory=GuessLimits)
+    second_factor: FactorSettings = field(default_factory=FactorSettings)
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
+
+    @property
+    def factor_key(self) -> Path:
+        """The file with the key of the second factors."""
+        return self.second_factor.key_file or self.state_dir / FACTOR_KEY
 
 
 def load_settings(path: Path) -> SignerSettings:
@@ -70,6 +80,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
     guessing = _read_guessing(top.table("guessing"))
+    second_factor = _read_second_factor(top.table("second_factor"), folder)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -90,6 +101,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         ),
         proof=proof,
         guessing=guessing,
+        second_factor=second_factor,
         metrics_listen=metrics_listen,
         log_format=log_format,
     )
@@ -157,6 +169,29 @@ def _read_guessing(table: Table) -> GuessLimits:
     )
     table.finish()
     return limits
+
+
+def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
+    """`groups` and `users` say who, where only some need one."""
+    required = table.choice("required", Required, Required.NONE)
+    groups = table.texts("groups", _GROUP)
+    users = table.texts("users", re.compile(".*", re.DOTALL))
+    for user in users:
+        if not is_safe_account_name(user):
+            table.fault("users", f"{user!r} is no account that may log in")
+    if required is Required.SOME and not groups and not users:
+        table.fault("required", "is some, of whom? Write groups or users")
+    if required is not Required.SOME and (groups or users):
+        table.fault("groups" if groups else "users", 'says nothing without required = "some"')
+    settings = FactorSettings(
+        required=required,
+        groups=groups,
+        users=users,
+        issuer=table.text("issuer", "hpchub", _ISSUER),
+        key_file=folder / table.text("key_file") if table.has("key_file") else None,
+    )
+    table.finish()
+    return settings
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

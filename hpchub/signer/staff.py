@@ -1,4 +1,4 @@
-"""What staff do to the signer's state while it runs: show and lift the limits on failed logins."""
+"""What staff do to the signer's state while it runs: limits on failed logins, people's second factors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import InvalidRequest
 from hpchub.signer.guard import Count, Guard
+from hpchub.signer.second_factor import forget_second_factor
 from hpchub.signer.settings import SignerSettings
 from hpchub.signer.state import State
 
@@ -28,6 +29,8 @@ def configure(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     know = actions.add_parser("know-address", help="treat an address as one the user has logged in from")
     know.add_argument("user", metavar="USER")
     know.add_argument("address", metavar="ADDRESS")
+    reset = actions.add_parser("reset-second-factor", help="forget a user's second factor and recovery codes")
+    reset.add_argument("user", metavar="USER")
 
 
 def run(args: argparse.Namespace, settings: SignerSettings) -> None:
@@ -38,15 +41,15 @@ def run(args: argparse.Namespace, settings: SignerSettings) -> None:
         ConfigError, SiteError: The state folder or the audit log cannot be used.
     """
     with closing(State(settings.state_dir)) as state:
-        ACTIONS[args.action](args, settings, Guard(state, settings.guessing))
+        ACTIONS[args.action](args, settings, state)
 
 
-def _limits(args: argparse.Namespace, _settings: SignerSettings, guard: Guard) -> None:
-    counts = guard.counts(_named(args.who) if args.who else "")
+def _limits(args: argparse.Namespace, settings: SignerSettings, state: State) -> None:
+    counts = Guard(state, settings.guessing).counts(_named(args.who) if args.who else "")
     if not counts:
         print("Nothing is counted.")
         return
-    rows = [("USER", "ADDRESS", "FAILURES", "NOT LOOKED AT", "KNOWN", "WAITS UNTIL (UTC)")]
+    rows = [("USER", "ADDRESS", "FAILURES", "REFUSED", "KNOWN", "WAITS UNTIL (UTC)")]
     rows += [_row(count) for count in counts]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -65,19 +68,29 @@ def _row(count: Count) -> tuple[str, str, str, str, str, str]:
     return count.account, count.address, str(count.failures), str(count.refused), known, waits
 
 
-def _lift(args: argparse.Namespace, settings: SignerSettings, guard: Guard) -> None:
+def _lift(args: argparse.Namespace, settings: SignerSettings, state: State) -> None:
+    guard = Guard(state, settings.guessing)
     who = _named(args.who)
     _record(settings, Event.LIMIT_LIFTED, **_told(who))
     print(f"Forgotten for {who}: {guard.lift(who)} counts.")
 
 
-def _know(args: argparse.Namespace, settings: SignerSettings, guard: Guard) -> None:
+def _know(args: argparse.Namespace, settings: SignerSettings, state: State) -> None:
+    guard = Guard(state, settings.guessing)
     user, address = _named(args.user), _named(args.address)
     if not is_safe_account_name(user) or is_safe_account_name(address):
         raise InvalidRequest("Give a user and an address.")
     _record(settings, Event.ADDRESS_KNOWN, user=user, source=address)
     guard.know(user, address)
     print(f"{user} now has the allowance of a known address at {address}.")
+
+
+def _reset(args: argparse.Namespace, settings: SignerSettings, state: State) -> None:
+    if not is_safe_account_name(args.user):
+        raise InvalidRequest(f"{args.user!r} is no account's name.")
+    _record(settings, Event.SECOND_FACTOR_RESET, user=args.user)
+    had_one = forget_second_factor(state, args.user)
+    print(f"{args.user} {'has no second factor any more' if had_one else 'had no second factor'}.")
 
 
 def _named(who: str) -> str:
@@ -101,8 +114,9 @@ def _record(settings: SignerSettings, event: Event, *, user: str = "", source: s
     )
 
 
-ACTIONS: dict[str, Callable[[argparse.Namespace, SignerSettings, Guard], None]] = {
+ACTIONS: dict[str, Callable[[argparse.Namespace, SignerSettings, State], None]] = {
     "limits": _limits,
     "lift-limit": _lift,
     "know-address": _know,
+    "reset-second-factor": _reset,
 }

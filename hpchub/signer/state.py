@@ -5,6 +5,7 @@ Several processes and threads may share it: each transaction takes the file's on
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -32,20 +33,11 @@ class State:
         check_private_folder(state_dir)
         self.path = state_dir / STATE_FILE
         self._lock = threading.Lock()
-        _make_private(self.path)
         try:
-            # SQLite gives the files beside it (-wal, -shm) the mode of this one.
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")
-            # What is deleted (a code, an old seed) is overwritten.
-            self._connection.execute("PRAGMA secure_delete=ON")
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version not in {0, _VERSION}:
-                raise ConfigError(f"{self.path} was written by another version of hpchub ({version}).")
-            self._connection.executescript(_TABLES)
+            # SQLite does not wait for others while it turns to WAL: two that start at once would fail.
+            with _one_at_a_time(state_dir):
+                _make_private(self.path)
+                self._connection = _open(self.path)
         except sqlite3.Error as error:
             raise ConfigError(f"{self.path} cannot be used: {error}.") from error
 
@@ -74,7 +66,8 @@ class State:
                 if self._connection.in_transaction:
                     self._connection.rollback()
                 raise SiteError(
-                    "Logins cannot be counted, and nothing is granted uncounted.", "Tell the site's staff."
+                    "The signer's state cannot be kept, and nothing is granted uncounted.",
+                    "Tell the site's staff.",
                 ) from error
 
     def check(self) -> None:
@@ -92,9 +85,48 @@ CREATE TABLE IF NOT EXISTS guess_pairs (
 CREATE TABLE IF NOT EXISTS guess_buckets (
     kind TEXT NOT NULL, name TEXT NOT NULL, used REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS second_factors (
+    account TEXT PRIMARY KEY, seed BLOB NOT NULL, last_step INTEGER NOT NULL, enrolled_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS recovery_codes (
+    account TEXT NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (account, digest)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS enrolments (
+    account TEXT PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, seed BLOB NOT NULL,
+    expires_at REAL NOT NULL, tries INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS factor_key_check (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL);
 PRAGMA user_version={_VERSION};
 COMMIT;
 """
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # SQLite gives the files beside it (-wal, -shm) the mode of this one.
+    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        # What is deleted (a code, an old seed) is overwritten.
+        connection.execute("PRAGMA secure_delete=ON")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in {0, _VERSION}:
+            raise ConfigError(f"{path} was written by another version of hpchub ({version}).")
+        connection.executescript(_TABLES)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_private(path: Path) -> None:

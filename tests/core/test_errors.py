@@ -17,6 +17,7 @@ EXAMPLES = (
     errors.StartFailed("died", log_tail="last line", log_path="/home/a/server.log"),
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),
     errors.UnexpectedOutput("squeue", "nonsense"),
+    errors.EnrolmentRequired("set one up", ticket="t"),
     errors.StoreUnavailable("disk full"),
     errors.SchedulerUnavailable("down", retryable=False),
     errors.HostUnreachable("gone"),

@@ -57,7 +57,7 @@ def guard(state: State, clock: Clock) -> Guard:
 
 def tried(guard: Guard, name: str, source: str, verdict: Accepted | Refused = WRONG) -> str:
     """`in`, or why not."""
-    found = guard.attempt(name, source, lambda: verdict)
+    found = guard.attempt(name, source, lambda _: verdict)
     return "in" if isinstance(found, Accepted) else found.reason
 
 
@@ -75,7 +75,7 @@ def test_what_waits_is_looked_at_all_the_same(guard: Guard) -> None:
     """The proof runs once for each attempt, whether it counts or not: the work tells nothing."""
     looks = 0
 
-    def check() -> Refused:
+    def check(_counts: bool) -> Refused:
         nonlocal looks
         looks += 1
         return WRONG
@@ -135,7 +135,7 @@ from hpchub.signer.proofs import Refused
 from hpchub.signer.state import State
 
 guard = Guard(State(Path(sys.argv[1])), GuessLimits())
-said = [guard.attempt("alice", f"10.{sys.argv[2]}.0.{n}", lambda: Refused("no")).reason for n in range(20)]
+said = [guard.attempt("alice", f"10.{sys.argv[2]}.0.{n}", lambda _: Refused("no")).reason for n in range(20)]
 print(said.count("no"))
 """
 
@@ -161,7 +161,7 @@ def test_many_at_once_do_not_slip_by(guard: Guard) -> None:
 def test_what_nobody_could_tell_counts_as_nothing(guard: Guard) -> None:
     """While the directory is down everybody fails, and nobody has to wait for it afterwards."""
 
-    def down() -> Refused:
+    def down(_counts: bool) -> Refused:
         raise RemoteError("The directory is down.")
 
     for _ in range(30):

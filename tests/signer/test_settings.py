@@ -63,6 +63,20 @@ def test_guessing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        ("[proof]", '[second_factor]\nrequired = "maybe"\n[proof]', "'maybe' is not one of none, some, all"),
+        ("[proof]", '[second_factor]\nrequired = "some"\n[proof]', "Write groups or users"),
+        (
+            "[proof]",
+            '[second_factor]\nrequired = "all"\nusers = ["alice"]\n[proof]',
+            "second_factor.users: says nothing",
+        ),
+        (
+            "[proof]",
+            '[second_factor]\nrequired = "some"\nusers = ["root"]\n[proof]',
+            "'root' is no account that may log in",
+        ),
+        ("[proof]", '[second_factor]\nissuer = "a:b"\n[proof]', "second_factor.issuer"),
+        ("[proof]", '[second_factor]\nrequires = "all"\n[proof]', "did you mean 'required'?"),
         ("[proof]", "[guessing]\nfree_tries = 0\n[proof]", "guessing.free_tries: 0 is not a whole number"),
         ("[proof]", "[guessing]\nper_account = 101\n[proof]", "from 5 to 100"),
         ("[proof]", "[guessing]\nper_adress = 60\n[proof]", "did you mean 'per_address'?"),
