@@ -259,13 +259,8 @@ class Authority:
             )
         if isinstance(verdict, Refused):
             raise _refused_login() from _TrueReason(verdict.reason)
-        if verdict.must_enrol and self._second_factors is not None:
-            ticket = await asyncio.to_thread(self._second_factors.begin, verdict.account)
-            raise EnrolmentRequired(
-                "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
-            )
         try:
-            return plan_grant(
+            grant = plan_grant(
                 self._policy,
                 account=verdict.account,
                 factor=verdict.factor,
@@ -275,6 +270,12 @@ class Authority:
             )
         except NotAllowed as error:
             raise _refused_login() from error
+        if verdict.must_enrol:
+            ticket = await asyncio.to_thread(self._enrolling().begin, grant.account)
+            raise EnrolmentRequired(
+                "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
+            )
+        return grant
 
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         if self._waiting >= _MAX_WAITING:
