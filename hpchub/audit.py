@@ -28,6 +28,10 @@ class Event(StrEnum):
 
     LOGIN = "login"
     CERTIFICATE = "certificate"
+    ENROLMENT = "enrolment"
+    SECOND_FACTOR_RESET = "second-factor-reset"
+    LIMIT_LIFTED = "limit-lifted"
+    ADDRESS_KNOWN = "address-known"
 
 
 class Outcome(StrEnum):
@@ -68,6 +72,10 @@ _QUERY = {"properties": {"profile": {"const": "query"}}}
 _CERTIFICATE = {"properties": {"event": {"const": Event.CERTIFICATE.value}}}
 
 
+# No key and no login is behind these; what staff do at a terminal may be about an address alone.
+_KEYLESS = {"properties": {"event": {"not": {"enum": [Event.LOGIN.value, Event.CERTIFICATE.value]}}}}
+
+
 def _filled(*names: str) -> dict[str, object]:
     return {"properties": {name: {"minLength": 1} for name in names}}
 
@@ -96,12 +104,9 @@ SCHEMA = {
         "server_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
     },
     "allOf": [
-        {
-            "if": _GRANTED,
-            "then": _filled("user", "factor", "fingerprint"),
-            "else": _filled("reason"),
-        },
-        {"if": {"allOf": [_GRANTED, {"not": _QUERY}]}, "then": _filled("grant_id")},
+        {"if": _GRANTED, "then": _filled("factor"), "else": _filled("reason")},
+        {"if": {"allOf": [_GRANTED, {"not": _KEYLESS}]}, "then": _filled("user", "fingerprint")},
+        {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _KEYLESS}]}, "then": _filled("grant_id")},
         {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],

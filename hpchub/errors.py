@@ -4,6 +4,7 @@
     ├─ UserError                   4xx  the person can mend it
     │    ├─ InvalidRequest              a value is out of range; `fields` names which
     │    ├─ NotAllowed                  wrong credential, expired session, someone else's account
+    │    │    └─ EnrolmentRequired      right credential; `ticket` lets set up a second factor, no more
     │    ├─ AccountProblem              home full, login shell exits, no scheduler association
     │    ├─ TooManyServers              a cap of the cluster file is reached
     │    ├─ SubmitRejected              the scheduler refused the job, in its own words
@@ -79,6 +80,21 @@ class NotAllowed(UserError):
     """Refused: the credential is wrong, the session has ended, or it is somebody else's."""
 
     status = 403
+
+
+class EnrolmentRequired(NotAllowed):
+    """The credential is right, and the account needs a second factor that it has not set up.
+
+    `ticket` is for the page that does, and for nobody else to see.
+    """
+
+    details = ("ticket",)
+
+    def __init__(
+        self, message: str, hint: str = "", *, ticket: str = "", retryable: bool | None = None
+    ) -> None:
+        super().__init__(message, hint, retryable=retryable)
+        self.ticket = ticket
 
 
 class AccountProblem(UserError):

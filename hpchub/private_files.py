@@ -38,6 +38,21 @@ def make_private_folder(path: Path) -> None:
     check_private_folder(path)
 
 
+def check_private_file(path: Path) -> None:
+    """Return where the file is our own with mode 0600, and no symbolic link.
+
+    Raises:
+        ConfigError: It is not; the message names it.
+    """
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise ConfigError(f"The file {path} cannot be used: {error.strerror}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{path} must be a plain file, and no symbolic link to one.")
+    _check_owner_and_mode(path, status, "0600")
+
+
 def read_private_file(path: Path) -> bytes:
     """The content of a file of our own with mode 0600, and no symbolic link.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from jupyterhub.handlers import BaseHandler
 from jupyterhub.handlers.login import LogoutHandler
 from jupyterhub.user import User
 from tornado import web
-from traitlets import Unicode, default
+from traitlets import List, TraitError, Unicode, default, validate
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.errors import EnrolmentRequired, HpchubError, NotAllowed, UserError
+from hpchub.hub.addresses import client_address, peer_address
 from hpchub.hub.deletion import end_everything
+from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
 
@@ -32,6 +35,31 @@ class HpchubAuthenticator(Authenticator):
     bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
     signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
 
+    trusted_proxies = List(
+        Unicode(),
+        help="""Addresses and networks of the proxies in front of the hub's own, such as "127.0.0.1".
+
+        Their word on where a request came from (X-Forwarded-For) is believed, and nobody else's. Name the
+        web server that speaks TLS, if there is one: without it, everybody seems to come from there, and
+        the failed logins of all are counted together.
+        """,
+    ).tag(config=True)
+
+    @validate("trusted_proxies")
+    def _valid_trusted_proxies(self, proposal: Any) -> list[str]:
+        for text in proposal["value"]:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as error:
+                raise TraitError(f"trusted_proxies: {error}") from error
+            if not network.prefixlen:
+                raise TraitError(f"trusted_proxies: {text} is every address there is")
+        return list(proposal["value"])
+
+    @default("otp_prompt")
+    def _default_otp_prompt(self) -> str:
+        return "Code:"
+
     @default("auth_refresh_age")
     def _default_auth_refresh_age(self) -> int:
         # One question over a unix socket: an ended session is noticed within a minute.
@@ -45,14 +73,21 @@ class HpchubAuthenticator(Authenticator):
         """
         username = data.get("username", "")
         bridge = BridgeClient(Path(self.bridge_socket))
-        signer = SignerClient(Path(self.signer_socket))
+        signer = self.signer()
         try:
             key_id, public_key = await bridge.new_key()
             granted = await signer.grant(
-                username, Secret(data.get("password", "")), public_key, _source(handler)
+                username,
+                Secret(data.get("password", "")),
+                public_key,
+                self.source_of(handler),
+                Secret(data.get("otp", "")),
             )
             await bridge.open_session(granted.username, key_id, granted.grant)
             handler.hpchub_session = granted.username
+        except EnrolmentRequired as error:
+            lead_to_enrolment(handler, error.ticket)
+            raise web.Finish from error
         except UserError:
             return None
         except HpchubError as error:
@@ -63,6 +98,23 @@ class HpchubAuthenticator(Authenticator):
                 "was not refused. Try again in a minute, or tell the site's staff.",
             ) from error
         return str(granted.username)
+
+    def signer(self) -> SignerClient:
+        """Who checks passwords and codes."""
+        return SignerClient(Path(self.signer_socket))
+
+    async def learn_whether_codes_are_asked(self) -> None:
+        """Show the login page's field for a code where the signer may want one; as before, if it is away."""
+        try:
+            self.request_otp = await self.signer().asks_for_codes()
+        except HpchubError as error:
+            self.log.warning("login.codes_unknown error=%s", error.message)
+
+    def source_of(self, handler: BaseHandler) -> str:
+        """The browser's address, by which failed logins are counted."""
+        request = handler.request
+        trusted = [ipaddress.ip_network(text) for text in self.trusted_proxies]
+        return client_address(peer_address(request), request.headers.get("X-Forwarded-For", ""), trusted)
 
     async def get_authenticated_user(self, handler: BaseHandler, data: Mapping[str, str]) -> Any:
         """What `authenticate` found, if JupyterHub's own settings let that person in.
@@ -116,8 +168,9 @@ class HpchubAuthenticator(Authenticator):
         super().delete_user(user)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
-        """JupyterHub's login, a logout that ends the session on the bridge too, and what our pages ask."""
-        return [*super().get_handlers(app), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
+        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask."""
+        own = [*second_factor_handlers(), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
+        return [*own, *super().get_handlers(app)]
 
 
 class HpchubLogoutHandler(LogoutHandler):
@@ -128,13 +181,3 @@ class HpchubLogoutHandler(LogoutHandler):
         user = self.current_user
         if user is not None and isinstance(self.authenticator, HpchubAuthenticator):
             await self.authenticator.end_session(user.name)
-
-
-def _source(handler: BaseHandler) -> str:
-    """The browser's address for the audit log, as the proxy saw it.
-
-    The proxy appends to X-Forwarded-For, so its last entry is the proxy's own word; tornado would
-    rather believe X-Real-Ip, which anybody may send.
-    """
-    forwarded = handler.request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-    return forwarded or str(handler.request.remote_ip)

@@ -30,6 +30,7 @@ def configure(
     hub_socket: Path | str,
     proxy_socket: Path | str | None = None,
     proxy_command: Sequence[str] | None = None,
+    trusted_proxies: Sequence[str] = (),
     check_idle_every_s: int = 300,
 ) -> None:
     """Set up JupyterHub for hpchub. What is set on `c` afterwards wins.
@@ -45,6 +46,8 @@ def configure(
         proxy_socket: Where configurable-http-proxy's API listens. None leaves the proxy's API as
             it is (a TCP port of the loopback, unless the site's file says otherwise).
         proxy_command: The command of configurable-http-proxy, where it is not in the PATH.
+        trusted_proxies: Addresses or networks of what stands before the hub's proxy, a web server with
+            TLS, say: what it tells of browsers' addresses is believed.
         check_idle_every_s: How often the servers are looked at that the cluster files' `idle_time` or
             `max_age` may end.
     """
@@ -53,6 +56,7 @@ def configure(
     c.JupyterHub.proxy_class = "hpchub"
     c.HpchubAuthenticator.bridge_socket = str(bridge_socket)
     c.HpchubAuthenticator.signer_socket = str(signer_socket)
+    c.HpchubAuthenticator.trusted_proxies = list(trusted_proxies)
     c.HpchubSpawner.bridge_socket = str(bridge_socket)
     c.HpchubSpawner.clusters = str(clusters)
 

@@ -16,9 +16,18 @@ from typing import TypeVar
 from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, UserError
+from hpchub.errors import (
+    EnrolmentRequired,
+    HpchubError,
+    InvalidRequest,
+    NotAllowed,
+    RemoteError,
+    SiteError,
+    UserError,
+)
 from hpchub.logs import correlation_id
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
@@ -30,7 +39,8 @@ from hpchub.signer.policy import (
     plan_grant,
     plan_query_certificate,
 )
-from hpchub.signer.proofs import Proof, Refused
+from hpchub.signer.proofs import Accepted, Proof, Refused
+from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
 
 _Result = TypeVar("_Result")
 
@@ -40,6 +50,20 @@ _MAX_WAITING = 64
 # What stands in the audit log for the proof of whoever asks for a query certificate: the kernel says
 # that it is our own account, or root, that called our socket.
 _SOCKET_FACTOR = "socket"
+
+
+# What stands there for somebody who sets up an app.
+_TOTP_FACTOR = "totp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What somebody typed, and the browser's address as the hub reports it."""
+
+    username: str
+    password: Secret
+    code: Secret
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +87,21 @@ class Authority:
     """Holds the keys. `close` it when done: it owns the threads in which proofs run."""
 
     def __init__(
-        self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog, metrics: SignerMetrics | None = None
+        self,
+        keys: Keys,
+        policy: Policy,
+        proof: Proof,
+        guard: Guard,
+        audit: AuditLog,
+        second_factors: SecondFactors | None = None,
+        metrics: SignerMetrics | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._keys = keys
         self._policy = policy
         self._proof = proof
+        self._guard = guard
+        self._second_factors = second_factors
         self._audit = audit
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
@@ -77,20 +110,28 @@ class Authority:
         """End the threads once they are idle; what waits is given up."""
         self._threads.shutdown(cancel_futures=True)
 
-    async def log_in(self, username: str, password: Secret, public_key: str, source: str) -> Login:
-        """The grant that a username and password earn for one public key.
+    @property
+    def asks_for_codes(self) -> bool:
+        """Whether anybody may need a code to log in."""
+        return self._second_factors is not None
+
+    async def log_in(self, attempt: Attempt, public_key: str) -> Login:
+        """The grant that an attempt earns for one public key.
 
         Raises:
             NotAllowed: Refused, always in the same words.
+            EnrolmentRequired: The password is right, and a second factor has to be set up first.
             InvalidRequest: The public key is refused.
             RemoteError: Too many logins wait, or the site's check does not answer.
             SiteError: The attempt could not be checked or recorded.
         """
-        record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, user=username, source=source)
+        record = Record(
+            event=Event.LOGIN, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
+        )
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
-            grant = await self._prove(username, password, key)
+            grant = await self._prove(attempt, key)
         except Exception as error:
             await self._write(_failed(record, error))
             raise
@@ -132,7 +173,8 @@ class Authority:
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
         missing: dict[str, str] = {}
-        for name, check in (("audit_log", self._audit.check), ("proof", self._proof.check)):
+        checks = {"audit_log": self._audit.check, "proof": self._proof.check, "state": self._guard.check}
+        for name, check in checks.items():
             try:
                 await asyncio.to_thread(check)
             except HpchubError as error:
@@ -174,13 +216,51 @@ class Authority:
         """Record an attempt whose body could not be read."""
         await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
 
-    async def _prove(self, username: str, password: Secret, key: PublicKey) -> Grant:
+    async def offer(self, ticket: Secret) -> Offer:
+        """What an app needs to become a second factor. NotAllowed where the ticket is none of ours."""
+        second_factors = self._enrolling()
+        return await asyncio.to_thread(second_factors.offer, ticket)
+
+    async def enrol(self, ticket: Secret, code: Secret, source: str) -> Enrolled:
+        """Have a second factor count, and its recovery codes.
+
+        Raises:
+            NotAllowed: The ticket is none of ours or has expired.
+            InvalidRequest: The code is not the app's.
+            SiteError: It could not be kept or recorded.
+        """
+        record = Record(event=Event.ENROLMENT, outcome=Outcome.ERROR, source=source, factor=_TOTP_FACTOR)
+        try:
+            found = await asyncio.to_thread(self._enrolling().confirm, ticket, code)
+            if isinstance(found, Mistyped):
+                record = replace(record, user=found.account)
+                raise InvalidRequest("That is not the code that the app shows now.", "Try the next one.")
+        except Exception as error:
+            await self._write(_failed(record, error))
+            raise
+        await self._write(replace(record, user=found.account, outcome=Outcome.GRANTED))
+        return found
+
+    def _enrolling(self) -> SecondFactors:
+        if self._second_factors is None:
+            raise NotAllowed("Second factors are not asked for here.")
+        return self._second_factors
+
+    async def _prove(self, attempt: Attempt, key: PublicKey) -> Grant:
+        def check(counts: bool) -> Accepted | Refused:
+            verdict = self._proof.verify(attempt.username, attempt.password)
+            if self._second_factors is None:
+                return verdict
+            return self._second_factors.judge(attempt.username, attempt.code, verdict, may_use_up=counts)
+
         with self.metrics.proof_seconds.time():
-            verdict = await self._in_thread(lambda: self._proof.verify(username, password))
+            verdict = await self._in_thread(
+                lambda: self._guard.attempt(attempt.username, attempt.source, check)
+            )
         if isinstance(verdict, Refused):
             raise _refused_login() from _TrueReason(verdict.reason)
         try:
-            return plan_grant(
+            grant = plan_grant(
                 self._policy,
                 account=verdict.account,
                 factor=verdict.factor,
@@ -190,6 +270,12 @@ class Authority:
             )
         except NotAllowed as error:
             raise _refused_login() from error
+        if verdict.must_enrol:
+            ticket = await asyncio.to_thread(self._enrolling().begin, grant.account)
+            raise EnrolmentRequired(
+                "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
+            )
+        return grant
 
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         if self._waiting >= _MAX_WAITING:

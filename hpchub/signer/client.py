@@ -14,6 +14,7 @@ from hpchub.local_api.client import call
 
 _Value = TypeVar("_Value")
 
+_NO_CODE = Secret("")
 _TIMEOUT_S = 10.0
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
 
@@ -25,6 +26,15 @@ class GrantedLogin:
     username: str
     grant: Secret
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedFactor:
+    """What an app needs to become somebody's second factor, as a QR code's text and to be typed."""
+
+    username: str
+    uri: Secret
+    seed: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +73,26 @@ class SignerClient:
         """One line: the key that clusters trust."""
         return _field(await self._call("GET", "/v1/ca"), "public_key", str)
 
-    async def grant(self, username: str, password: Secret, public_key: str, source: str) -> GrantedLogin:
-        """Log in. `source` is the browser's address, for the audit log.
+    async def grant(
+        self, username: str, password: Secret, public_key: str, source: str, code: Secret = _NO_CODE
+    ) -> GrantedLogin:
+        """Log in.
+
+        Args:
+            username: As it was typed.
+            password: Likewise.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the limits on guessing and the audit log.
+            code: The second factor's, or a recovery code; empty where the person typed none.
 
         Raises:
-            NotAllowed: Wrong password, unknown, locked or unsafe name: always the same words.
+            EnrolmentRequired: The password is right, and a second factor has to be set up first.
+            NotAllowed: Wrong password or code, unknown, locked or unsafe name: always the same words.
         """
         body = {
             "username": username,
             "password": password.reveal(),
+            "code": code.reveal(),
             "public_key": public_key,
             "source": source,
         }
@@ -81,6 +102,30 @@ class SignerClient:
             grant=Secret(_field(answer, "grant", str)),
             expires_at=_field(answer, "expires_at", int),
         )
+
+    async def asks_for_codes(self) -> bool:
+        """Whether anybody may need a code to log in."""
+        return _field(await self._call("GET", "/v1/second-factor"), "asked", bool)
+
+    async def offer(self, ticket: Secret) -> OfferedFactor:
+        """What the person's app needs. NotAllowed where the ticket has expired."""
+        answer = await self._call("POST", "/v1/second-factor/offers", {"ticket": ticket.reveal()})
+        return OfferedFactor(
+            username=_field(answer, "username", str),
+            uri=Secret(_field(answer, "uri", str)),
+            seed=Secret(_field(answer, "seed", str)),
+        )
+
+    async def enrol(self, ticket: Secret, code: Secret, source: str) -> tuple[Secret, ...]:
+        """Have the second factor count; its recovery codes, which nobody can show again.
+
+        Raises:
+            InvalidRequest: That is not the app's code.
+            NotAllowed: The ticket has expired.
+        """
+        body = {"ticket": ticket.reveal(), "code": code.reveal(), "source": source}
+        answer = await self._call("POST", "/v1/second-factor/enrolments", body)
+        return tuple(Secret(str(one)) for one in _field(answer, "recovery_codes", list))
 
     async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
         """Mint a certificate for the key that the grant was made for.

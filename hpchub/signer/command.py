@@ -12,8 +12,11 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.logs import configure_logging
 from hpchub.prctl import forbid_dumps
+from hpchub.signer import staff
+from hpchub.signer.factor_key import make_factor_key
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
+from hpchub.signer.second_factor import Required
 from hpchub.signer.server import serve
 from hpchub.signer.settings import SignerSettings, load_settings
 
@@ -27,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("ca-key", help="print the public key that clusters trust")
     password = actions.add_parser("set-password", help="set a password, read from standard input")
     password.add_argument("user", metavar="USER")
+    staff.configure(actions)
     parser.set_defaults(action="serve")
 
 
@@ -34,12 +38,18 @@ def run(args: argparse.Namespace) -> int:
     """Do one action. Our own errors carry what went wrong."""
     settings = load_settings(args.config)
     if args.action == "init":
-        for path in init_keys(settings.state_dir):
+        made = init_keys(settings.state_dir)
+        if settings.second_factor.required is not Required.NONE and not settings.factor_key.exists():
+            make_factor_key(settings.factor_key)
+            made.append(settings.factor_key)
+        for path in made:
             print(f"made {path}")
     elif args.action == "ca-key":
         print(render_ca_public_key(load_ca_key(settings.state_dir)))
     elif args.action == "set-password":
         _set_password(settings, args.user)
+    elif args.action in staff.ACTIONS:
+        staff.run(args, settings)
     else:
         forbid_dumps()
         configure_logging(settings.log_format)

@@ -10,7 +10,7 @@ import json
 import secrets
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +25,14 @@ _PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")  # pam.d(5),
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Proven: the account, and the factor that proved it, in one word for the audit log."""
+    """Proven: the account, and the factors that proved it, in one word for the audit log.
+
+    `must_enrol`: nothing is earned by it yet but to set up a second factor.
+    """
 
     account: str
     factor: str
+    must_enrol: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

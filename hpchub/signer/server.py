@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
 
@@ -14,11 +14,15 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
-from hpchub.signer.authority import Authority, Minted
+from hpchub.signer.authority import Attempt, Authority, Minted
+from hpchub.signer.factor_key import load_factor_key
+from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
+from hpchub.signer.second_factor import Required, SecondFactors
 from hpchub.signer.settings import ProofSettings, SignerSettings
+from hpchub.signer.state import State
 
 _MAX_BODY_BYTES = 32 * 1024
 _MAX_FIELD_LENGTH = 8192
@@ -40,7 +44,17 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
     keys = load_keys(settings.state_dir)
     audit = AuditLog(settings.audit_log)
     audit.check()
-    authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
+    proof = make_proof(settings.proof)
+    with closing(State(settings.state_dir)) as state:
+        guard = Guard(state, settings.guessing)
+        second_factors = make_second_factors(settings, state)
+        authority = Authority(keys, settings.policy, proof, guard, audit, second_factors)
+        async with _listening(settings, keys, authority):
+            yield
+
+
+@asynccontextmanager
+async def _listening(settings: SignerSettings, keys: Keys, authority: Authority) -> AsyncIterator[None]:
     try:
         async with (
             listening(make_signer_app(keys, authority), settings.socket),
@@ -59,6 +73,13 @@ def make_proof(settings: ProofSettings) -> Proof:
     return PasswordFileProof(settings.file)
 
 
+def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors | None:
+    """None where the site asks for none. ConfigError where its key or settings will not do."""
+    if settings.second_factor.required is Required.NONE:
+        return None
+    return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
+
+
 def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     """The API's routes."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
@@ -73,11 +94,15 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
         return web.json_response(ca)
 
     async def grants(request: web.Request) -> web.Response:
-        names = ("username", "password", "public_key", "source")
+        names = ("username", "password", "code", "public_key", "source")
         body = await _read_recorded(request, names, authority, Event.LOGIN)
-        login = await authority.log_in(
-            body["username"], Secret(body["password"]), body["public_key"], body["source"]
+        attempt = Attempt(
+            username=body["username"],
+            password=Secret(body["password"]),
+            code=Secret(body["code"]),
+            source=body["source"],
         )
+        login = await authority.log_in(attempt, body["public_key"])
         return web.json_response(
             {
                 "username": login.grant.account,
@@ -85,6 +110,21 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
                 "expires_at": login.grant.ceiling,
             }
         )
+
+    async def second_factor(_request: web.Request) -> web.Response:
+        return web.json_response({"asked": authority.asks_for_codes})
+
+    async def offers(request: web.Request) -> web.Response:
+        offer = await authority.offer(Secret((await read_object(request, {"ticket": str}))["ticket"]))
+        return web.json_response(
+            {"username": offer.account, "uri": offer.uri.reveal(), "seed": offer.seed.reveal()}
+        )
+
+    async def enrolments(request: web.Request) -> web.Response:
+        body = await _read_recorded(request, ("ticket", "code", "source"), authority, Event.ENROLMENT)
+        enrolled = await authority.enrol(Secret(body["ticket"]), Secret(body["code"]), body["source"])
+        codes = [code.reveal() for code in enrolled.recovery_codes]
+        return web.json_response({"username": enrolled.account, "recovery_codes": codes})
 
     async def certificates(request: web.Request) -> web.Response:
         names = ("grant", "public_key", "profile")
@@ -101,6 +141,9 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
+    app.router.add_get("/v1/second-factor", second_factor)
+    app.router.add_post("/v1/second-factor/offers", offers)
+    app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
     return app

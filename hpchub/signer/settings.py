@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,11 +14,16 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.factor_key import FACTOR_KEY
+from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.policy import Policy
+from hpchub.signer.second_factor import FactorSettings, Required
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", re.ASCII)
+_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
+_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)  # a colon would end it in the app
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -47,8 +52,15 @@ class SignerSettings:
     audit_log: Path
     policy: Policy
     proof: ProofSettings
+    guessing: GuessLimits = field(default_factory=GuessLimits)
+    second_factor: FactorSettings = field(default_factory=FactorSettings)
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
+
+    @property
+    def factor_key(self) -> Path:
+        """The file with the key of the second factors."""
+        return self.second_factor.key_file or self.state_dir / FACTOR_KEY
 
 
 def load_settings(path: Path) -> SignerSettings:
@@ -67,6 +79,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
+    guessing = _read_guessing(top.table("guessing"))
+    second_factor = _read_second_factor(top.table("second_factor"), folder)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -86,6 +100,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
             query_accounts=query_accounts,
         ),
         proof=proof,
+        guessing=guessing,
+        second_factor=second_factor,
         metrics_listen=metrics_listen,
         log_format=log_format,
     )
@@ -129,6 +145,53 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()
     return proof
+
+
+def _read_guessing(table: Table) -> GuessLimits:
+    """Every number is optional. None can be so large that nothing would be limited."""
+    usual = GuessLimits()
+    longest = table.amount("longest_wait", _time_within(60, 24 * 3600), usual.longest_wait_s)
+    first = table.amount("first_wait", _time_within(1, 3600), usual.first_wait_s)
+    if first > longest:
+        table.fault("first_wait", "is longer than longest_wait")
+    limits = GuessLimits(
+        free_tries=table.integer("free_tries", usual.free_tries, low=1, high=20),
+        first_wait_s=first,
+        longest_wait_s=longest,
+        per_account=table.integer("per_account", usual.per_account, low=5, high=100),
+        per_account_known=table.integer("per_account_known", usual.per_account_known, low=5, high=200),
+        per_address=table.integer("per_address", usual.per_address, low=10, high=100_000),
+        window_s=table.amount("window", _time_within(10 * 60, 24 * 3600), usual.window_s),
+        forget_after_s=table.amount(
+            "forget_after", _time_within(24 * 3600, 30 * 24 * 3600), usual.forget_after_s
+        ),
+        known_for_s=table.amount("known_for", _time_within(24 * 3600, 400 * 24 * 3600), usual.known_for_s),
+    )
+    table.finish()
+    return limits
+
+
+def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
+    """`groups` and `users` say who, where only some need one."""
+    required = table.choice("required", Required, Required.NONE)
+    groups = table.texts("groups", _GROUP)
+    users = table.texts("users", re.compile(".*", re.DOTALL))
+    for user in users:
+        if not is_safe_account_name(user):
+            table.fault("users", f"{user!r} is no account that may log in")
+    if required is Required.SOME and not groups and not users:
+        table.fault("required", "is some, of whom? Write groups or users")
+    if required is not Required.SOME and (groups or users):
+        table.fault("groups" if groups else "users", 'says nothing without required = "some"')
+    settings = FactorSettings(
+        required=required,
+        groups=groups,
+        users=users,
+        issuer=table.text("issuer", "hpchub", _ISSUER),
+        key_file=folder / table.text("key_file") if table.has("key_file") else None,
+    )
+    table.finish()
+    return settings
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

@@ -18,6 +18,7 @@ EXAMPLES = (
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),
     errors.StoreTaken("another bridge"),
     errors.UnexpectedOutput("squeue", "nonsense"),
+    errors.EnrolmentRequired("set one up", ticket="t"),
     errors.StoreUnavailable("disk full"),
     errors.SchedulerUnavailable("down", retryable=False),
     errors.HostUnreachable("gone"),

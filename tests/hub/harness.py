@@ -21,6 +21,7 @@ import pytest
 from hub.recorded_bridge import RecordedBridge
 
 from hpchub.core.secret import Secret
+from hpchub.signer.factor_key import make_factor_key
 from hpchub.signer.keys import init_keys
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import running
@@ -29,6 +30,8 @@ from support.hub import HubSession
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "carol's word", "Dot.Cap": "dot"}
+# Somebody of whom the signer asks a second factor; she has none when the tests begin.
+NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD = "erin", "erin's canary 8842"
 
 CLUSTER = """
 title = "Demo"
@@ -169,12 +172,14 @@ class Signer:
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
             'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
+            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
         init_keys(self.settings.state_dir)
+        make_factor_key(self.settings.factor_key)
         cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-        for user, password in PASSWORDS.items():
+        for user, password in {**PASSWORDS, NEEDS_FACTOR: NEEDS_FACTOR_PASSWORD}.items():
             set_password(folder / "signer" / "passwords", user, Secret(password), cheap)
         self.socket = self.settings.socket
         self._thread: threading.Thread | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpchub.errors import ConfigError
+from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.settings import ProofKind, load_settings
 
 GOOD = """\
@@ -51,9 +52,40 @@ def test_query_accounts(tmp_path: Path) -> None:
     assert settings.policy.query_accounts == ("slurmwatch", "w2")
 
 
+def test_guessing(tmp_path: Path) -> None:
+    """Every number has a default; those that are given are taken."""
+    assert load_settings(write(tmp_path, GOOD)).guessing == GuessLimits()
+    text = GOOD + '[guessing]\nfree_tries = 3\nwindow = "02:00:00"\nknown_for = "30-00:00:00"\n'
+    found = load_settings(write(tmp_path, text)).guessing
+    assert found == GuessLimits(free_tries=3, window_s=7200, known_for_s=30 * 24 * 3600)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        ("[proof]", '[second_factor]\nrequired = "maybe"\n[proof]', "'maybe' is not one of none, some, all"),
+        ("[proof]", '[second_factor]\nrequired = "some"\n[proof]', "Write groups or users"),
+        (
+            "[proof]",
+            '[second_factor]\nrequired = "all"\nusers = ["alice"]\n[proof]',
+            "second_factor.users: says nothing",
+        ),
+        (
+            "[proof]",
+            '[second_factor]\nrequired = "some"\nusers = ["root"]\n[proof]',
+            "'root' is no account that may log in",
+        ),
+        ("[proof]", '[second_factor]\nissuer = "a:b"\n[proof]', "second_factor.issuer"),
+        ("[proof]", '[second_factor]\nrequires = "all"\n[proof]', "did you mean 'required'?"),
+        ("[proof]", "[guessing]\nfree_tries = 0\n[proof]", "guessing.free_tries: 0 is not a whole number"),
+        ("[proof]", "[guessing]\nper_account = 101\n[proof]", "from 5 to 100"),
+        ("[proof]", "[guessing]\nper_adress = 60\n[proof]", "did you mean 'per_address'?"),
+        ("[proof]", '[guessing]\nlongest_wait = "00:00:30"\n[proof]', "is not from 00:01:00 to 24:00:00"),
+        (
+            "[proof]",
+            '[guessing]\nfirst_wait = "00:05:00"\nlongest_wait = "00:01:00"\n[proof]',
+            "guessing.first_wait: is longer than longest_wait",
+        ),
         ("socket", 'query_accounts = ["root"]\nsocket', "query_accounts: 'root' is no account"),
         ("socket", 'query_accounts = ["a,b"]\nsocket', "query_accounts: 'a,b' is no account"),
         ("socket", 'query_accounts = "w"\nsocket', "query_accounts: 'w' is not a list"),
