@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--cluster-only", action="store_true", help="Slurm and sshd, but no hub")
             verb.add_argument("--loopback", action="store_true", help=HELP)
         if name == "install":
-            verb.add_argument("--for-tests", action="store_true", help="the browser for the tests too")
+            verb.add_argument("--for-tests", action="store_true", help="what the tests need besides")
         if name == "exec":
             verb.add_argument("host", help="login1, login2, c1, c2, ctl or hub")
             verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[--user NAME] -- COMMAND")

@@ -27,7 +27,13 @@ NEEDED = (
     "iproute2",
     "util-linux",
 )
-FOR_TESTS = ("chromium", "chromium-driver", "docker-compose", "systemd")
+FOR_TESTS = (
+    "chromium",
+    "chromium-driver",
+    "docker-compose",
+    "systemd",
+    "slapd",
+)
 
 # invoke-rc.d(8) asks it before it starts a service; 101 means no.
 _POLICY = Path("/usr/sbin/policy-rc.d")

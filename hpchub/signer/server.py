@@ -16,6 +16,7 @@ from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Authority, Minted
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
+from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.settings import ProofSettings, SignerSettings
@@ -53,10 +54,14 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
 
 def make_proof(settings: ProofSettings) -> Proof:
     """The proof that the settings name. ConfigError where it cannot work."""
-    if settings.file is None:
-        return PamProof(settings.service)
-    load_password_file(settings.file)
-    return PasswordFileProof(settings.file)
+    if settings.file is not None:
+        load_password_file(settings.file)
+        return PasswordFileProof(settings.file)
+    if settings.ldap is not None:
+        ldap = LdapProof(settings.ldap)
+        ldap.check()
+        return ldap
+    return PamProof(settings.service)
 
 
 def make_signer_app(keys: Keys, authority: Authority) -> web.Application:

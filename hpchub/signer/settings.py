@@ -14,6 +14,7 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.policy import Policy
 
 _LIFETIME_S = (5 * 60, 15 * 60)
@@ -27,15 +28,17 @@ class ProofKind(StrEnum):
 
     PASSWORD_FILE = "password-file"  # noqa: S105  the name of a method
     PAM = "pam"
+    LDAP = "ldap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofSettings:
-    """`file` belongs to `password-file`, `service` to `pam`."""
+    """`file` belongs to `password-file`, `service` to `pam`; the others have settings of their own."""
 
     kind: ProofKind
     file: Path | None = None
     service: str = ""
+    ldap: LdapSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,8 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
     kind = table.choice("kind", ProofKind)
     if kind is ProofKind.PASSWORD_FILE:
         proof = ProofSettings(kind=kind, file=folder / table.text("file"))
+    elif kind is ProofKind.LDAP:
+        proof = ProofSettings(kind=kind, ldap=read_ldap(table, folder))
     else:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()
