@@ -33,6 +33,8 @@ FOR_TESTS = (
     "docker-compose",
     "systemd",
     "slapd",
+    "krb5-kdc",
+    "krb5-admin-server",
 )
 
 # invoke-rc.d(8) asks it before it starts a service; 101 means no.

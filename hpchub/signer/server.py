@@ -15,10 +15,12 @@ from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Authority, Minted
+from hpchub.signer.kerberos_proof import KerberosProof
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
+from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings
 
 _MAX_BODY_BYTES = 32 * 1024
@@ -57,11 +59,15 @@ def make_proof(settings: ProofSettings) -> Proof:
     if settings.file is not None:
         load_password_file(settings.file)
         return PasswordFileProof(settings.file)
+    server_proof: ServerProof
     if settings.ldap is not None:
-        ldap = LdapProof(settings.ldap)
-        ldap.check()
-        return ldap
-    return PamProof(settings.service)
+        server_proof = LdapProof(settings.ldap)
+    elif settings.kerberos is not None:
+        server_proof = KerberosProof(settings.kerberos)
+    else:
+        return PamProof(settings.service)
+    server_proof.check()
+    return server_proof
 
 
 def make_signer_app(keys: Keys, authority: Authority) -> web.Application:

@@ -14,6 +14,7 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.policy import Policy
 
@@ -29,6 +30,7 @@ class ProofKind(StrEnum):
     PASSWORD_FILE = "password-file"  # noqa: S105  the name of a method
     PAM = "pam"
     LDAP = "ldap"
+    KERBEROS = "kerberos"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class ProofSettings:
     file: Path | None = None
     service: str = ""
     ldap: LdapSettings | None = None
+    kerberos: KerberosSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,8 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
         proof = ProofSettings(kind=kind, file=folder / table.text("file"))
     elif kind is ProofKind.LDAP:
         proof = ProofSettings(kind=kind, ldap=read_ldap(table, folder))
+    elif kind is ProofKind.KERBEROS:
+        proof = ProofSettings(kind=kind, kerberos=read_kerberos(table, folder))
     else:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()

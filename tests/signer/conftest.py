@@ -22,6 +22,7 @@ from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from support import require
 from support.directory import Directory, a_directory
+from support.kdc import Kdc, a_kdc
 
 PASSWORDS = {
     "alice": "canary-alice-77",
@@ -138,4 +139,11 @@ def namespace(tmp_path: Path) -> tuple[str, ...]:
 def directory() -> Iterator[Directory]:
     """One OpenLDAP for all tests: nothing that they do changes it."""
     with TemporaryDirectory(prefix="hpchub-l-", dir="/tmp") as folder, a_directory(Path(folder)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
+    """One KDC for all tests; gina is there to be locked by one of them."""
+    with a_kdc(tmp_path_factory.mktemp("kdc")) as found:
         yield found
