@@ -158,13 +158,21 @@ def account_in(entry: dict[str, list[bytes]], question: dict[str, Any]) -> str:
     names = entry.get(question["account_attribute"].lower(), [])
     if len(names) != 1:
         raise No(f"{question['account_attribute']} has {len(names)} values")
-    for value in entry.get("uidnumber", []):
-        if int(value) < question["min_uid_number"]:
-            raise No(f"uidNumber {int(value)} is too low")
-    for value in entry.get("shadowexpire", []):
-        if 0 <= int(value) <= time.time() // 86400:  # shadow(5): days since 1970; -1 is never
+    for number in numbers(entry, "uidNumber"):
+        if number < question["min_uid_number"]:
+            raise No(f"uidNumber {number} is too low")
+    for day in numbers(entry, "shadowExpire"):
+        if 0 <= day <= time.time() // 86400:  # shadow(5): days since 1970; -1 is never
             raise No("the account has expired")
     return names[0].decode("utf-8", "replace")
+
+
+def numbers(entry: dict[str, list[bytes]], name: str) -> list[int]:
+    """An attribute's values, mostly one or none."""
+    try:
+        return [int(value) for value in entry.get(name.lower(), [])]
+    except ValueError:
+        raise No(f"{name} is no number") from None
 
 
 def is_member(connection: ldap3.Connection, group: str, dn: str, account: str) -> bool:

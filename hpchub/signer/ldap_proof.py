@@ -47,6 +47,8 @@ class LdapProof(ServerProof):
                 answer = ask_child(child, question | {"server": server}, self.settings.timeout_s)
             except RemoteError:
                 answer = Answer(None, "no answer in time")
+            except SiteError:
+                answer = Answer(None, "an answer that cannot be read")  # ldap3 does not foresee all of them
             if answer.ok is not None:
                 self._answered = server
                 return answer

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,6 +106,41 @@ def a_silent_server() -> Iterator[tuple[int, list[Any]]]:
             thread.join()
             for connection in taken:
                 connection.close()
+
+
+# The request of RFC 4511, section 4.14.1, as message 1, and its answer: success.
+_START_TLS = b"0\x1d\x02\x01\x01w\x18\x80\x161.3.6.1.4.1.1466.20037"
+_STARTED = b"0\x0c\x02\x01\x01x\x07\n\x01\x00\x04\x00\x04\x00"
+
+
+@contextmanager
+def a_broken_server(directory: Directory, *, start_tls: bool, says: bytes) -> Iterator[tuple[int, bytearray]]:
+    """A port with the directory's certificate that says one thing over TLS and closes; what came in clear."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory.folder / "server.pem", directory.folder / "server.key")
+    clear = bytearray()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection = server.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    if start_tls:
+                        clear.extend(connection.recv(4096))
+                        connection.sendall(_STARTED)
+                    with context.wrap_socket(connection, server_side=True) as secured:
+                        secured.sendall(says)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1], clear
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 _ASKED = re.compile(r" op=\d+ (?:(BIND) .*method=|(SRCH) base=|(EXT) oid=)")
@@ -223,6 +259,13 @@ def test_groups(either: Proof) -> None:
     assert either(groups=(HPC,)).verify("bob", Secret(PASSWORD)) == Refused("LDAP: in none of the groups")
 
 
+def test_a_dn_of_all_that_needs_escaping(by_search: Proof) -> None:
+    """Commas, quotes, parentheses and asterisks in a found DN: the bind and the group are that person's."""
+    proof = by_search(groups=(TEAM,))
+    assert proof.verify("jdoe", Secret(PASSWORD)) == Accepted("jdoe", "password")
+    assert proof.verify("jdoe", Secret("wrong")) == Refused("LDAP: invalidCredentials")
+
+
 def test_a_group_that_is_not_there_is_an_error(either: Proof) -> None:
     """A mistyped group keeps everybody out, and is no wrong password."""
     with pytest.raises(RemoteError) as caught:
@@ -271,6 +314,26 @@ def test_no_password_in_clear(either: Proof, tmp_path: Path) -> None:
             either(servers=(plain.ldap,)).verify("alice", Secret(PASSWORD))
         assert "startTLS failed" in str(caught.value.__cause__)
         assert asked(plain, 0) == ["EXT"]
+
+
+def test_a_server_that_speaks_something_else(by_dn: Proof, directory: Directory) -> None:
+    """Nonsense over a good certificate is no answer; the next server is asked."""
+    with a_broken_server(directory, start_tls=False, says=b"0\x84\xff\xff nonsense" * 9) as (port, clear):
+        proof = by_dn(servers=(f"ldaps://127.0.0.1:{port}", directory.ldaps))
+        assert proof.verify("alice", Secret(PASSWORD)) == Accepted("alice", "password")
+        with pytest.raises(RemoteError, match="cannot be checked now"):
+            by_dn(servers=(f"ldaps://127.0.0.1:{port}",)).verify("alice", Secret(PASSWORD))
+    assert clear == b""
+
+
+def test_a_connection_lost_after_starttls(either: Proof, directory: Directory) -> None:
+    """No second connection is made, in clear, to send the password over."""
+    with (
+        a_broken_server(directory, start_tls=True, says=b"") as (port, clear),
+        pytest.raises(RemoteError, match="cannot be checked now"),
+    ):
+        either(servers=(f"ldap://127.0.0.1:{port}",)).verify("alice", Secret(PASSWORD))
+    assert clear == _START_TLS
 
 
 def test_servers_are_asked_in_turn(either: Proof, directory: Directory) -> None:

@@ -105,7 +105,11 @@ dn: cn=team,ou=groups,{BASE}
 objectClass: groupOfNames
 cn: team
 member: uid=bob,{PEOPLE}
+member: cn=D\\,oe \\+ (*) \\"Jo\\",{PEOPLE}
 """
+
+# Whose DN does not begin with uid.
+_ODD_NAMES = {"jdoe": r"cn=D\,oe \+ (*) \"Jo\""}
 
 # Number, folder, and lines besides those of everybody.
 _PEOPLE = {
@@ -125,6 +129,7 @@ _PEOPLE = {
     "mallory": (20008, PEOPLE, "employeeType: root"),
     "double": (20009, PEOPLE, "uid: second"),
     "\uff47reta": (20010, PEOPLE, ""),  # the directory takes a full-width g for a g
+    "jdoe": (20013, PEOPLE, ""),
     "twin": (20011, PEOPLE, ""),
     "twin ": (20012, f"ou=more,{BASE}", ""),
 }
@@ -205,9 +210,9 @@ def _ldif(referral_port: int) -> str:
     entries = [_TREE.replace("@REFERRAL_PORT@", str(referral_port))]
     for name, (number, parent, more) in _PEOPLE.items():
         lines = [
-            f"dn: uid={name.strip()},{parent}",
+            f"dn: {_ODD_NAMES.get(name, f'uid={name.strip()}')},{parent}",
             *(f"objectClass: {kind}" for kind in ("inetOrgPerson", "posixAccount", "shadowAccount")),
-            f"cn: {name.strip()}",
+            "cn: x",
             "sn: x",
             f"uidNumber: {number}",
             "gidNumber: 30000",
