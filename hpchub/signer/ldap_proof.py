@@ -32,7 +32,8 @@ class LdapProof(ServerProof):
         try:
             ssl.create_default_context(cafile=self.settings.ca_file)
         except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"{self.settings.ca_file} holds no certificates that can be read.") from error
+            path = self.settings.ca_file
+            raise ConfigError(f"{path} holds no certificates that can be read: {error.strerror}.") from error
 
     def _ask(self, username: str, password: str) -> Answer:
         child = Path(__file__).with_name("ldap_child.py")

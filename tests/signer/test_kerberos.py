@@ -119,6 +119,7 @@ def test_a_false_kdc_proves_nothing(proof: Proof, tmp_path: Path) -> None:
         assert KerberosProof(fooled, 0).verify("alice", Secret("attacker")) == Accepted("alice", "password")
 
 
+@pytest.mark.slow
 def test_a_kdc_that_is_away_or_silent(proof: Proof, tmp_path: Path) -> None:
     """Neither says anything about the password."""
     conf = tmp_path / "krb5.conf"
@@ -167,6 +168,7 @@ def test_capitals_where_the_kdc_knows_none(proof: Proof) -> None:
     assert strict.verify("alice", Secret(PASSWORD)) == Accepted("alice", "password")
 
 
+@pytest.mark.slow
 async def test_the_password_is_nowhere(
     proof: Proof, settings: SignerSettings, user_key: Any, kdc: Kdc, caplog: pytest.LogCaptureFixture
 ) -> None:

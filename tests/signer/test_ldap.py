@@ -336,6 +336,7 @@ def test_a_connection_lost_after_starttls(either: Proof, directory: Directory) -
     assert clear == _START_TLS
 
 
+@pytest.mark.slow
 def test_servers_are_asked_in_turn(either: Proof, directory: Directory) -> None:
     """One that is away, and one that hangs, cost their time once; the next login starts with the good one."""
     with a_silent_server() as (port, taken):
@@ -383,6 +384,7 @@ def test_a_file_without_authorities(by_dn: Proof, tmp_path: Path) -> None:
             by_dn(ca_file=file).check()
 
 
+@pytest.mark.slow
 def test_refusals_take_the_same_time(by_search: Proof) -> None:
     """Unknown, unsafe, wrong: told at the same moment, however long the directory took."""
     proof = by_search()
@@ -395,6 +397,7 @@ def test_refusals_take_the_same_time(by_search: Proof) -> None:
     assert LdapProof(proof.settings).refusal_s == 1.0
 
 
+@pytest.mark.slow
 async def test_the_password_is_nowhere(
     by_search: Proof,
     settings: SignerSettings,
