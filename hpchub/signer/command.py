@@ -1,4 +1,4 @@
-"""`hpchub signer`: run the certificate authority, make its keys, show its public key, set passwords."""
+"""`hpchub signer`: run the certificate authority, make its keys, show its public key, handle passwords."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 
 from hpchub.core.secret import Secret
-from hpchub.errors import ConfigError, InvalidRequest
-from hpchub.logs import configure_logging
+from hpchub.errors import ConfigError, HpchubError, InvalidRequest
+from hpchub.logs import configure_logging, printable
 from hpchub.prctl import forbid_dumps
 from hpchub.signer import staff
 from hpchub.signer.factor_key import make_factor_key
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import set_password
+from hpchub.signer.proofs import Refused
 from hpchub.signer.second_factor import Required
-from hpchub.signer.server import serve
+from hpchub.signer.server import make_proof, serve
 from hpchub.signer.settings import SignerSettings, load_settings
 
 
@@ -30,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("ca-key", help="print the public key that clusters trust")
     password = actions.add_parser("set-password", help="set a password, read from standard input")
     password.add_argument("user", metavar="USER")
+    check = actions.add_parser("check-password", help="try a login without a hub; says why it is refused")
+    check.add_argument("user", metavar="USER")
     staff.configure(actions)
     parser.set_defaults(action="serve")
 
@@ -48,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print(render_ca_public_key(load_ca_key(settings.state_dir)))
     elif args.action == "set-password":
         _set_password(settings, args.user)
+    elif args.action == "check-password":
+        return _check_password(settings, args.user)
     elif args.action in staff.ACTIONS:
         staff.run(args, settings)
     else:
@@ -59,17 +64,38 @@ def run(args: argparse.Namespace) -> int:
 
 def _set_password(settings: SignerSettings, user: str) -> None:
     if settings.proof.file is None:
-        raise ConfigError("These settings prove people through PAM: passwords are not the signer's to set.")
+        kind = settings.proof.kind.value
+        raise ConfigError(f"These settings prove people by {kind}: passwords are not the signer's to set.")
     set_password(settings.proof.file, user, _read_password(user))
+
+
+def _check_password(settings: SignerSettings, user: str) -> int:
+    """Say who that is or, what only staff may know, why not. Grants nothing."""
+    proof = make_proof(settings.proof)
+    password = Secret(getpass.getpass(f"Password of {user}: ")) if sys.stdin.isatty() else _read_line()
+    try:
+        verdict = proof.verify(user, password)
+    except HpchubError as error:
+        print(printable(f"could not be told: {error.__cause__ or error.message}"))
+        return 1
+    if isinstance(verdict, Refused):
+        print(printable(f"refused: {verdict.reason}"))
+        return 1
+    print(f"accepted: {verdict.account}")
+    return 0
+
+
+def _read_line() -> Secret:
+    typed = sys.stdin.read().removesuffix("\n")
+    if "\n" in typed:
+        raise InvalidRequest("Nothing was changed: a password is one line.")
+    return Secret(typed)
 
 
 def _read_password(user: str) -> Secret:
     """From a terminal, asked for twice and not shown; else the one line on standard input."""
     if not sys.stdin.isatty():
-        typed = sys.stdin.read().removesuffix("\n")
-        if "\n" in typed:
-            raise InvalidRequest("Nothing was changed: a password is one line.")
-        return Secret(typed)
+        return _read_line()
     first = Secret(getpass.getpass(f"New password for {user}: "))
     if first != Secret(getpass.getpass("The same again: ")):
         raise InvalidRequest("Nothing was changed: the two passwords differ.")

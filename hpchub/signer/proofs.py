@@ -1,4 +1,4 @@
-"""How a person proves who they are. One small interface; the password file and PAM are two of it.
+"""How a person proves who they are. One small interface. PAM is here; the others have modules of their own.
 
 A proof does the same work whether the name is unknown, unsafe, locked or merely given with a wrong
 password, and its true reason goes to the audit log only.
@@ -6,17 +6,15 @@ password, and its true reason goes to the audit log only.
 
 from __future__ import annotations
 
-import json
 import secrets
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import ConfigError, RemoteError, SiteError
+from hpchub.errors import ConfigError
+from hpchub.signer.child import ask_child
 
 MAX_PASSWORD_LENGTH = 1024
 
@@ -112,22 +110,6 @@ class PamProof:
     def _ask(self, username: str, password: str) -> tuple[bool, str]:
         """Whether PAM accepts the pair, and the account or the reason."""
         child = Path(__file__).with_name("pam_child.py")
-        question = json.dumps({"service": self.service, "username": username, "password": password})
-        try:
-            done = subprocess.run(  # nothing of the person's in argv
-                [sys.executable, "-I", str(child)],
-                input=question.encode(),
-                capture_output=True,
-                timeout=self.timeout_s,
-                check=False,
-                env={"LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                cwd="/",
-            )
-            # The last line: a PAM module may have printed lines of its own before it.
-            answer = json.loads(done.stdout.split(b"\n")[-1])
-            return answer["ok"] is True, str(answer["said"])
-        except subprocess.TimeoutExpired:
-            # Not chained: the exception carries what went in.
-            raise RemoteError("The site's login check did not answer in time.", "Try again later.") from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise SiteError("The site's login check does not work.", "Tell the site's staff.") from error
+        question = {"service": self.service, "username": username, "password": password}
+        answer = ask_child(child, question, self.timeout_s)
+        return answer.ok is True, answer.said

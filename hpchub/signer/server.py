@@ -17,10 +17,13 @@ from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Attempt, Authority, Minted
 from hpchub.signer.factor_key import load_factor_key
 from hpchub.signer.guard import Guard
+from hpchub.signer.kerberos_proof import KerberosProof
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
+from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.second_factor import Required, SecondFactors
+from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings
 from hpchub.signer.state import State
 
@@ -67,10 +70,18 @@ async def _listening(settings: SignerSettings, keys: Keys, authority: Authority)
 
 def make_proof(settings: ProofSettings) -> Proof:
     """The proof that the settings name. ConfigError where it cannot work."""
-    if settings.file is None:
+    if settings.file is not None:
+        load_password_file(settings.file)
+        return PasswordFileProof(settings.file)
+    server_proof: ServerProof
+    if settings.ldap is not None:
+        server_proof = LdapProof(settings.ldap)
+    elif settings.kerberos is not None:
+        server_proof = KerberosProof(settings.kerberos)
+    else:
         return PamProof(settings.service)
-    load_password_file(settings.file)
-    return PasswordFileProof(settings.file)
+    server_proof.check()
+    return server_proof
 
 
 def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors | None:

@@ -16,6 +16,8 @@ from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
 from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
+from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
+from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.policy import Policy
 from hpchub.signer.second_factor import FactorSettings, Required
 
@@ -32,15 +34,19 @@ class ProofKind(StrEnum):
 
     PASSWORD_FILE = "password-file"  # noqa: S105  the name of a method
     PAM = "pam"
+    LDAP = "ldap"
+    KERBEROS = "kerberos"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofSettings:
-    """`file` belongs to `password-file`, `service` to `pam`."""
+    """`file` belongs to `password-file`, `service` to `pam`; the others have settings of their own."""
 
     kind: ProofKind
     file: Path | None = None
     service: str = ""
+    ldap: LdapSettings | None = None
+    kerberos: KerberosSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,10 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
     kind = table.choice("kind", ProofKind)
     if kind is ProofKind.PASSWORD_FILE:
         proof = ProofSettings(kind=kind, file=folder / table.text("file"))
+    elif kind is ProofKind.LDAP:
+        proof = ProofSettings(kind=kind, ldap=read_ldap(table, folder))
+    elif kind is ProofKind.KERBEROS:
+        proof = ProofSettings(kind=kind, kerberos=read_kerberos(table, folder))
     else:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import argon2
 import asyncssh
@@ -20,7 +21,9 @@ from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from support import require
+from support.directory import Directory, a_directory
 from support.folders import let_others_pass
+from support.kdc import Kdc, a_kdc
 
 PASSWORDS = {
     "alice": "canary-alice-77",
@@ -130,3 +133,17 @@ def namespace(tmp_path: Path) -> tuple[str, ...]:
         "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"
     )
     return (str(Path(__file__).with_name("namespace.sh")), str(etc))
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Directory]:
+    """One OpenLDAP for all tests: nothing that they do changes it."""
+    with TemporaryDirectory(prefix="hpchub-l-", dir="/tmp") as folder, a_directory(Path(folder)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
+    """One KDC for all tests; gina is there to be locked by one of them."""
+    with a_kdc(tmp_path_factory.mktemp("kdc")) as found:
+        yield found

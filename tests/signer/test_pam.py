@@ -11,7 +11,7 @@ import pytest
 
 from hpchub.core.secret import Secret
 from hpchub.errors import RemoteError, SiteError
-from hpchub.signer import proofs
+from hpchub.signer import child, proofs
 from hpchub.signer.proofs import PamProof, Refused
 
 _ASK = """
@@ -77,7 +77,7 @@ def test_every_attempt_asks_pam_once(monkeypatch: pytest.MonkeyPatch, username: 
         asked.append((argv, input))
         return subprocess.CompletedProcess(argv, 0, b'\n{"ok": false, "said": "no"}', b"")
 
-    monkeypatch.setattr(proofs.subprocess, "run", run)
+    monkeypatch.setattr(child.subprocess, "run", run)
     assert isinstance(PamProof("x").verify(username, Secret(password)), Refused)
     ((argv, question),) = asked
     assert username not in argv
@@ -89,7 +89,7 @@ def test_every_attempt_asks_pam_once(monkeypatch: pytest.MonkeyPatch, username: 
 def test_an_unsafe_name_made_by_pam_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A PAM module that maps a name to root does not make a certificate for root."""
     answer = subprocess.CompletedProcess([], 0, b'module prints\n{"ok": true, "said": "root"}', b"")
-    monkeypatch.setattr(proofs.subprocess, "run", lambda *args, **options: answer)
+    monkeypatch.setattr(child.subprocess, "run", lambda *args, **options: answer)
     assert PamProof("x").verify("alice", Secret("x")) == Refused("PAM: unsafe account name")
 
 
@@ -97,7 +97,7 @@ def test_an_unsafe_name_made_by_pam_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_broken_check_is_an_error(monkeypatch: pytest.MonkeyPatch, output: bytes) -> None:
     """No answer, or half of one, is the site's fault and grants nothing."""
     answer = subprocess.CompletedProcess([], 1, output, b"")
-    monkeypatch.setattr(proofs.subprocess, "run", lambda *args, **options: answer)
+    monkeypatch.setattr(child.subprocess, "run", lambda *args, **options: answer)
     with pytest.raises(SiteError, match="does not work"):
         PamProof("x").verify("alice", Secret("x"))
 

@@ -45,6 +45,25 @@ def test_pam(tmp_path: Path) -> None:
     assert (settings.proof.kind, settings.proof.service) == (ProofKind.PAM, "hpchub")
 
 
+def test_ldap(tmp_path: Path) -> None:
+    """A directory's settings stand beside its kind."""
+    ldap = 'servers = ["ldaps://a"]\nca_file = "ca.pem"\nuser_dn = "uid={account},o=x"'
+    text = GOOD.replace('"password-file"', '"ldap"').replace('file = "passwords"', ldap)
+    proof = load_settings(write(tmp_path, text)).proof
+    assert proof.ldap is not None
+    assert (proof.kind, proof.ldap.ca_file) == (ProofKind.LDAP, tmp_path / "ca.pem")
+
+
+def test_kerberos(tmp_path: Path) -> None:
+    """A realm, a service and its keytab; the machine's own krb5.conf unless another is named."""
+    kerberos = 'realm = "EXAMPLE.ORG"\nservice = "hpchub/hub.example.org"\nkeytab = "hub.keytab"'
+    text = GOOD.replace('"password-file"', '"kerberos"').replace('file = "passwords"', kerberos)
+    proof = load_settings(write(tmp_path, text)).proof
+    assert proof.kerberos is not None
+    assert (proof.kind, proof.kerberos.keytab) == (ProofKind.KERBEROS, tmp_path / "hub.keytab")
+    assert proof.kerberos.krb5_conf == Path("/etc/krb5.conf")
+
+
 def test_query_accounts(tmp_path: Path) -> None:
     """None unless the site names them."""
     assert load_settings(write(tmp_path, GOOD)).policy.query_accounts == ()
@@ -106,7 +125,21 @@ def test_guessing(tmp_path: Path) -> None:
         ("192.0.2.7", "1.2.3.4,5.6.7.8", "source_addresses"),
         ("[proof]", "[prof]", "proof: is missing"),
         ("[proof]", "[prof]", "there is no key 'prof' here; did you mean 'proof'?"),
-        ('kind = "password-file"', 'kind = "ldap"', "'ldap' is not one of password-file, pam"),
+        ('kind = "password-file"', 'kind = "ldp"', "is not one of password-file, pam, ldap, kerberos"),
+        ('kind = "password-file"', 'kind = "ldap"', "proof.servers: must name 1 to 4 servers"),
+        ('kind = "password-file"', 'kind = "ldap"', "proof.file: there is no key 'file' here"),
+        ('kind = "password-file"', 'kind = "kerberos"', "proof.realm: is missing"),
+        ('kind = "password-file"', 'kind = "kerberos"', "proof.keytab: is missing"),
+        (
+            'kind = "password-file"',
+            'kind = "kerberos"\nservice = "host"',
+            "proof.service: 'host' may hold only",
+        ),
+        (
+            'kind = "password-file"',
+            'kind = "kerberos"\nrealm = "A@B"',
+            "proof.realm: 'A@B' may hold only",
+        ),
         ('kind = "password-file"', 'kind = "pam"', "proof.file: there is no key 'file' here"),
         ('kind = "password-file"', 'kind = "pam"', "proof.service: is missing"),
         ("file =", "service =", "proof.file: is missing"),

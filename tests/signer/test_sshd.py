@@ -20,9 +20,16 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.signer.certificates import parse_public_key, sign
 from hpchub.signer.client import SignerClient
+from hpchub.signer.kerberos_proof import KerberosSettings
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
+from hpchub.signer.ldap_settings import LdapSettings
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
-from hpchub.signer.settings import SignerSettings
+from hpchub.signer.server import running
+from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from support import directory as directory_tree
+from support import kdc as realm
+from support.directory import Directory
+from support.kdc import Kdc
 
 
 @dataclass
@@ -102,6 +109,36 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write(await reader.readline())
     await writer.drain()
     writer.close()
+
+
+async def test_a_password_of_the_directory_leads_into_the_cluster(
+    sshd: Sshd, settings: SignerSettings, directory: Directory, user_key: Any
+) -> None:
+    """The whole way with LDAP: a password that only slapd knows, a grant, a certificate, a shell as alice."""
+    ldap = LdapSettings(
+        servers=(directory.ldap,), ca_file=directory.ca, user_dn=f"uid={{account}},{directory_tree.PEOPLE}"
+    )
+    signer = SignerClient(settings.socket)
+    async with running(replace(settings, proof=ProofSettings(kind=ProofKind.LDAP, ldap=ldap))):
+        login = await signer.grant("alice", Secret(directory_tree.PASSWORD), user_key.public, "")
+        minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+        async with sshd.connect("alice", user_key, minted.certificate) as connection:
+            assert (await connection.run("id -un", check=True)).stdout == "alice\n"
+
+
+async def test_a_password_of_the_realm_leads_into_the_cluster(
+    sshd: Sshd, settings: SignerSettings, kdc: Kdc, user_key: Any
+) -> None:
+    """The same with Kerberos: a password that only the KDC knows."""
+    kerberos = KerberosSettings(
+        realm=realm.REALM, service=realm.SERVICE, keytab=kdc.keytab, krb5_conf=kdc.krb5_conf
+    )
+    signer = SignerClient(settings.socket)
+    async with running(replace(settings, proof=ProofSettings(kind=ProofKind.KERBEROS, kerberos=kerberos))):
+        login = await signer.grant("alice", Secret(realm.PASSWORD), user_key.public, "")
+        minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+        async with sshd.connect("alice", user_key, minted.certificate) as connection:
+            assert (await connection.run("id -un", check=True)).stdout == "alice\n"
 
 
 async def test_control_runs_commands_and_forwards_nothing(
