@@ -17,7 +17,6 @@ from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, UserError
-from hpchub.logs import correlation_id
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
 from hpchub.signer.keys import Keys
 from hpchub.signer.metrics import SignerMetrics
@@ -31,6 +30,7 @@ from hpchub.signer.policy import (
     plan_query_certificate,
 )
 from hpchub.signer.proofs import Proof, Refused
+from hpchub.signer.recorder import Recorder
 
 _Result = TypeVar("_Result")
 
@@ -70,6 +70,7 @@ class Authority:
         self._policy = policy
         self._proof = proof
         self._audit = audit
+        self._recorder = Recorder(audit)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
 
@@ -202,7 +203,7 @@ class Authority:
 
     async def _write(self, record: Record) -> None:
         try:
-            await asyncio.to_thread(self._audit.record, replace(record, server_id=correlation_id()))
+            await self._recorder.write(record)
         except SiteError:
             self.metrics.audit_failures.inc()
             raise

@@ -38,7 +38,9 @@ async def serve(settings: SignerSettings) -> None:
 async def running(settings: SignerSettings) -> AsyncIterator[None]:
     """The signer, listening while the context lasts."""
     keys = load_keys(settings.state_dir)
-    audit = AuditLog(settings.audit_log)
+    audit = AuditLog(
+        settings.audit_log, rotate_bytes=settings.audit_rotate_mb * 1024**2, syslog=settings.audit_syslog
+    )
     audit.check()
     authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
     try:

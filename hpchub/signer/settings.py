@@ -49,6 +49,8 @@ class SignerSettings:
     proof: ProofSettings
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
+    audit_rotate_mb: int = 0
+    audit_syslog: Path | None = None
 
 
 def load_settings(path: Path) -> SignerSettings:
@@ -67,6 +69,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
+    audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
+    audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -88,6 +92,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         proof=proof,
         metrics_listen=metrics_listen,
         log_format=log_format,
+        audit_rotate_mb=audit_rotate_mb,
+        audit_syslog=audit_syslog,
     )
 
 
