@@ -77,6 +77,7 @@ class ServerLife:
         # READY is not always what was stored last: a bridge that took the server up calls it CONNECTING.
         self._was_ready = record.handed_over and record.phase is not Phase.STARTING
         self._submitted = asyncio.Event()
+        self._try_now = asyncio.Event()
         if record.job_id or record.node:
             self._submitted.set()
         if record.phase in {Phase.READY, Phase.STOPPING}:
@@ -92,6 +93,10 @@ class ServerLife:
             return
         with correlated(self.record.id):
             self._main = asyncio.create_task(self._run(), name=f"server {self.record.id}")
+
+    def try_now(self) -> None:
+        """Do not wait for the next try: its owner has just logged in."""
+        self._try_now.set()
 
     async def stop(self) -> None:
         """End the server and return once it is gone. RemoteError where the cluster cannot be told."""
@@ -246,7 +251,10 @@ class ServerLife:
                     f"The server on {self.record.node} did not answer within {_START_LIMIT_S // 60} minutes.",
                     "Try again, or choose another environment.",
                 )
-            await asyncio.sleep(pause)
+            self._try_now.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._try_now.wait()
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     @asynccontextmanager

@@ -99,7 +99,7 @@ class HpchubAuthenticator(Authenticator):
         return True
 
     async def end_session(self, username: str) -> None:
-        """Takes the bridge's leave to start anything new for the person. Running servers stay."""
+        """Takes the bridge's leave to act for the person, and closes what is open. Servers run on."""
         try:
             await BridgeClient(Path(self.bridge_socket)).close_session(username)
         except HpchubError as error:

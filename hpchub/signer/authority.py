@@ -17,8 +17,12 @@ from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, UserError
+from hpchub.signer.account_check import AccountCheck
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.ending import Ending
+from hpchub.signer.ends import Ends
 from hpchub.signer.keys import Keys
+from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
     Grant,
@@ -63,7 +67,14 @@ class Authority:
     """Holds the keys. `close` it when done: it owns the threads in which proofs run."""
 
     def __init__(
-        self, keys: Keys, policy: Policy, proof: Proof, audit: AuditLog, metrics: SignerMetrics | None = None
+        self,
+        keys: Keys,
+        policy: Policy,
+        proof: Proof,
+        audit: AuditLog,
+        ledger: Ledger,
+        ends: Ends,
+        metrics: SignerMetrics | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._keys = keys
@@ -71,6 +82,9 @@ class Authority:
         self._proof = proof
         self._audit = audit
         self._recorder = Recorder(audit)
+        self._ledger = ledger
+        self.ending = Ending(ends, keys.grant, self.write)
+        self.accounts = AccountCheck(proof)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
 
@@ -93,11 +107,13 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = await self._prove(username, password, key)
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
         login = Login(grant, self._keys.grant.render(grant))
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        self._ledger.add_grant(held_grant(grant, key, source))
+        self.accounts.is_fine(grant.account)
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
     async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
@@ -114,6 +130,7 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = self._keys.grant.parse(token)
             record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            await self._refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
                 grant,
@@ -124,16 +141,21 @@ class Authority:
             )
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             certificate = sign(self._keys.ca, key, plan)
+            self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return Minted(certificate, plan, ceiling_of(self._policy, grant))
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
         missing: dict[str, str] = {}
-        for name, check in (("audit_log", self._audit.check), ("proof", self._proof.check)):
+        for name, check in (
+            ("audit_log", self._audit.check),
+            ("proof", self._proof.check),
+            ("krl_file", self.ending.ends.check),
+        ):
             try:
                 await asyncio.to_thread(check)
             except HpchubError as error:
@@ -164,22 +186,27 @@ class Authority:
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
+            if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
+                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
             certificate = sign(self._keys.ca, key, plan)
+            self._ledger.add_certificate(held_certificate(plan, key, ""))
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return Minted(certificate, plan, plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""
-        await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
+        await self.write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
 
     async def _prove(self, username: str, password: Secret, key: PublicKey) -> Grant:
         with self.metrics.proof_seconds.time():
             verdict = await self._in_thread(lambda: self._proof.verify(username, password))
         if isinstance(verdict, Refused):
-            raise _refused_login() from _TrueReason(verdict.reason)
+            raise _refused_login() from TrueReason(verdict.reason)
+        if why := self._ledger.refusal(verdict.account, fingerprint=key.fingerprint):
+            raise _refused_login() from TrueReason(why)
         try:
             return plan_grant(
                 self._policy,
@@ -192,6 +219,15 @@ class Authority:
         except NotAllowed as error:
             raise _refused_login() from error
 
+    async def _refuse_ended(self, grant: Grant) -> None:
+        """NotAllowed where the grant was taken back, or its account may not log in at the site any more."""
+        why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
+        if not why and (problem := await self.accounts.problem(grant.account)):
+            await self.ending.lock(grant.account, problem)
+            why = problem
+        if why:
+            raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
+
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         if self._waiting >= _MAX_WAITING:
             raise RemoteError("Too many people are logging in just now.", "Try again in a minute.")
@@ -201,7 +237,8 @@ class Authority:
         finally:
             self._waiting -= 1
 
-    async def _write(self, record: Record) -> None:
+    async def write(self, record: Record) -> None:
+        """Record, and count. SiteError where it cannot be written."""
         try:
             await self._recorder.write(record)
         except SiteError:
@@ -210,8 +247,8 @@ class Authority:
         self.metrics.count(record)
 
 
-class _TrueReason(Exception):
-    """The cause of a refused login: for the audit log, never for the person."""
+class TrueReason(Exception):
+    """The cause of a refusal: for the audit log, never for the person."""
 
 
 def _refused_login() -> NotAllowed:
@@ -224,6 +261,34 @@ def _failed(record: Record, error: Exception) -> Record:
     if not isinstance(error, HpchubError):
         return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
     return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)
+
+
+def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:
+    """What the ledger keeps of a login."""
+    return HeldGrant(
+        grant_id=grant.grant_id,
+        account=grant.account,
+        factor=grant.factor,
+        source=source,
+        public_key=key.line,
+        fingerprint=key.fingerprint,
+        issued=grant.issued,
+        ceiling=grant.ceiling,
+    )
+
+
+def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertificate:
+    """What the ledger keeps of a certificate; no grant where no login earned it."""
+    return HeldCertificate(
+        serial=str(plan.serial),
+        key_id=plan.key_id,
+        profile=plan.profile.value,
+        account=plan.principal,
+        grant_id=grant_id,
+        public_key=key.line,
+        fingerprint=plan.fingerprint,
+        valid_before=plan.valid_before,
+    )
 
 
 def _parse_profile(text: str) -> Profile:

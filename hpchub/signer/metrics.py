@@ -48,7 +48,7 @@ class SignerMetrics:
         """One attempt, as the audit log has it."""
         if record.event is Event.LOGIN:
             self._logins.labels(record.outcome.value).inc()
-        else:
+        elif record.event is Event.CERTIFICATE:
             # What was asked for may be any text; a label may not.
             profile = record.profile if record.profile in set(Profile) else "unknown"
             self._certificates.labels(profile, record.outcome.value).inc()

@@ -14,9 +14,16 @@ _PAM_USER = 2  # <security/_pam_types.h>
 
 
 def main() -> None:
-    """Authenticate, then check the account: expired and locked ones are refused by the second step."""
+    """Authenticate, then check the account: expired and locked ones are refused by the second step.
+
+    Without a password only the second step is done, for a person who has logged in before.
+    """
     question = json.load(sys.stdin)
     try:
+        if "password" not in question:
+            pamela.check_account(question["username"], service=question["service"])
+            sys.stdout.write("\n" + json.dumps({"ok": True, "said": question["username"]}))
+            return
         handle = pamela.authenticate(
             question["username"],
             question["password"],
@@ -28,7 +35,7 @@ def main() -> None:
         # A module may have mapped the name; what it made of it is the account.
         answer = {"ok": True, "said": handle.get_item(_PAM_USER) or ""}
     except pamela.PAMError as error:
-        answer = {"ok": False, "said": str(error)}
+        answer = {"ok": False, "said": str(error), "errno": error.errno}
     sys.stdout.write("\n" + json.dumps(answer))
 
 

@@ -12,13 +12,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import ConfigError, RemoteError, SiteError
 
 MAX_PASSWORD_LENGTH = 1024
+
+# <security/_pam_types.h>: PERM_DENIED, AUTH_ERR, ACCT_EXPIRED. USER_UNKNOWN may be a directory that is away.
+_LOCKED = frozenset({6, 7, 13})
 
 _PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")  # pam.d(5), and where vendors put them
 
@@ -100,6 +103,20 @@ class PamProof:
             return Refused("PAM: unsafe account name")
         return Accepted(account, "password")
 
+    def account_problem(self, account: str) -> str:
+        """What PAM's account management has against an account now, or "".
+
+        Raises:
+            SiteError: It cannot be told: the directory is away, say. That is no reason to lock anybody out.
+            RemoteError: PAM does not answer.
+        """
+        answer = self._answer({"service": self.service, "username": account})
+        if answer["ok"] is True:
+            return ""
+        if answer.get("errno") in _LOCKED:
+            return f"PAM: {answer['said']}"
+        raise SiteError(f"PAM cannot tell whether {account} may log in: {answer['said']}.")
+
     def check(self) -> None:
         """The service has a file of its own: without one, PAM would ask `other`, which refuses all."""
         if not any((Path(folder) / self.service).is_file() for folder in _PAM_FOLDERS):
@@ -107,12 +124,15 @@ class PamProof:
 
     def _ask(self, username: str, password: str) -> tuple[bool, str]:
         """Whether PAM accepts the pair, and the account or the reason."""
+        answer = self._answer({"service": self.service, "username": username, "password": password})
+        return answer["ok"] is True, str(answer["said"])
+
+    def _answer(self, question: dict[str, str]) -> dict[str, Any]:
         child = Path(__file__).with_name("pam_child.py")
-        question = json.dumps({"service": self.service, "username": username, "password": password})
         try:
             done = subprocess.run(  # nothing of the person's in argv
                 [sys.executable, "-I", str(child)],
-                input=question.encode(),
+                input=json.dumps(question).encode(),
                 capture_output=True,
                 timeout=self.timeout_s,
                 check=False,
@@ -121,7 +141,7 @@ class PamProof:
             )
             # The last line: a PAM module may have printed lines of its own before it.
             answer = json.loads(done.stdout.split(b"\n")[-1])
-            return answer["ok"] is True, str(answer["said"])
+            return {"ok": answer["ok"], "said": answer["said"], "errno": answer.get("errno")}
         except subprocess.TimeoutExpired:
             # Not chained: the exception carries what went in.
             raise RemoteError("The site's login check did not answer in time.", "Try again later.") from None

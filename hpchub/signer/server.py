@@ -15,7 +15,11 @@ from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Authority, Minted
+from hpchub.signer.ending_routes import bridge_routes, staff_routes
+from hpchub.signer.ends import Ends
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
+from hpchub.signer.ledger import LEDGER, Ledger
+from hpchub.signer.lookout import looking_after
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.settings import ProofSettings, SignerSettings
@@ -42,15 +46,22 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
         settings.audit_log, rotate_bytes=settings.audit_rotate_mb * 1024**2, syslog=settings.audit_syslog
     )
     audit.check()
-    authority = Authority(keys, settings.policy, make_proof(settings.proof), audit)
+    ledger = Ledger(settings.state_dir / LEDGER)
+    ends = Ends(
+        ledger, render_ca_public_key(keys.ca), settings.policy.certificate_lifetime_s, settings.krl_file
+    )
+    authority = Authority(keys, settings.policy, make_proof(settings.proof), audit, ledger, ends)
+    ends.write_krl()
     try:
         async with (
-            listening(make_signer_app(keys, authority), settings.socket),
+            looking_after(ledger, authority),
+            listening(make_signer_app(keys, authority, ledger), settings.socket),
             serving_metrics(settings.metrics_listen, authority.metrics.registry),
         ):
             yield
     finally:
         authority.close()
+        ledger.close()
 
 
 def make_proof(settings: ProofSettings) -> Proof:
@@ -61,7 +72,7 @@ def make_proof(settings: ProofSettings) -> Proof:
     return PasswordFileProof(settings.file)
 
 
-def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
+def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.Application:
     """The API's routes."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
 
@@ -105,6 +116,8 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     app.router.add_post("/v1/grants", grants)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes(bridge_routes(authority.ending, ledger))
+    app.add_routes(staff_routes(authority.ending, ledger))
     return app
 
 

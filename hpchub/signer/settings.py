@@ -51,6 +51,7 @@ class SignerSettings:
     log_format: LogFormat = LogFormat.TEXT
     audit_rotate_mb: int = 0
     audit_syslog: Path | None = None
+    krl_file: Path | None = None
 
 
 def load_settings(path: Path) -> SignerSettings:
@@ -71,6 +72,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     query_accounts = _read_query_accounts(top)
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
+    krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -94,6 +96,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         log_format=log_format,
         audit_rotate_mb=audit_rotate_mb,
         audit_syslog=audit_syslog,
+        krl_file=krl_file,
     )
 
 

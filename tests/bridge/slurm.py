@@ -43,6 +43,9 @@ class FakeSlurm:
     def connections(self) -> list[ConnectionView]:
         return self.open
 
+    async def drop_user(self, user: str) -> None:
+        self.open = [one for one in self.open if one.user != user]
+
     def login_nodes(self, _cluster: str) -> int:
         return 1
 
