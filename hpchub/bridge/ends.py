@@ -28,10 +28,14 @@ LOGGED_OUT, CEILING = "logged out", "ceiling"
 class Ends:
     """One bridge's. `begin` and `close` it."""
 
-    def __init__(self, sessions: Sessions, pool: Pool, signer: SignerClient) -> None:
+    def __init__(
+        self, sessions: Sessions, pool: Pool, signer: SignerClient, *, keep_tunnels: bool = False
+    ) -> None:
+        """`keep_tunnels`: who logs out or reaches the ceiling keeps the connections of running servers."""
         self._sessions = sessions
         self._pool = pool
         self._signer = signer
+        self._keep_tunnels = keep_tunnels
         self._number = 0
         self._expired: set[str] = set()
         self._signer_away = False
@@ -95,8 +99,8 @@ class Ends:
             await self._disconnect(user, why)
 
     async def _disconnect(self, user: str, why: str) -> None:
-        connections = sum(one.user == user for one in self._pool.connections())
-        await self._pool.drop_user(user)
+        keep = self._keep_tunnels and why in {LOGGED_OUT, CEILING}
+        connections = await self._pool.drop_user(user, keep_servers=keep)
         log.info("session.ended user=%s why=%s connections=%d", user, why, connections)
         if not connections:
             return

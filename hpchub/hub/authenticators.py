@@ -17,6 +17,7 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import HpchubError, NotAllowed, UserError
+from hpchub.hub.krl import KrlHandler
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
 
@@ -107,7 +108,12 @@ class HpchubAuthenticator(Authenticator):
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """JupyterHub's login, a logout that ends the session on the bridge too, and what our pages ask."""
-        return [*super().get_handlers(app), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
+        return [
+            *super().get_handlers(app),
+            ("/logout", HpchubLogoutHandler),
+            ("/hpchub/krl", KrlHandler),
+            *SERVERS_HANDLERS,
+        ]
 
 
 class HpchubLogoutHandler(LogoutHandler):

@@ -265,9 +265,15 @@ class Pool:
         """Whether a login node failed lately, and is to be tried last."""
         return self._node(cluster, node).resting_until > time.monotonic()
 
-    async def drop_user(self, user: str) -> None:
-        """Close all of a user's connections, and those that are being made."""
-        await self._drop(lambda key: key.user == user)
+    async def drop_user(self, user: str, *, keep_servers: bool = False) -> int:
+        """Close all of a user's connections, and those that are being made; how many were open.
+
+        Args:
+            user: Whose.
+            keep_servers: Leave those open that carry servers: tunnels, and sessions that last.
+        """
+        uses = {_Use.COMMANDS} if keep_servers else set(_Use)
+        return await self._drop(lambda key: key.user == user and key.use in uses)
 
     # -- which connection -----------------------------------------------------------------------
 
@@ -409,7 +415,7 @@ class Pool:
 
     # -- closing --------------------------------------------------------------------------------
 
-    async def _drop(self, chosen: Callable[[_Key], bool]) -> None:
+    async def _drop(self, chosen: Callable[[_Key], bool]) -> int:
         pending = [task for key, task in self._connecting.items() if chosen(key)]
         for task in pending:
             task.cancel()
@@ -417,7 +423,9 @@ class Pool:
             await asyncio.wait(pending)
         keys = [key for key in self._lines if chosen(key)]
         lines = [line for key in keys for line in self._lines.pop(key)]
+        count = sum(line.is_open for line in lines)
         await asyncio.gather(*(line.close() for line in lines))
+        return count
 
     async def _sweep(self) -> None:
         """Close what nobody has used for a while."""

@@ -43,8 +43,10 @@ class FakeSlurm:
     def connections(self) -> list[ConnectionView]:
         return self.open
 
-    async def drop_user(self, user: str) -> None:
-        self.open = [one for one in self.open if one.user != user]
+    async def drop_user(self, user: str, *, keep_servers: bool = False) -> int:
+        gone = [one for one in self.open if one.user == user and (one.use == "commands" or not keep_servers)]
+        self.open = [one for one in self.open if one not in gone]
+        return len(gone)
 
     def login_nodes(self, _cluster: str) -> int:
         return 1

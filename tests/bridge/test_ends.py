@@ -221,3 +221,22 @@ async def test_one_person_s_trouble_is_not_the_others(
     await ends.look()
     assert holders(pool) == [] and sessions.users() == []
     assert caplog.text.count("ends.crashed") == 2
+
+
+@pytest.mark.usefixtures("both")
+async def test_a_site_may_keep_tunnels(
+    sessions: Sessions, pool: FakeSlurm, signer: SignerClient, clock: Clock, login: Login
+) -> None:
+    """Logging out and the ceiling then close commands alone; a revocation closes all the same."""
+    ends = Ends(sessions, pool, signer, keep_tunnels=True)  # type: ignore[arg-type]
+    await ends.log_out("alice")
+    assert [(one.user, one.use) for one in pool.open] == [("alice", "tunnels"), ("bob", "tunnels")]
+    with pytest.raises(NotAllowed):
+        await sessions.credential("alice", Profile.TUNNEL)
+    clock.ahead = 43_210
+    await ends.look()
+    assert holders(pool) == ["alice", "bob"]
+    clock.ahead = 0
+    await signer.revoke("bob", **BY)
+    await ends.look()
+    assert holders(pool) == ["alice"]
