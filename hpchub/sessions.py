@@ -79,21 +79,27 @@ def joined(
 
 
 def render(found: Mapping[str, Any], width: int) -> str:
-    """Two tables, no line wider than `width`. A user's connections and servers are of all of their logins."""
+    """Tables under each other, no line wider than `width`. OPEN and SERVERS count all of a user's."""
     rows = [
         (
             row["user"], row["factor"] or "-", row["source"] or "-", _time(row["since"]), _time(row["until"]),
             str(row["connections"]), str(row["servers"]),
-            " ".join(one["serial"] for one in row["certificates"]) or "-",
         )
         for row in found["sessions"]
     ]  # fmt: skip
-    head = ("USER", "FACTOR", "FROM", "SINCE", "UNTIL", "CONNECTIONS", "SERVERS", "CERTIFICATES")
+    head = ("USER", "FACTOR", "FROM", "SINCE", "UNTIL", "OPEN", "SERVERS")
     blocked = [(user, _time(at)) for user, at in sorted(found["revoked"].items())]
     lines = [
         f"Logins: {sum(row['since'] is not None for row in found['sessions'])}",
         *table(head, rows, width),
     ]
+    made = [
+        (row["user"], one["profile"], one["serial"], _time(one["valid_before"]))
+        for row in found["sessions"]
+        for one in row["certificates"]
+    ]
+    lines += ["", f"Certificates that are valid: {len(made)}"]
+    lines += table(("USER", "PROFILE", "SERIAL", "UNTIL"), made, width)
     if blocked:
         lines += ["", f"Revoked users: {len(blocked)}", *table(("USER", "SINCE"), blocked, width)]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 
-LOGGED_OUT, CEILING = "logged out", "ceiling"
+LOGGED_OUT, CEILING, REFUSED = "logged out", "ceiling", "refused"
 
 
 class Ends:
@@ -62,6 +62,8 @@ class Ends:
     async def look(self) -> None:
         """Close what has ended since the last look."""
         await self._look_at_ceilings()
+        while self._sessions.refused:
+            await self._end_session(self._sessions.refused.pop(), REFUSED)
         try:
             ended, number = await self._signer.ends(self._number)
         except HpchubError as error:
@@ -92,9 +94,14 @@ class Ends:
         user, is_now = owner
         if not is_now and why == LOGGED_OUT:
             return  # replaced by a newer login of the same person
+        if is_now:
+            await self._end_session(user, why)
+        else:
+            await self._disconnect(user, why)
+
+    async def _end_session(self, user: str, why: str) -> None:
         try:
-            if is_now:
-                await self._sessions.forget(user)
+            await self._sessions.forget(user)
         finally:
             await self._disconnect(user, why)
 

@@ -76,6 +76,8 @@ class Sessions:
         self._now = now
         self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
         self._sessions: dict[str, _Session] = {}
+        # Users whose login has not reached its ceiling, and yet the signer mints no more for it.
+        self.refused: set[str] = set()
         # Keys of earlier logins, whose connections may still be open: whose, and until when.
         self._earlier: dict[str, tuple[str, float]] = {}
 
@@ -177,7 +179,11 @@ class Sessions:
         async with session.minting:
             credential = session.credentials.get(profile)
             if credential is None or credential.valid_before - self._now() < _MARGIN_S:
-                credential = await self._mint(session, user, profile)
+                try:
+                    credential = await self._mint(session, user, profile)
+                except NotAllowed:
+                    self.refused.add(user)
+                    raise
                 session.credentials[profile] = credential
             if self._sessions.get(user) is not session:  # it has ended while we waited
                 raise _no_session(user)

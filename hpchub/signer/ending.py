@@ -19,6 +19,8 @@ from hpchub.signer.ends import LOCKED, REVOKED, Ends, Taken
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.ledger import HeldGrant
 
+_NO_REASON = "no reason given"
+
 _SERIAL = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
 
 _log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Ending:
 
     async def undo(self, target: str, *, reason: str, by: str) -> None:
         """Let a user log in again, or a key be used again. InvalidRequest where that cannot be."""
-        record = self._revocation(target, f"undone: {reason}", by)
+        record = self._revocation(target, f"undone: {reason or _NO_REASON}", by)
         try:
             self.ends.undo(target)
         except HpchubError as error:
@@ -104,9 +106,7 @@ class Ending:
         )
 
     def _revocation(self, target: str, reason: str, by: str) -> Record:
-        record = Record(
-            event=Event.REVOCATION, outcome=Outcome.DONE, reason=reason or "no reason given", source=by
-        )
+        record = Record(event=Event.REVOCATION, outcome=Outcome.DONE, reason=reason or _NO_REASON, source=by)
         return replace(record, serial=target) if _SERIAL.fullmatch(target) else replace(record, user=target)
 
 

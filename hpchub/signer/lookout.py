@@ -48,8 +48,14 @@ async def look_once(ledger: Ledger, authority: Authority) -> None:
     """Ask the proof about accounts with a login that nobody asked about for long; end those of locked ones.
 
     Raises:
-        SiteError, RemoteError: It cannot be told of one of them; the next ones are asked about later.
+        SiteError, RemoteError: It cannot be told of some of them; the others were asked about.
     """
+    failed: HpchubError | None = None
     for account in sorted({grant.account for grant in ledger.grants(int(time.time()))}):
-        if problem := await authority.accounts.overdue_problem(account):
-            await authority.ending.lock(account, problem)
+        try:
+            if problem := await authority.accounts.overdue_problem(account):
+                await authority.ending.lock(account, problem)
+        except HpchubError as error:
+            failed = error
+    if failed is not None:
+        raise failed

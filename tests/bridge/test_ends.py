@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -240,3 +242,22 @@ async def test_a_site_may_keep_tunnels(
     await signer.revoke("bob", **BY)
     await ends.look()
     assert holders(pool) == ["alice"]
+
+
+@pytest.mark.usefixtures("both")
+async def test_what_the_signer_refuses_is_over(
+    ends: Ends, sessions: Sessions, pool: FakeSlurm, signer_settings: SignerSettings
+) -> None:
+    """A login that the ledger does not know, revoked with its user, ends when it asks for a certificate."""
+    path = signer_settings.state_dir / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as ledger, ledger:
+        ledger.execute("DELETE FROM grants")
+        ledger.execute(
+            "INSERT INTO refusals VALUES ('before', 'alice', ?, NULL, 'revoked')", (int(time.time()) + 9,)
+        )
+    await ends.look()
+    assert holders(pool) == ["alice", "bob"]
+    with pytest.raises(NotAllowed):
+        await sessions.credential("alice", Profile.TUNNEL)
+    await ends.look()
+    assert holders(pool) == ["bob"] and sessions.users() == ["bob"]

@@ -7,6 +7,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -464,3 +465,27 @@ async def test_the_ledger_is_private(signer: SignerClient, settings: SignerSetti
     files = list(settings.state_dir.glob(f"{LEDGER}*"))
     assert files and all(file.stat().st_mode & 0o077 == 0 for file in files)
     assert not any(grant.reveal().encode() in file.read_bytes() for file in files)
+
+
+async def test_one_account_that_cannot_be_told_hides_no_other(
+    settings: SignerSettings, user_key: Any, other_key: Any
+) -> None:
+    """The lookout goes on to the next account, and says afterwards that one is unclear."""
+    asked = []
+
+    class Accounts:
+        async def overdue_problem(self, account: str) -> str:
+            asked.append(account)
+            raise SiteError(f"nobody can tell of {account}")
+
+    async with running(settings):
+        signer = SignerClient(settings.socket)
+        await log_in(signer, user_key)
+        await log_in(signer, other_key, "bob")
+        ledger = ledger_module.Ledger(settings.state_dir / LEDGER)
+        try:
+            with pytest.raises(SiteError, match="tell of bob"):
+                await lookout.look_once(ledger, SimpleNamespace(accounts=Accounts()))  # type: ignore[arg-type]
+        finally:
+            ledger.close()
+    assert asked == ["alice", "bob"]

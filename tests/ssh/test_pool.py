@@ -352,3 +352,16 @@ async def test_a_session_whose_command_will_not_end_is_left(
         async with asyncio.timeout(2):
             await session.close()
         assert (await pool.run(USER, "alpha", ECHO)).exit_code == 0
+
+
+async def test_a_user_s_servers_may_keep_their_connections(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Then only the connection for commands is closed; how many were open is told."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        await pool.run("alice", "alpha", ECHO)
+        tunnel = await pool.tunnel("alice", "alpha")
+        assert await pool.drop_user("alice", keep_servers=True) == 1
+        assert [one.use for one in pool.connections()] == ["tunnels"]
+        assert not tunnel.is_closed()
+        assert await pool.drop_user("alice") == 1
+        assert pool.connections() == []
+        assert await pool.drop_user("alice") == 0
