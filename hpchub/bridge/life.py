@@ -23,7 +23,7 @@ from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NoSession, NotListening, StartFailed, to_wire
 from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -227,12 +227,16 @@ class ServerLife:
         began = time.monotonic()
         pause = _STEP_S
         while True:
+            self._try_now.clear()
             try:
                 async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
                     async with self._stopping:
                         self._way = None  # a stop may have wanted to see what was lost
+            except NoSession as error:  # the way in is its owner's: until they log in again there is none
+                log.info("server.waits_for_login id=%s error=%s", self.record.id, error)
+                began = time.monotonic()
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 if not self.record.handed_over and not error.retryable:
@@ -251,7 +255,6 @@ class ServerLife:
                     f"The server on {self.record.node} did not answer within {_START_LIMIT_S // 60} minutes.",
                     "Try again, or choose another environment.",
                 )
-            self._try_now.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._try_now.wait()

@@ -21,7 +21,7 @@ from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed
+from hpchub.errors import HpchubError, InvalidRequest, NoSession, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
@@ -136,17 +136,22 @@ class Sessions:
 
     async def close(self, user: str) -> None:
         """End a session, here and at the signer. Its connections are closed by `Ends`."""
-        session = await self.forget(user)
-        if session is not None:
-            await self._tell_signer(user, session)
+        session = self._sessions.get(user)
+        try:
+            await self.forget(user)
+        finally:
+            if session is not None:
+                await self._tell_signer(user, session)
 
-    async def forget(self, user: str) -> _Session | None:
-        """Drop a session that has ended elsewhere, its key with it. Nothing can be made of it at once."""
+    async def forget(self, user: str) -> None:
+        """Drop a session that has ended elsewhere, its key with it: nothing can be made of it from now on."""
         session = self._sessions.pop(user, None)
-        if session is not None:
-            await asyncio.to_thread(self._store.drop_session, user)
+        if session is None:
+            return
+        try:
             await self._agent.remove(session.public_key)
-        return session
+        finally:
+            await asyncio.to_thread(self._store.drop_session, user)
 
     def owner_of(self, fingerprint: str) -> tuple[str, bool] | None:
         """Whose key that is, and whether it is that of their session now; None where it is nobody's."""
@@ -181,9 +186,9 @@ class Sessions:
             if credential is None or credential.valid_before - self._now() < _MARGIN_S:
                 try:
                     credential = await self._mint(session, user, profile)
-                except NotAllowed:
+                except NotAllowed as error:
                     self.refused.add(user)
-                    raise
+                    raise NoSession(error.message, error.hint) from error
                 session.credentials[profile] = credential
             if self._sessions.get(user) is not session:  # it has ended while we waited
                 raise _no_session(user)
@@ -205,8 +210,8 @@ class Sessions:
         return Credential(self._agent.pair(session.public_key), certificate, minted.valid_before)
 
 
-def _no_session(user: str) -> NotAllowed:
-    return NotAllowed(f"{user} has no live session.", _LOG_IN_AGAIN)
+def _no_session(user: str) -> NoSession:
+    return NoSession(f"{user} has no live session.", _LOG_IN_AGAIN)
 
 
 def _text(public_key: asyncssh.SSHKey) -> str:
