@@ -1,4 +1,4 @@
-"""The `hpchub` command: `check`, `doctor`, `status`, `signer`, `bridge`, `demo`.
+"""The `hpchub` command and its verbs.
 
 Each verb lives in the package it belongs to, in a module with `configure(parser)` and
 `run(args) -> int`, and is imported only when it is called: `hpchub check` must start on a machine
@@ -18,6 +18,9 @@ _VERBS = {
     "check": ("hpchub.check", "say what is wrong in cluster files, and where"),
     "signer": ("hpchub.signer.command", "the certificate authority: run it, make its keys, set passwords"),
     "doctor": ("hpchub.doctor.command", "try each cluster hop by hop as one user, and say what to fix"),
+    "audit": ("hpchub.audit_command", "search the audit log, and check its chain"),
+    "revoke": ("hpchub.revoke", "end what a user, certificate or key may do, and close what is open"),
+    "sessions": ("hpchub.sessions", "who is logged in, until when, and what they hold"),
     "status": ("hpchub.status", "a table of servers, connections and tunnels"),
     "bridge": ("hpchub.bridge.command", "the process that holds every SSH connection"),
     "demo": ("hpchub.demo.command", "a real Slurm cluster and a hub on this machine"),

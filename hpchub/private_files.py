@@ -75,13 +75,14 @@ def read_private_file(path: Path) -> bytes:
     return content
 
 
-def write_private_file(path: Path, content: bytes, *, replace: bool) -> None:
-    """Write a whole file of mode 0600, or none of it.
+def write_private_file(path: Path, content: bytes, *, replace: bool, mode: int = 0o600) -> None:
+    """Write a whole file that only we may write, or none of it.
 
     Args:
         path: Where; its folder must exist.
         content: What.
         replace: Whether a file of that name may be replaced.
+        mode: The file's, whatever the umask; others may be let in to read.
 
     Raises:
         ConfigError: It could not be written, or was there already; the message names it.
@@ -91,6 +92,7 @@ def write_private_file(path: Path, content: bytes, *, replace: bool) -> None:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)

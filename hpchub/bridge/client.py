@@ -41,7 +41,7 @@ class BridgeClient:
         return float((await self._call("GET", f"sessions/{_quote(user)}"))["expires_at"])
 
     async def close_session(self, user: str) -> None:
-        """End a session. Running servers stay."""
+        """End a session and close the user's connections. Running servers run on."""
         await self._call("DELETE", f"sessions/{_quote(user)}")
 
     async def associations(self, user: str, cluster: str) -> list[Association]:

@@ -75,7 +75,7 @@ class _Api:
         return web.json_response({"expires_at": expires_at})
 
     async def close_session(self, request: web.Request) -> web.Response:
-        await self._service.sessions.close(request.match_info["user"])
+        await self._service.close_session(request.match_info["user"])
         return web.json_response({})
 
     async def associations(self, request: web.Request) -> web.Response:

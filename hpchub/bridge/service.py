@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from hpchub.bridge.endings import Endings
+from hpchub.bridge.ends import Ends
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.life import ServerLife
@@ -78,6 +79,7 @@ class Service:
         credentials = WithServiceAccounts(self.sessions, self.signer)
         self._pool = Pool(clusters, credentials, settings.limits, metrics=self.metrics.ssh)
         accounts = {name: cluster.status_account for name, cluster in clusters.items()}
+        self._ends = Ends(self.sessions, self._pool, self.signer, keep_tunnels=settings.keep_tunnels)
         self._watcher = Watcher(self._pool, self._schedulers, accounts, self.metrics)
         self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
@@ -106,11 +108,13 @@ class Service:
             if life.record.user in present:
                 life.begin()
         self._sweep.begin()
+        self._ends.begin()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
+        await self._ends.close()
         await self._sweep.close()
         await self._watcher.close()
         await self._keeper.close()
@@ -122,6 +126,10 @@ class Service:
         expires_at = await self.sessions.open(user, key_id, grant)
         self._take_up(user)
         return expires_at
+
+    async def close_session(self, user: str) -> None:
+        """End a session and close the user's connections. Servers run on, and are reached after a login."""
+        await self._ends.log_out(user)
 
     async def associations(self, user: str, cluster_name: str) -> list[Association]:
         """What a user may charge on a cluster.
@@ -276,6 +284,7 @@ class Service:
         """Go on with the servers that waited for the user's session."""
         for record in self.servers_of(user):
             self.lives[record.id].begin()
+            self.lives[record.id].try_now()
 
     def _census(self) -> Census:
         return take_census(

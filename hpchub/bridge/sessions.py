@@ -22,7 +22,7 @@ from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import InvalidRequest, NotAllowed
+from hpchub.errors import HpchubError, InvalidRequest, NoSession, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
@@ -45,6 +45,11 @@ class _Session:
     expires_at: float = 0
     credentials: dict[Profile, Credential] = field(default_factory=dict, repr=False)
     minting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its key, as the signer has it."""
+        return self.public_key.get_fingerprint()
 
     def record(self, user: str) -> SessionRecord:
         """What the store keeps of it."""
@@ -72,6 +77,10 @@ class Sessions:
         self._now = now
         self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
         self._sessions: dict[str, _Session] = {}
+        # Users whose login has not reached its ceiling, and yet the signer mints no more for it.
+        self.refused: set[str] = set()
+        # Keys of earlier logins, whose connections may still be open: whose, and until when.
+        self._earlier: dict[str, tuple[str, float]] = {}
 
     async def restore(self) -> None:
         """Take up the sessions of the bridge before, as far as the agent still holds their keys."""
@@ -115,11 +124,14 @@ class Sessions:
         session.credentials[Profile.CONTROL] = await self._mint(session, user, Profile.CONTROL)
         await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
         # The agent forgets the key before it at its ceiling: a handshake may be under way with it.
-        self._sessions[user] = session
+        earlier, self._sessions[user] = self._sessions.get(user), session
         try:
             await asyncio.to_thread(self._store.save_session, session.record(user))
         except STORE_FAILURES as error:  # a session that the next bridge does not know is still one
             log.error("session.unwritable user=%s reason=%s", user, type(error).__name__)
+        if earlier is not None:
+            self._earlier[earlier.fingerprint] = (user, earlier.expires_at)
+            await self._tell_signer(user, earlier)
         return session.expires_at
 
     def expires_at(self, user: str) -> float:
@@ -127,14 +139,46 @@ class Sessions:
         return self._session(user).expires_at
 
     async def close(self, user: str) -> None:
-        """End a session. Connections it opened stay: running servers need them."""
+        """End a session, here and at the signer. Its connections are closed by `Ends`."""
+        session = self._sessions.get(user)
+        try:
+            await self.forget(user)
+        finally:
+            if session is not None:
+                await self._tell_signer(user, session)
+
+    async def forget(self, user: str) -> None:
+        """Drop a session that has ended elsewhere, its key with it: nothing can be made of it from now on."""
         session = self._sessions.pop(user, None)
-        if session is not None:
+        if session is None:
+            return
+        try:
             await self._agent.remove(session.public_key)
+        finally:
             try:
                 await asyncio.to_thread(self._store.drop_session, user)
             except STORE_FAILURES as error:  # without its key it is nothing that could be taken up again
                 log.error("session.unwritable user=%s reason=%s", user, type(error).__name__)
+
+    def owner_of(self, fingerprint: str) -> tuple[str, bool] | None:
+        """Whose key that is, and whether it is that of their session now; None where it is nobody's."""
+        for user, session in self._sessions.items():
+            if session.fingerprint == fingerprint:
+                return user, True
+        self._earlier = {key: entry for key, entry in self._earlier.items() if entry[1] > self._now()}
+        entry = self._earlier.get(fingerprint)
+        return (entry[0], False) if entry else None
+
+    def expired(self) -> set[str]:
+        """Users whose session has reached its ceiling."""
+        return {user for user, session in self._sessions.items() if session.expires_at <= self._now()}
+
+    async def _tell_signer(self, user: str, session: _Session) -> None:
+        """The key is gone, or soon will be; the grant is then worth nothing at all."""
+        try:
+            await self._signer.log_out(session.grant)
+        except HpchubError as error:
+            log.warning("logout.untold user=%s error=%s", user, error)
 
     async def credential(self, user: str, profile: Profile) -> Credential:
         """The session's key with a certificate that is good for a while yet.
@@ -147,14 +191,20 @@ class Sessions:
         async with session.minting:
             credential = session.credentials.get(profile)
             if credential is None or credential.valid_before - self._now() < _MARGIN_S:
-                credential = await self._mint(session, user, profile)
+                try:
+                    credential = await self._mint(session, user, profile)
+                except NotAllowed as error:
+                    self.refused.add(user)
+                    raise NoSession(error.message, error.hint) from error
                 session.credentials[profile] = credential
+            if self._sessions.get(user) is not session:  # it has ended while we waited
+                raise _no_session(user)
             return credential
 
     def _session(self, user: str) -> _Session:
         session = self._sessions.get(user)
         if session is None or session.expires_at <= self._now():  # kept: clocks that jump also jump back
-            raise NotAllowed(f"{user} has no live session.", _LOG_IN_AGAIN)
+            raise _no_session(user)
         return session
 
     async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
@@ -165,6 +215,10 @@ class Sessions:
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
         session.expires_at = minted.expires_at
         return Credential(self._agent.pair(session.public_key), certificate, minted.valid_before)
+
+
+def _no_session(user: str) -> NoSession:
+    return NoSession(f"{user} has no live session.", _LOG_IN_AGAIN)
 
 
 def _text(public_key: asyncssh.SSHKey) -> str:

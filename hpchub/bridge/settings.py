@@ -42,6 +42,7 @@ class BridgeSettings:
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
     limits: Limits = field(default_factory=Limits)
+    keep_tunnels: bool = False
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -67,6 +68,7 @@ def load_settings(path: Path) -> BridgeSettings:
             metrics_listen=read_metrics_listen(table),
             log_format=table.choice("log_format", LogFormat, LogFormat.TEXT),
             limits=_limits(table.table("ssh")),
+            keep_tunnels=table.boolean("keep_tunnels", False),
         )
         try:
             make_url(settings.database or "sqlite://")

@@ -20,6 +20,7 @@ from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import EnrolmentRequired, HpchubError, NotAllowed, UserError
 from hpchub.hub.addresses import client_address, peer_address
 from hpchub.hub.deletion import end_everything
+from hpchub.hub.krl import KrlHandler
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.signer.client import SignerClient
@@ -152,7 +153,7 @@ class HpchubAuthenticator(Authenticator):
         return True
 
     async def end_session(self, username: str) -> None:
-        """Takes the bridge's leave to start anything new for the person. Running servers stay."""
+        """Takes the bridge's leave to act for the person, and closes what is open. Servers run on."""
         try:
             await BridgeClient(Path(self.bridge_socket)).close_session(username)
         except HpchubError as error:
@@ -169,8 +170,13 @@ class HpchubAuthenticator(Authenticator):
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """Login and second factor, a logout that ends the session on the bridge too, what our pages ask."""
-        own = [*second_factor_handlers(), ("/logout", HpchubLogoutHandler), *SERVERS_HANDLERS]
-        return [*own, *super().get_handlers(app)]
+        return [
+            *second_factor_handlers(),
+            ("/logout", HpchubLogoutHandler),
+            ("/hpchub/krl", KrlHandler),
+            *SERVERS_HANDLERS,
+            *super().get_handlers(app),
+        ]
 
 
 class HpchubLogoutHandler(LogoutHandler):

@@ -25,10 +25,13 @@ from hpchub.errors import (
     SiteError,
     UserError,
 )
-from hpchub.logs import correlation_id
+from hpchub.signer.account_check import AccountCheck
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.ending import Ending
+from hpchub.signer.ends import Ends
 from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys
+from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
     Grant,
@@ -40,6 +43,7 @@ from hpchub.signer.policy import (
     plan_query_certificate,
 )
 from hpchub.signer.proofs import Accepted, Proof, Refused
+from hpchub.signer.recorder import Recorder
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
 
 _Result = TypeVar("_Result")
@@ -93,6 +97,8 @@ class Authority:
         proof: Proof,
         guard: Guard,
         audit: AuditLog,
+        ledger: Ledger,
+        ends: Ends,
         second_factors: SecondFactors | None = None,
         metrics: SignerMetrics | None = None,
     ) -> None:
@@ -103,6 +109,10 @@ class Authority:
         self._guard = guard
         self._second_factors = second_factors
         self._audit = audit
+        self._recorder = Recorder(audit)
+        self._ledger = ledger
+        self.ending = Ending(ends, keys.grant, self.write)
+        self.accounts = AccountCheck(proof)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
 
@@ -133,11 +143,13 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = await self._prove(attempt, key)
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
         login = Login(grant, self._keys.grant.render(grant))
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        self._ledger.add_grant(held_grant(grant, key, attempt.source))
+        self.accounts.is_fine(grant.account)
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
     async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
@@ -154,6 +166,7 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = self._keys.grant.parse(token)
             record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            await self._refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
                 grant,
@@ -164,16 +177,22 @@ class Authority:
             )
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             certificate = sign(self._keys.ca, key, plan)
+            self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return Minted(certificate, plan, ceiling_of(self._policy, grant))
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
         missing: dict[str, str] = {}
-        checks = {"audit_log": self._audit.check, "proof": self._proof.check, "state": self._guard.check}
+        checks = {
+            "audit_log": self._audit.check,
+            "proof": self._proof.check,
+            "state": self._guard.check,
+            "krl_file": self.ending.ends.check,
+        }
         for name, check in checks.items():
             try:
                 await asyncio.to_thread(check)
@@ -205,16 +224,19 @@ class Authority:
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
+            if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
+                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
             certificate = sign(self._keys.ca, key, plan)
+            self._ledger.add_certificate(held_certificate(plan, key, ""))
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
-        await self._write(replace(record, outcome=Outcome.GRANTED))
+        await self.write(replace(record, outcome=Outcome.GRANTED))
         return Minted(certificate, plan, plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""
-        await self._write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
+        await self.write(_failed(Record(event=event, outcome=Outcome.ERROR), error))
 
     async def offer(self, ticket: Secret) -> Offer:
         """What an app needs to become a second factor. NotAllowed where the ticket is none of ours."""
@@ -236,9 +258,9 @@ class Authority:
                 record = replace(record, user=found.account)
                 raise InvalidRequest("That is not the code that the app shows now.", "Try the next one.")
         except Exception as error:
-            await self._write(_failed(record, error))
+            await self.write(_failed(record, error))
             raise
-        await self._write(replace(record, user=found.account, outcome=Outcome.GRANTED))
+        await self.write(replace(record, user=found.account, outcome=Outcome.GRANTED))
         return found
 
     def _enrolling(self) -> SecondFactors:
@@ -247,18 +269,33 @@ class Authority:
         return self._second_factors
 
     async def _prove(self, attempt: Attempt, key: PublicKey) -> Grant:
+        """The grant that an attempt earns. Each refusal waits as long as the proof wants."""
+
         def check(counts: bool) -> Accepted | Refused:
             verdict = self._proof.verify(attempt.username, attempt.password)
             if self._second_factors is None:
                 return verdict
             return self._second_factors.judge(attempt.username, attempt.code, verdict, may_use_up=counts)
 
+        def judge() -> tuple[float, Accepted | Refused]:
+            began = time.monotonic()
+            return began, self._guard.attempt(attempt.username, attempt.source, check)
+
         with self.metrics.proof_seconds.time():
-            verdict = await self._in_thread(
-                lambda: self._guard.attempt(attempt.username, attempt.source, check)
-            )
+            began, verdict = await self._in_thread(judge)
+        try:
+            return await self._earned(verdict, key)
+        except EnrolmentRequired:
+            raise
+        except NotAllowed:
+            await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
+            raise
+
+    async def _earned(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
         if isinstance(verdict, Refused):
-            raise _refused_login() from _TrueReason(verdict.reason)
+            raise _refused_login() from TrueReason(verdict.reason)
+        if why := self._ledger.refusal(verdict.account, fingerprint=key.fingerprint):
+            raise _refused_login() from TrueReason(why)
         try:
             grant = plan_grant(
                 self._policy,
@@ -277,6 +314,15 @@ class Authority:
             )
         return grant
 
+    async def _refuse_ended(self, grant: Grant) -> None:
+        """NotAllowed where the grant was taken back, or its account may not log in at the site any more."""
+        why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
+        if not why and (problem := await self.accounts.problem(grant.account)):
+            await self.ending.lock(grant.account, problem)
+            why = problem
+        if why:
+            raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
+
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         if self._waiting >= _MAX_WAITING:
             raise RemoteError("Too many people are logging in just now.", "Try again in a minute.")
@@ -286,17 +332,18 @@ class Authority:
         finally:
             self._waiting -= 1
 
-    async def _write(self, record: Record) -> None:
+    async def write(self, record: Record) -> None:
+        """Record, and count. SiteError where it cannot be written."""
         try:
-            await asyncio.to_thread(self._audit.record, replace(record, server_id=correlation_id()))
+            await self._recorder.write(record)
         except SiteError:
             self.metrics.audit_failures.inc()
             raise
         self.metrics.count(record)
 
 
-class _TrueReason(Exception):
-    """The cause of a refused login: for the audit log, never for the person."""
+class TrueReason(Exception):
+    """The cause of a refusal: for the audit log, never for the person."""
 
 
 def _refused_login() -> NotAllowed:
@@ -309,6 +356,34 @@ def _failed(record: Record, error: Exception) -> Record:
     if not isinstance(error, HpchubError):
         return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
     return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)
+
+
+def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:
+    """What the ledger keeps of a login."""
+    return HeldGrant(
+        grant_id=grant.grant_id,
+        account=grant.account,
+        factor=grant.factor,
+        source=source,
+        public_key=key.line,
+        fingerprint=key.fingerprint,
+        issued=grant.issued,
+        ceiling=grant.ceiling,
+    )
+
+
+def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertificate:
+    """What the ledger keeps of a certificate; no grant where no login earned it."""
+    return HeldCertificate(
+        serial=str(plan.serial),
+        key_id=plan.key_id,
+        profile=plan.profile.value,
+        account=plan.principal,
+        grant_id=grant_id,
+        public_key=key.line,
+        fingerprint=plan.fingerprint,
+        valid_before=plan.valid_before,
+    )
 
 
 def _parse_profile(text: str) -> Profile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +146,43 @@ class SignerClient:
         body = {"account": account, "public_key": public_key}
         return _certificate(await self._call("POST", "/v1/query-certificates", body))
 
+    async def log_out(self, grant: Secret) -> None:
+        """Have nothing minted for this grant any more. NotAllowed where it is not one of the signer's."""
+        await self._call("POST", "/v1/logout", {"grant": grant.reveal()})
+
+    async def ends(self, after: int) -> tuple[dict[str, str], int]:
+        """Fingerprints of keys whose login has ended early, each with why; and the `after` of next time."""
+        answer = await self._call("GET", f"/v1/ends?after={after}")
+        rows = _field(answer, "ends", list)
+        return {str(row["fingerprint"]): str(row["why"]) for row in rows}, _field(answer, "next", int)
+
+    async def disconnected(self, user: str, why: str, connections: int) -> None:
+        """Have it recorded that connections were closed."""
+        body = {"user": user, "why": why, "connections": connections}
+        await self._call("POST", "/v1/disconnected", body)
+
+    async def krl(self) -> bytes:
+        """OpenSSH's key revocation list, as it is now."""
+        try:
+            return base64.b64decode(_field(await self._call("GET", "/v1/krl"), "krl", str), validate=True)
+        except ValueError as error:
+            raise UnexpectedOutput("the signer", "a revocation list that cannot be read") from error
+
+    async def revoke(self, target: str, *, reason: str, by: str) -> dict[str, Any]:
+        """Take back what a user, serial, key id or key names; what was taken, as processes.md has it."""
+        return await self._call("POST", "/v1/revocations", {"target": target, "reason": reason, "by": by})
+
+    async def undo_revocation(self, target: str, *, reason: str, by: str) -> None:
+        """Let a user log in again, or a key be used again. InvalidRequest where that cannot be."""
+        await self._call("POST", "/v1/revocations/undo", {"target": target, "reason": reason, "by": by})
+
+    async def sessions(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Logins that have not ended, and users who may not log in, each since when in Unix seconds."""
+        answer = await self._call("GET", "/v1/sessions")
+        return _field(answer, "sessions", list), _field(answer, "revoked", dict)
+
     async def _call(
-        self, method: str, path: str, body: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
         return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
 

@@ -30,6 +30,12 @@ _NO = frozenset({10, 19, 32, 34, 48, 49, 50, 53})
 _SUCCESS = 0
 _SIZE_LIMIT_EXCEEDED = 4
 
+# How directories write that an account is locked for good: OpenLDAP (slapo-ppolicy(5)), 389 Directory Server
+# and FreeIPA, Active Directory. A lock for a while, after wrong passwords, is no lock of the account.
+_LOCK_ATTRIBUTES = ["pwdAccountLockedTime", "nsAccountLock", "userAccountControl"]
+_LOCKED_FOR_GOOD = b"000001010000Z"
+_ACCOUNT_DISABLED = 2
+
 # Active Directory says so why it refused: 532 expired, 533 disabled, 775 locked out.
 _AD_REASON = re.compile(r"\bdata ([0-9a-fA-F]{1,8})\b")
 
@@ -56,7 +62,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)  # before a password comes: nobody may look at our memory
     question = json.load(sys.stdin)
     try:
-        answer = {"ok": True, "said": check(question)}
+        answer = {"ok": True, "said": check(question) if "password" in question else look(question)}
     except No as reason:
         answer = {"ok": False, "said": str(reason)}
     except CannotTell as reason:
@@ -85,8 +91,27 @@ def check(question: dict[str, Any]) -> str:
         person.unbind()
     entry = read_entry(reader, dn, question)
     account = account_in(entry, question)
-    if question["groups"] and not any(is_member(reader, group, dn, account) for group in question["groups"]):
-        raise No("in none of the groups")
+    refuse_outsider(reader, dn, account, question)
+    reader.unbind()
+    return account
+
+
+def look(question: dict[str, Any]) -> str:
+    """The account, where nothing but a password would keep it from logging in. No where something would.
+
+    An account that is not found may be one in a directory that is not whole: nobody can tell.
+    """
+    reader = connect(question)
+    bind_staff(reader, question["search_dn"], question["search_password"])
+    dn = find(reader, question)
+    if not dn:
+        raise CannotTell("not exactly one entry of that name")
+    entry = read_entry(reader, dn, question)
+    account = account_in(entry, question)
+    if account != question["username"]:
+        raise CannotTell("the entry of that name is another account's")
+    refuse_locked(entry)
+    refuse_outsider(reader, dn, account, question)
     reader.unbind()
     return account
 
@@ -146,7 +171,7 @@ def find(connection: ldap3.Connection, question: dict[str, Any]) -> str:
 
 def read_entry(connection: ldap3.Connection, dn: str, question: dict[str, Any]) -> dict[str, list[bytes]]:
     """The attributes of the person's own entry, by their names in lower case."""
-    names = [question["account_attribute"], "uidNumber", "shadowExpire"]
+    names = [question["account_attribute"], "uidNumber", "shadowExpire", *_LOCK_ATTRIBUTES]
     found = search(connection, dn, question["user_filter"] or _ANY_ENTRY, ldap3.BASE, names)
     if not found:
         raise No("user_filter does not let that entry in")
@@ -167,12 +192,27 @@ def account_in(entry: dict[str, list[bytes]], question: dict[str, Any]) -> str:
     return names[0].decode("utf-8", "replace")
 
 
+def refuse_locked(entry: dict[str, list[bytes]]) -> None:
+    """No where the entry says that staff have locked the account. A bind finds that out by itself."""
+    time_locked, locked, _ = (entry.get(name.lower(), []) for name in _LOCK_ATTRIBUTES)
+    disabled = any(number & _ACCOUNT_DISABLED for number in numbers(entry, "userAccountControl"))
+    if _LOCKED_FOR_GOOD in time_locked or b"true" in map(bytes.lower, locked) or disabled:
+        raise No("the account is locked")
+
+
 def numbers(entry: dict[str, list[bytes]], name: str) -> list[int]:
     """An attribute's values, mostly one or none."""
     try:
         return [int(value) for value in entry.get(name.lower(), [])]
     except ValueError:
         raise No(f"{name} is no number") from None
+
+
+def refuse_outsider(connection: ldap3.Connection, dn: str, account: str, question: dict[str, Any]) -> None:
+    """No where groups are asked for and the person is in none of them."""
+    groups = question["groups"]
+    if groups and not any(is_member(connection, group, dn, account) for group in groups):
+        raise No("in none of the groups")
 
 
 def is_member(connection: ldap3.Connection, group: str, dn: str, account: str) -> bool:

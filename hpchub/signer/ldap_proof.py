@@ -10,7 +10,7 @@ from pathlib import Path
 from hpchub.errors import ConfigError, RemoteError, SiteError
 from hpchub.private_files import read_private_file
 from hpchub.signer.child import Answer, ask_child
-from hpchub.signer.ldap_settings import LdapSettings
+from hpchub.signer.ldap_settings import ACCOUNT, LdapSettings
 from hpchub.signer.server_proof import ServerProof
 
 
@@ -35,10 +35,28 @@ class LdapProof(ServerProof):
             path = self.settings.ca_file
             raise ConfigError(f"{path} holds no certificates that can be read: {error.strerror}.") from error
 
+    def account_problem(self, account: str) -> str:
+        """What the account's entry says against it, or "".
+
+        Only a service account can look without a password, and only where accounts are what is searched
+        for: somebody may log in with an address, say. Otherwise nothing is known against anybody.
+
+        Raises:
+            SiteError, RemoteError: It cannot be told.
+        """
+        settings = self.settings
+        if f"({settings.account_attribute}={ACCOUNT})".lower() not in settings.search_filter.lower():
+            return ""
+        answer = self._sure(self._asked({"username": account}), "Accounts")
+        return "" if answer.ok else f"{self.name}: {answer.said}"
+
     def _ask(self, username: str, password: str) -> Answer:
+        return self._asked({"username": username, "password": password})
+
+    def _asked(self, person: dict[str, object]) -> Answer:
         child = Path(__file__).with_name("ldap_child.py")
         try:
-            question = self._question() | {"username": username, "password": password}
+            question = self._question() | person
         except ConfigError as error:
             # Whoever logs in is not told paths; the audit log is.
             raise SiteError("Passwords cannot be checked now.", "Tell the site's staff.") from error

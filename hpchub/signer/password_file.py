@@ -45,6 +45,7 @@ class PasswordFileProof:
     """Checks passwords against the file, with one argon2 computation per attempt, whoever asks."""
 
     workers = 2  # 64 MiB of memory and four lanes each
+    refusal_s = 0.0
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,6 +67,16 @@ class PasswordFileProof:
         if not reason and entry is not None and entry.locked:
             reason = "locked account"
         return Refused(reason) if reason else Accepted(username, "password")
+
+    def account_problem(self, account: str) -> str:
+        """Whether the file still has the account, and not locked. SiteError where the file is wrong."""
+        try:
+            entry = load_password_file(self.path).get(account)
+        except ConfigError as error:
+            raise SiteError("Accounts cannot be checked now.", "Tell the site's staff.") from error
+        if entry is None:
+            return "unknown user"
+        return "locked account" if entry.locked else ""
 
     def check(self) -> None:
         """The file can be read. ConfigError where it cannot."""

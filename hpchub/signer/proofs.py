@@ -13,8 +13,8 @@ from typing import Protocol
 
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import ConfigError
-from hpchub.signer.child import ask_child
+from hpchub.errors import ConfigError, SiteError
+from hpchub.signer.child import Answer, ask_child
 
 MAX_PASSWORD_LENGTH = 1024
 
@@ -41,11 +41,21 @@ class Refused:
 
 
 class Proof(Protocol):
-    """Checks a username and a secret. `workers` is how many may run at once, each in a thread."""
+    """Checks a username and a secret. `workers` is how many may run at once, each in a thread.
+
+    One that can also look at an account without a password is a `ChecksAccounts` (account_check.py).
+    """
 
     @property
     def workers(self) -> int:
         """The most checks that may run at once."""
+
+    @property
+    def refusal_s(self) -> float:
+        """How soon after the question a login may be refused; 0 where each check does the same work.
+
+        It holds for all that comes after `verify` too: a limit, a code, a revocation.
+        """
 
     def verify(self, username: str, password: Secret) -> Accepted | Refused:
         """Who this is, or a refusal. Blocks.
@@ -82,6 +92,7 @@ class PamProof:
     """
 
     workers = 8
+    refusal_s = 0.0
 
     def __init__(self, service: str, timeout_s: float = 30.0) -> None:
         self.service = service
@@ -102,6 +113,18 @@ class PamProof:
             return Refused("PAM: unsafe account name")
         return Accepted(account, "password")
 
+    def account_problem(self, account: str) -> str:
+        """What PAM's account management has against an account now, or "".
+
+        Raises:
+            SiteError: It cannot be told: the directory is away, say. That is no reason to lock anybody out.
+            RemoteError: PAM does not answer.
+        """
+        answer = self._answer({"username": account})
+        if answer.ok is None:
+            raise SiteError(f"PAM cannot tell whether {account} may log in: {answer.said}.")
+        return "" if answer.ok else f"PAM: {answer.said}"
+
     def check(self) -> None:
         """The service has a file of its own: without one, PAM would ask `other`, which refuses all."""
         if not any((Path(folder) / self.service).is_file() for folder in _PAM_FOLDERS):
@@ -109,7 +132,9 @@ class PamProof:
 
     def _ask(self, username: str, password: str) -> tuple[bool, str]:
         """Whether PAM accepts the pair, and the account or the reason."""
-        child = Path(__file__).with_name("pam_child.py")
-        question = {"service": self.service, "username": username, "password": password}
-        answer = ask_child(child, question, self.timeout_s)
+        answer = self._answer({"username": username, "password": password})
         return answer.ok is True, answer.said
+
+    def _answer(self, question: dict[str, str]) -> Answer:
+        child = Path(__file__).with_name("pam_child.py")
+        return ask_child(child, question | {"service": self.service}, self.timeout_s)

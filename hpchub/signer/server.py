@@ -9,22 +9,26 @@ from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
 
-from hpchub.audit import AuditLog, Event
+from hpchub.audit import Event
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Attempt, Authority, Minted
+from hpchub.signer.ending_routes import bridge_routes, staff_routes
+from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
 from hpchub.signer.guard import Guard
 from hpchub.signer.kerberos_proof import KerberosProof
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.ldap_proof import LdapProof
+from hpchub.signer.ledger import LEDGER, Ledger
+from hpchub.signer.lookout import looking_after
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.second_factor import Required, SecondFactors
 from hpchub.signer.server_proof import ServerProof
-from hpchub.signer.settings import ProofSettings, SignerSettings
+from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
 
 _MAX_BODY_BYTES = 32 * 1024
@@ -45,22 +49,29 @@ async def serve(settings: SignerSettings) -> None:
 async def running(settings: SignerSettings) -> AsyncIterator[None]:
     """The signer, listening while the context lasts."""
     keys = load_keys(settings.state_dir)
-    audit = AuditLog(settings.audit_log)
+    audit = open_audit_log(settings)
     audit.check()
     proof = make_proof(settings.proof)
-    with closing(State(settings.state_dir)) as state:
+    with closing(State(settings.state_dir)) as state, closing(Ledger(settings.state_dir / LEDGER)) as ledger:
         guard = Guard(state, settings.guessing)
+        ends = Ends(
+            ledger, render_ca_public_key(keys.ca), settings.policy.certificate_lifetime_s, settings.krl_file
+        )
         second_factors = make_second_factors(settings, state)
-        authority = Authority(keys, settings.policy, proof, guard, audit, second_factors)
-        async with _listening(settings, keys, authority):
+        authority = Authority(keys, settings.policy, proof, guard, audit, ledger, ends, second_factors)
+        ends.write_krl()
+        async with _listening(settings, keys, authority, ledger):
             yield
 
 
 @asynccontextmanager
-async def _listening(settings: SignerSettings, keys: Keys, authority: Authority) -> AsyncIterator[None]:
+async def _listening(
+    settings: SignerSettings, keys: Keys, authority: Authority, ledger: Ledger
+) -> AsyncIterator[None]:
     try:
         async with (
-            listening(make_signer_app(keys, authority), settings.socket),
+            looking_after(ledger, authority),
+            listening(make_signer_app(keys, authority, ledger), settings.socket),
             serving_metrics(settings.metrics_listen, authority.metrics.registry),
         ):
             yield
@@ -91,7 +102,7 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
     return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
 
 
-def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
+def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.Application:
     """The API's routes."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
 
@@ -157,6 +168,8 @@ def make_signer_app(keys: Keys, authority: Authority) -> web.Application:
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes(bridge_routes(authority.ending, ledger))
+    app.add_routes(staff_routes(authority.ending, ledger))
     return app
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -21,11 +20,12 @@ class CannotTell(Exception):
 class ServerProof(ABC):
     """Asks the server the same question for everybody, and tells nobody a refusal sooner than others.
 
-    A server looks longer at a password whose user it knows: it has a hash to compute. So each refusal
-    waits until `refusal_s` after the question; an answer within that time says nothing by its moment.
+    A server looks longer at a password whose user it knows: it has a hash to compute. So nobody is told a
+    refusal, for whatever reason, before `refusal_s` after the question: within that time an answer's moment
+    says nothing.
     """
 
-    workers = 16  # mostly idle: they wait for the server, or for a refusal's moment
+    workers = 16  # mostly idle: they wait for the server
     name: ClassVar[str]
 
     def __init__(self, refusal_s: float = 1.0) -> None:
@@ -38,21 +38,6 @@ class ServerProof(ABC):
             SiteError: The proof's own files or settings are wrong.
             RemoteError: No server could tell.
         """
-        began = time.monotonic()
-        verdict = self._verdict(username, password)
-        if isinstance(verdict, Refused):
-            time.sleep(max(0.0, began + self.refusal_s - time.monotonic()))
-        return verdict
-
-    @abstractmethod
-    def check(self) -> None:
-        """Return where the proof's own files are in order; ConfigError otherwise."""
-
-    @abstractmethod
-    def _ask(self, username: str, password: str) -> Answer:
-        """The server's answer about a pair that might be right."""
-
-    def _verdict(self, username: str, password: Secret) -> Accepted | Refused:
         unusable = unusable_reason(username, password)
         if unusable:
             # The same work, for a name that no site has.
@@ -65,9 +50,20 @@ class ServerProof(ABC):
             return Refused(f"{self.name}: unsafe account name")
         return Accepted(answer.said, "password")
 
+    @abstractmethod
+    def check(self) -> None:
+        """Return where the proof's own files are in order; ConfigError otherwise."""
+
+    @abstractmethod
+    def _ask(self, username: str, password: str) -> Answer:
+        """The server's answer about a pair that might be right."""
+
     def _told(self, username: str, password: str) -> Answer:
-        answer = self._ask(username, password)
+        return self._sure(self._ask(username, password), "Passwords")
+
+    def _sure(self, answer: Answer, what: str) -> Answer:
+        """An answer that is yes or no. RemoteError where no server could tell."""
         if answer.ok is None:
             cause = CannotTell(f"{self.name}: {answer.said}")
-            raise RemoteError("Passwords cannot be checked now.", "Try again later.") from cause
+            raise RemoteError(f"{what} cannot be checked now.", "Try again later.") from cause
         return answer

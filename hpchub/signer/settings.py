@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from hpchub.audit import AuditLog
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
@@ -62,6 +63,9 @@ class SignerSettings:
     second_factor: FactorSettings = field(default_factory=FactorSettings)
     metrics_listen: LoopbackAddress | None = None
     log_format: LogFormat = LogFormat.TEXT
+    audit_rotate_mb: int = 0
+    audit_syslog: Path | None = None
+    krl_file: Path | None = None
 
     @property
     def factor_key(self) -> Path:
@@ -73,6 +77,13 @@ def load_settings(path: Path) -> SignerSettings:
     """The settings in a file. ConfigError lists every fault in it."""
     folder = path.absolute().parent
     return load_table(path, lambda top: _read(top, folder), f"The signer's settings {path.name} are wrong:")
+
+
+def open_audit_log(settings: SignerSettings) -> AuditLog:
+    """The signer's log, for whichever process writes to it."""
+    return AuditLog(
+        settings.audit_log, rotate_bytes=settings.audit_rotate_mb * 1024**2, syslog=settings.audit_syslog
+    )
 
 
 def _read(top: Table, folder: Path) -> SignerSettings | None:
@@ -87,6 +98,9 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     query_accounts = _read_query_accounts(top)
     guessing = _read_guessing(top.table("guessing"))
     second_factor = _read_second_factor(top.table("second_factor"), folder)
+    audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
+    audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
+    krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -110,6 +124,9 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         second_factor=second_factor,
         metrics_listen=metrics_listen,
         log_format=log_format,
+        audit_rotate_mb=audit_rotate_mb,
+        audit_syslog=audit_syslog,
+        krl_file=krl_file,
     )
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 
-from hpchub.audit import AuditLog, Event, Outcome, Record
+from hpchub.audit import Event, Outcome, Record
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import InvalidRequest
 from hpchub.signer.guard import Count, Guard
 from hpchub.signer.second_factor import forget_second_factor
-from hpchub.signer.settings import SignerSettings
+from hpchub.signer.settings import SignerSettings, open_audit_log
 from hpchub.signer.state import State
 
 # The factor in the audit log: whoever may read and write the state folder.
@@ -108,8 +108,8 @@ def _told(who: str) -> dict[str, str]:
 
 
 def _record(settings: SignerSettings, event: Event, *, user: str = "", source: str = "") -> None:
-    """Before it is done, as with everything that is granted."""
-    AuditLog(settings.audit_log).record(
+    """Before it is done, as with everything that is granted; into the same chain as the signer's."""
+    open_audit_log(settings).record(
         Record(event=event, outcome=Outcome.GRANTED, user=user, source=source, factor=_FACTOR)
     )
 

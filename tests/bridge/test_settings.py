@@ -94,3 +94,12 @@ def test_patience_with_ssh_can_be_set(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD + "[ssh]\nlogin_timeout_s = 0\nkeepalive_trys = 2\n")
     assert any("ssh.login_timeout_s: 0 is not a whole number from 1 to 120" in line for line in found)
     assert any("did you mean" in line for line in found)
+
+
+def test_tunnels_end_with_the_login_unless_the_site_keeps_them(tmp_path: Path) -> None:
+    """`keep_tunnels` is off by default, and nothing but true or false."""
+    path = tmp_path / "bridge.toml"
+    for more, kept in (("", False), ("keep_tunnels = true\n", True)):
+        path.write_text(GOOD + more)
+        assert load_settings(path).keep_tunnels is kept
+    assert "keep_tunnels" in problems(tmp_path, GOOD + 'keep_tunnels = "yes"\n')[0]

@@ -395,3 +395,17 @@ def _route_is_back(api: HubSession) -> bool:
         return bool(api.get("user/alice/api", timeout=5).status_code == 200)
     except requests.RequestException:
         return False
+
+
+def test_the_revocation_list(hub: RunningHub) -> None:
+    """Whoever asks gets the signer's list, without a login; where the signer is away, 503 and no list."""
+    address = f"{hub.url}/hub/hpchub/krl"
+    answer = requests.get(address, timeout=10)
+    assert answer.status_code == 200 and answer.content.startswith(b"SSHKRL\n\0")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert requests.post(address, timeout=10).status_code in {403, 405}
+    hub.stop_signer()
+    try:
+        assert requests.get(address, timeout=10).status_code == 503
+    finally:
+        hub.start_signer()

@@ -82,6 +82,7 @@ def settings(tmp_path: Path) -> SignerSettings:
             query_accounts=("slurmwatch",),
         ),
         proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=file),
+        krl_file=tmp_path / "revoked_keys",
     )
     init_keys(made.state_dir)
     return made

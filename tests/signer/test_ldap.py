@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,9 +20,10 @@ import pytest
 
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, NotAllowed, RemoteError, SiteError
-from hpchub.signer import ldap_proof
+from hpchub.signer import ldap_proof, server
 from hpchub.signer.child import Answer, ask_child
 from hpchub.signer.client import SignerClient
+from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.ldap_settings import LdapSettings
 from hpchub.signer.proofs import Accepted, Refused
@@ -382,16 +384,113 @@ def test_a_file_without_authorities(by_dn: Proof, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_refusals_take_the_same_time(by_search: Proof) -> None:
-    """Unknown, unsafe, wrong: told at the same moment, however long the directory took."""
+async def test_refusals_take_the_same_time(
+    by_search: Proof,
+    settings: SignerSettings,
+    user_key: Any,
+    other_key: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unknown, unsafe, wrong; right, but revoked or made to wait: told at the same moment.
+
+    However long the directory took. Whoever is let in does not wait.
+    """
     proof = by_search()
-    proof.refusal_s = 0.5
-    for username in ("alice", "nobody.here", "root"):
-        began = time.monotonic()
-        assert isinstance(proof.verify(username, Secret("wrong")), Refused)
-        assert time.monotonic() - began >= 0.5
-    assert isinstance(make_proof(ProofSettings(kind=ProofKind.LDAP, ldap=proof.settings)), LdapProof)
     assert LdapProof(proof.settings).refusal_s == 1.0
+    proof.refusal_s = 0.5
+    monkeypatch.setattr(server, "make_proof", lambda _settings: proof)
+    changed = replace(settings, guessing=GuessLimits(free_tries=1))
+    client = SignerClient(settings.socket)
+
+    async def refused_after(username: str, password: str) -> float:
+        began = time.monotonic()
+        with pytest.raises(NotAllowed):
+            await client.grant(username, Secret(password), user_key.public, f"198.51.100.{len(username)}")
+        return time.monotonic() - began
+
+    async with running(changed):
+        began = time.monotonic()
+        await client.grant("Henry", Secret(PASSWORD), other_key.public, "198.51.100.7")
+        assert time.monotonic() - began < 0.5
+        await client.revoke("bob", reason="", by="staff")
+        pairs = [("alice", "wrong"), ("nobody.here", "wrong"), ("root", "wrong"), ("bob", PASSWORD)]
+        assert min([await refused_after(*pair) for pair in [*pairs, ("alice", PASSWORD)]]) >= 0.5
+    reasons = [json.loads(line)["reason"] for line in settings.audit_log.read_text().splitlines()]
+    assert reasons[-2] == "revoked" and reasons[-1].endswith("it was right")
+
+
+@pytest.mark.parametrize(
+    ("account", "problem"),
+    [
+        ("alice", ""),
+        ("bob", ""),
+        ("frank", ""),
+        ("carol", "LDAP: the account is locked"),
+        ("erin", "LDAP: the account has expired"),
+        ("low", "LDAP: uidNumber 999 is too low"),
+    ],
+)
+def test_an_account_without_its_password(by_search: Proof, account: str, problem: str) -> None:
+    """The service account sees whether the entry is locked or has expired."""
+    assert by_search().account_problem(account) == problem
+
+
+def test_an_account_that_is_let_in_no_more(by_search: Proof) -> None:
+    """Out of the site's filter, or of its groups."""
+    assert by_search(user_filter="(uidNumber=20002)").account_problem("bob") == ""
+    outside = by_search(user_filter="(uidNumber=20001)").account_problem("bob")
+    assert outside == "LDAP: user_filter does not let that entry in"
+    assert by_search(groups=(HPC,)).account_problem("alice") == ""
+    assert by_search(groups=(HPC,)).account_problem("bob") == "LDAP: in none of the groups"
+
+
+@pytest.mark.parametrize("account", ["nobody.here", "henry", "twin"])
+def test_an_account_of_which_the_directory_cannot_tell(by_search: Proof, account: str) -> None:
+    """Not found, found under another spelling, found twice: nobody is locked out for that."""
+    with pytest.raises(RemoteError, match="Accounts cannot be checked"):
+        by_search().account_problem(account)
+
+
+def test_a_directory_that_is_away_locks_nobody_out(by_search: Proof) -> None:
+    """It cannot be told."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(RemoteError, match="Accounts cannot be checked"):
+        by_search(servers=(f"ldaps://127.0.0.1:{port}",)).account_problem("alice")
+
+
+def test_who_cannot_look_knows_nothing_against_anybody(
+    by_dn: Proof, by_search: Proof, directory: Directory
+) -> None:
+    """Without a service account, or where something else than accounts is searched for: not even asked."""
+    since = len(directory.log())
+    assert by_dn().account_problem("carol") == ""
+    assert by_search(search_filter="(employeeType={account})").account_problem("carol") == ""
+    assert asked(directory, since) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "locked"),
+    [
+        ({}, False),
+        ({"pwdaccountlockedtime": [b"20260102030405Z"]}, False),
+        ({"pwdaccountlockedtime": [b"000001010000Z"]}, True),
+        ({"nsaccountlock": [b"FALSE"]}, False),
+        ({"nsaccountlock": [b"TRUE"]}, True),
+        ({"useraccountcontrol": [b"512"]}, False),
+        ({"useraccountcontrol": [b"514"]}, True),
+    ],
+)
+def test_how_directories_write_a_lock(entry: dict[str, list[bytes]], locked: bool) -> None:
+    """OpenLDAP, 389 Directory Server and FreeIPA, Active Directory; a lock for a while is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # ldap3's own
+        from hpchub.signer import ldap_child
+    if locked:
+        with pytest.raises(ldap_child.No, match="locked"):
+            ldap_child.refuse_locked(entry)
+    else:
+        ldap_child.refuse_locked(entry)
 
 
 @pytest.mark.slow

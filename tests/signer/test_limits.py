@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hpchub.audit_files import verify
 from hpchub.cli import main
 from hpchub.core.secret import Secret
 from hpchub.errors import NotAllowed
@@ -73,6 +77,28 @@ async def test_two_workers_and_a_restart_keep_one_count(settings: SignerSettings
         login = await client.grant("alice", Secret(RIGHT), user_key.public, "203.0.113.9")
         assert login.username == "alice"
     assert [record["reason"][:8] for record in records(settings)].count("too many") == 3
+
+
+@pytest.mark.slow
+async def test_staff_and_signer_write_one_chain(settings: SignerSettings, user_key: Any) -> None:
+    """Staff at a terminal while people log in, each in a process of their own: no line is lost or forked."""
+    config = settings.state_dir.parent / "signer.toml"
+    config.write_text(
+        'socket = "run/signer.sock"\nstate_dir = "state"\naudit_log = "audit.jsonl"\n'
+        'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "passwords"\n'
+    )
+    argv = [sys.executable, "-m", "hpchub.cli", "signer", "--config", str(config)]
+    actions = [("lift-limit", "alice"), ("know-address", "alice", "203.0.113.9")] * 2
+    async with running(settings):
+        client = SignerClient(settings.socket)
+        staff = [await asyncio.create_subprocess_exec(*argv, *action, stdout=PIPE) for action in actions]
+        people = 0
+        while any(one.returncode is None for one in staff) or not people:
+            people += 1
+            await client.grant("alice", Secret(RIGHT), user_key.public, "203.0.113.9")
+        assert [await one.wait() for one in staff] == [0] * 4
+    report = verify(settings.audit_log)
+    assert (report.faults, report.records, report.unchained) == ([], people + 4, 0)
 
 
 async def test_every_refusal_costs_one_proof(

@@ -110,3 +110,27 @@ def test_a_hanging_module_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(RemoteError, match="in time") as caught:
         PamProof("x", timeout_s=0.3).verify("alice", Secret("canary"))
     assert caught.value.__cause__ is None
+
+
+_LOOK = """
+import json, sys
+from hpchub.signer.proofs import PamProof
+for name in json.load(sys.stdin):
+    try:
+        print(json.dumps(PamProof("hpchub-test").account_problem(name)))
+    except Exception as error:
+        print(json.dumps(type(error).__name__))
+"""
+
+
+def test_accounts_without_a_password(namespace: tuple[str, ...]) -> None:
+    """Account management alone tells an expired account; one unknown may be a directory that is away."""
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", _LOOK],
+        input=json.dumps(["alice", "dora", "nobody.here"]),
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=60,
+    )  # fmt: skip
+    fine, expired, unknown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert fine == ""
+    assert expired.startswith("PAM: [PAM Error 13]")
+    assert unknown == "SiteError"

@@ -79,6 +79,16 @@ def test_guessing(tmp_path: Path) -> None:
     assert found == GuessLimits(free_tries=3, window_s=7200, known_for_s=30 * 24 * 3600)
 
 
+def test_audit_and_revocation_list(tmp_path: Path) -> None:
+    """Neither rotation nor syslog nor a list's file unless the site names them."""
+    settings = load_settings(write(tmp_path, GOOD))
+    assert (settings.audit_rotate_mb, settings.audit_syslog, settings.krl_file) == (0, None, None)
+    more = 'audit_rotate_mb = 100\naudit_syslog = "/dev/log"\nkrl_file = "krl/revoked_keys"\n'
+    settings = load_settings(write(tmp_path, more + GOOD))
+    assert (settings.audit_rotate_mb, settings.audit_syslog) == (100, Path("/dev/log"))
+    assert settings.krl_file == tmp_path / "krl/revoked_keys"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
@@ -105,6 +115,9 @@ def test_guessing(tmp_path: Path) -> None:
             '[guessing]\nfirst_wait = "00:05:00"\nlongest_wait = "00:01:00"\n[proof]',
             "guessing.first_wait: is longer than longest_wait",
         ),
+        ("socket", "audit_rotate_mb = -1\nsocket", "audit_rotate_mb: -1 is not a whole number"),
+        ("socket", "krl_file = true\nsocket", "krl_file: "),
+        ("socket", "audit_syslog = 5\nsocket", "audit_syslog: "),
         ("socket", 'query_accounts = ["root"]\nsocket', "query_accounts: 'root' is no account"),
         ("socket", 'query_accounts = ["a,b"]\nsocket', "query_accounts: 'a,b' is no account"),
         ("socket", 'query_accounts = "w"\nsocket', "query_accounts: 'w' is not a list"),

@@ -66,12 +66,14 @@ async def sshd(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: P
     (folder / "host_key").write_bytes(host_key.export_private_key())
     (folder / "host_key").chmod(0o600)
     (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
+    assert settings.krl_file is not None
+    settings.krl_file.touch()  # a signer that runs writes it
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\n"
+        f"TrustedUserCAKeys {folder}/ca.pub\nRevokedKeys {settings.krl_file}\n"
         f"PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
     )
     log = folder / "log"
@@ -274,3 +276,40 @@ async def test_sshd_keeps_every_bound(
             async with sshd.connect("alice", user_key, certificate):
                 pass
     assert said in sshd.log.read_text()
+
+
+async def test_what_is_revoked_is_refused(
+    sshd: Sshd, signer: SignerClient, settings: SignerSettings, user_key: Any, other_key: Any
+) -> None:
+    """By serial, key id, key, fingerprint and user: sshd refuses the next login, and nobody else's."""
+    assert settings.krl_file is not None
+
+    async def enters(user: str, key: Any, certificate: str) -> bool:
+        try:
+            async with sshd.connect(user, key, certificate):
+                return True
+        except asyncssh.PermissionDenied:
+            return False
+
+    bob = await signer.grant("bob", Secret("canary-bob-78"), other_key.public, "")
+    others = await signer.certificate(bob.grant, other_key.public, Profile.CONTROL)
+    for how in ("serial", "key id", "key", "fingerprint", "user"):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        mine = replace(user_key, private=key, public=key.export_public_key("openssh").decode())
+        login = await signer.grant("alice", Secret("canary-alice-77"), mine.public, "")
+        minted = await signer.certificate(login.grant, mine.public, Profile.CONTROL)
+        tunnel = await signer.certificate(login.grant, mine.public, Profile.TUNNEL)
+        assert await enters("alice", mine, minted.certificate)
+        target = {
+            "serial": str(minted.serial),
+            "key id": minted.key_id,
+            "key": mine.public,
+            "fingerprint": key.get_fingerprint(),
+            "user": "alice",
+        }[how]
+        await signer.revoke(target, reason="test", by="tests")
+        assert not await enters("alice", mine, minted.certificate), how
+        assert not await enters("alice", mine, tunnel.certificate), how
+        assert await enters("bob", other_key, others.certificate)
+    settings.krl_file.unlink()
+    assert not await enters("bob", other_key, others.certificate)  # as the how-to warns
