@@ -89,7 +89,7 @@ class HubSide:
         config = str(self.folder / "bridge.toml")
         self.processes.start("bridge", [*HPCHUB, "bridge", "--config", config])
         place = Place(unix=str(self.bridge_socket))
-        self.processes.wait_until("bridge", lambda: answers(place, "/v1/health"))
+        self.processes.wait_until("bridge", lambda: answers(place, "/v1/ready"))
 
     def let_log_in(self, names: Sequence[str], password: str) -> None:
         """Give more people a password. One hash serves all: making it costs as much as checking it."""

@@ -129,7 +129,7 @@ class SimulatedCluster:
 
     async def query(self, process: Any) -> int:
         """The forced command of a service account's certificate, on its streams; its exit code."""
-        marker, line = (await process.stdin.read()).decode("ascii").splitlines()
+        marker, line, _seconds = (await process.stdin.read()).decode("ascii").splitlines()
         what, _, items = line.split()[:3]  # no simulated number is given out twice
         for stream in (process.stdout, process.stderr):
             stream.write(f"{marker}\n".encode())

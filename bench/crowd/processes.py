@@ -19,6 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 _START_LIMIT_S = 120.0
 _END_LIMIT_S = 60.0
+_MANY_FILES = 262_144
 
 
 @dataclass(slots=True)
@@ -89,9 +90,15 @@ def processes(folder: Path) -> Iterator[Processes]:
 
 
 def allow_many_files() -> None:
-    """As many as the machine allows, for this process and its children: each server is a few sockets."""
+    """As many as deploy/systemd gives the bridge, for this process and its children, or what there may be.
+
+    Each server is three sockets of a simulator's and two of the bridge's.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _MANY_FILES), max(hard, _MANY_FILES)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import statistics
 import time
@@ -15,7 +16,7 @@ import aiohttp
 
 from bench.crowd.fake_slurm import WAITS
 from bench.crowd.hub_side import HubSide
-from bench.crowd.meter import Span, pss_mib
+from bench.crowd.meter import Load, Span, open_files, pss_mib
 from bench.crowd.noop_hub import PASSWORD
 from bench.crowd.people import Browsing, People, Sessions
 from bench.crowd.processes import Probe
@@ -27,7 +28,7 @@ _SCHEDULER = ("sbatch", "squeue", "sacct", "scancel", "sacctmgr", "srun")
 _WEBSOCKETS = 200
 _BACK_LIMIT_S = 300.0
 # Just after a submission the bridge asks more often; a minute later it is as it stays.
-_SETTLE_S, _LONG_SETTLE_S = 15.0, 70.0
+_SETTLE_S = 70.0
 _LECTURE = 1200
 
 
@@ -72,7 +73,8 @@ async def lecture(
 ) -> Numbers:
     """Everybody presses start, 20 a second; how long it takes, and what the hub's answers take meanwhile."""
     span = Span.begin(pids)
-    starts = await people.press_start(names, options, over_s=len(names) / 20)
+    async with Load(pids) as load:
+        starts = await people.press_start(names, options, over_s=len(names) / 20)
     rows = probe.end()
     used = span.used_s()
     return {
@@ -86,6 +88,7 @@ async def lecture(
         "probe_unanswered": sum(status != 200 for _, _, status in rows),
         "cpu_ms_per_start": {name: 1000 * one / len(names) for name, one in used.items()},
         "cpu_percent": span.percent(),
+        "busy_percent": load.busy_percent,
     }
 
 
@@ -105,6 +108,12 @@ class Crowd:
     def _options(self, name: str) -> dict[str, str]:
         clusters = self._side.clusters
         return {"cluster": clusters[int(name[-5:]) % len(clusters)]}
+
+    @property
+    def _everything(self) -> dict[str, int]:
+        """Process ids: what a site runs, the key agent, the simulators, and this one as the people."""
+        others = self._side.processes.pids("agent", *self._side.clusters)
+        return self._side.pids | others | {"people": os.getpid()}
 
     def _pss(self) -> dict[str, float]:
         return {name: pss_mib(pid) for name, pid in self._side.pids.items()}
@@ -129,8 +138,7 @@ class Crowd:
         side, names = self._side, self._names[: self._size.burst]
         before = side.counts()
         probe = Probe.begin(f"{side.url}/hub/api/users/{names[0]}", side.token, side.folder)
-        simulators = side.processes.pids(*side.clusters)
-        found = await lecture(self._people, names, self._options, probe, side.pids | simulators)
+        found = await lecture(self._people, names, self._options, probe, self._everything)
         counted = side.counts() - before
         found["counts"] = dict(counted)
         self._failed = set(found["failed_names"])
@@ -149,14 +157,15 @@ class Crowd:
         stopped_s = await self._people.stop(leaving)
         limit = asyncio.Semaphore(20)
         await asyncio.gather(*(self._begin(name, limit) for name in self._waiting))
-        await asyncio.sleep(_SETTLE_S if size.burst < _LECTURE else _LONG_SETTLE_S)
-        before, span = self._side.counts(), Span.begin(self._side.pids)
+        await asyncio.sleep(_SETTLE_S)
+        before, span = self._side.counts(), Span.begin(self._everything)
         await asyncio.sleep(size.window_s)
         minutes = span.seconds / 60
         counted = self._side.counts() - before
         cpu = span.percent()
         pss = self._pss()
-        scheduler = {name: counted[name] / minutes for name in _SCHEDULER if counted[name]}
+        each = minutes * len(self._side.clusters)
+        scheduler = {name: counted[name] / each for name in _SCHEDULER if counted[name]}
         kilobytes = {
             name: (pss[name] - self._at_rest[name]) * 1024 / (size.running + size.waiting) for name in pss
         }
@@ -173,8 +182,8 @@ class Crowd:
             "kb_per_server": kilobytes,
         }
         self._say(
-            f"{size.running} run, {size.waiting} wait: {found['commands_per_min']:.0f} commands a minute, "
-            f"bridge {cpu['bridge']:.1f} %, hub {cpu['jupyterhub']:.1f} % of a core, "
+            f"{size.running} run, {size.waiting} wait: {found['commands_per_min']:.0f} commands a minute "
+            f"on each cluster, bridge {cpu['bridge']:.1f} %, hub {cpu['jupyterhub']:.1f} % of a core, "
             f"{kilobytes['bridge']:.0f} kB of bridge each"
         )
         return found
@@ -195,11 +204,12 @@ class Crowd:
         sockets = [await self._people.open_websocket(name) for name in up[:_WEBSOCKETS]]
         # The servers send nothing: whatever is received is an end.
         ends = [asyncio.ensure_future(socket.receive()) for socket in sockets]
-        span = Span.begin(self._side.pids)
+        span = Span.begin(self._everything)
         part = self._size.hold_s / 3
         async with Browsing(self._people, up, each_s=60.0) as browsing:
             await asyncio.sleep(part)
             cpu, pss = span.percent(), self._pss()
+            files = {name: open_files(pid) for name, pid in self._everything.items()}
             calm_failures = len(browsing.failed)
             hub = await self._hub_restart(up, browsing, ends)
             await asyncio.sleep(part)
@@ -215,6 +225,7 @@ class Crowd:
             "not_started": dict(Counter(more.failed.values()).most_common(3)),
             "cpu_percent": cpu,
             "pss_mib": pss,
+            "open_files": files,
             "kb_per_server": {name: (pss[name] - self._at_rest[name]) * 1024 / len(up) for name in pss},
             "requests_answered": asked,
             "requests_failed_while_calm": calm_failures,
@@ -261,16 +272,17 @@ class Crowd:
         self, up: Sequence[str], browsing: Browsing, ends: Sequence[asyncio.Future[Any]]
     ) -> Numbers:
         failed, before = len(browsing.failed), self._side.counts()
-        span = Span.begin({name: pid for name, pid in self._side.pids.items() if name != "bridge"})
         self._side.processes.kill("bridge", signal.SIGKILL)
         began = time.monotonic()
         await asyncio.to_thread(self._side.start_bridge)
         answers_s = time.monotonic() - began
+        span = Span.begin(self._everything)
         kept = await self._sessions.is_open(up[0])
         if not kept:  # as if each had logged in again
             await self._log_in_admin()
             await self._sessions.open([*up, *self._waiting], in_flight=50)
-        reached = await self._people.until_all_reached(up, _BACK_LIMIT_S)
+        async with Load(self._everything) as load:
+            reached = await self._people.until_all_reached(up, _BACK_LIMIT_S)
         counted = self._side.counts() - before
         found = {
             "answers_s": answers_s,
@@ -282,7 +294,9 @@ class Crowd:
             "websockets_lost": sum(end.done() for end in ends),
             "handshakes": counted["handshakes"],
             "refused_by_max_startups": counted["refused by MaxStartups"],
-            "hub_cpu_s": span.used_s()["jupyterhub"],
+            "cpu_ms_per_server": {name: 1000 * used / len(up) for name, used in span.used_s().items()},
+            "cpu_percent": span.percent(),
+            "busy_percent": load.busy_percent,
         }
         self._say(
             f"bridge killed: answers after {answers_s:.1f} s, {len(reached)} of {len(up)} tunnels back "

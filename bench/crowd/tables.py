@@ -3,7 +3,7 @@
 # ruff: noqa: E501  a row of a table is one line
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.crowd.scenarios import Size
@@ -56,6 +56,8 @@ def _lecture(report: Report, one: Numbers) -> None:
             ]
             for name, used in one["cpu_ms_per_start"].items()
         ),
+        ["at the limit of one core, of the time", _limits(one["busy_percent"]), ""],
+        ["all cores busy, of the time", f"{one['busy_percent']['machine']:.0f} %", ""],
     ]
     if one["failed"]:
         rows.append(
@@ -74,7 +76,7 @@ def _steady(report: Report, one: Numbers, attach: str) -> None:
     batchspawner = 2 * one["running"] + 120 * one["pending"]
     rows = [
         [
-            "scheduler commands per minute",
+            "scheduler commands per minute, on each cluster",
             f"{one['commands_per_min']:.1f} ({by_name or 'none'})",
             "at most 12",
         ],
@@ -82,6 +84,7 @@ def _steady(report: Report, one: Numbers, attach: str) -> None:
         ["SSH handshakes meanwhile", str(one["handshakes"]), ""],
         ["CPU of the bridge (share of a core)", f"{one['cpu_percent']['bridge']:.1f} %", "under 10 %"],
         ["CPU of the hub", f"{one['cpu_percent']['jupyterhub']:.1f} %", "under 10 %"],
+        ["CPU of all else", _shares(one["cpu_percent"], without=("bridge", "jupyterhub")), ""],
         ["bridge memory per server (kB, PSS)", f"{one['kb_per_server']['bridge']:.0f}", "under 150"],
         ["hub memory per server (kB)", f"{one['kb_per_server']['jupyterhub']:.0f}", ""],
         ["proxy memory per server (kB)", f"{one['kb_per_server']['proxy']:.0f}", ""],
@@ -101,7 +104,8 @@ def _hold(report: Report, one: Numbers, size: Size) -> None:
     rows = [
         ["servers up", f"{one['servers']} of {size.servers}", "all"],
         ["requests through the proxy; failed while calm", f"{one['requests_answered']}; {one['requests_failed_while_calm']}", "0"],
-        ["CPU of bridge, hub, proxy", _shares(one["cpu_percent"]), ""],
+        ["CPU while calm", _shares(one["cpu_percent"]), ""],
+        ["open files of bridge, hub, proxy", ", ".join(f"{one['open_files'][n]}" for n in ("bridge", "jupyterhub", "proxy")), ""],
         ["memory of bridge, hub, proxy (MiB)", ", ".join(f"{one['pss_mib'][n]:.0f}" for n in ("bridge", "jupyterhub", "proxy")), ""],
         ["bridge memory per server (kB, PSS)", f"{one['kb_per_server']['bridge']:.0f}", "under 150"],
         ["**hub killed:** answers again after (s)", f"{hub['answers_s']:.1f}", ""],
@@ -110,9 +114,12 @@ def _hold(report: Report, one: Numbers, size: Size) -> None:
         ["**bridge killed:** answers again after (s)", f"{bridge['answers_s']:.1f}", ""],
         ["sessions", sessions, "survive"],
         ["a server is back after (s): p50, p95, p99", _three(bridge["back_s"], 1, 1), ""],
-        ["all are back after (s)", f"{bridge['all_back_s']:.0f} ({bridge['back']})", ""],
+        ["all are back after (s)", f"{bridge['all_back_s']:.0f} ({bridge['back']})", "all"],
         ["WebSockets lost with it", f"{bridge['websockets_lost']} of {hub['websockets']}", ""],
         ["handshakes; refused by MaxStartups", f"{bridge['handshakes']}; {bridge['refused_by_max_startups']}", "; 0"],
+        ["CPU until all are back (ms for each server)", ", ".join(f"{name} {used:.0f}" for name, used in bridge["cpu_ms_per_server"].items() if used >= 0.5), ""],
+        ["at the limit of one core, of that time", _limits(bridge["busy_percent"]), ""],
+        ["all cores busy, of that time", f"{bridge['busy_percent']['machine']:.0f} %", ""],
         ["ready in the hub at the end", str(one["ready_in_hub_at_the_end"]), ""],
         ["**servers lost**", str(one["lost"]), "0"],
     ]  # fmt: skip
@@ -180,5 +187,11 @@ def _three(values: Numbers, factor: float, digits: int) -> str:
     return ", ".join(f"{factor * values[name]:.{digits}f}" for name in ("p50", "p95", "p99"))
 
 
-def _shares(percent: Numbers) -> str:
-    return ", ".join(f"{percent[name]:.1f} %" for name in ("bridge", "jupyterhub", "proxy"))
+def _shares(percent: Numbers, without: Sequence[str] = ()) -> str:
+    return ", ".join(f"{name} {one:.1f} %" for name, one in percent.items() if name not in without)
+
+
+def _limits(busy: Numbers) -> str:
+    """Who was at the limit at all."""
+    found = [f"{name} {one:.0f} %" for name, one in busy.items() if name != "machine" and one >= 0.5]
+    return ", ".join(found) or "none"

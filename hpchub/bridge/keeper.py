@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,17 @@ _RETRY_S = 2.0
 
 STORE_FAILURES = (SQLAlchemyError, OSError, StoreTaken)
 """What the store raises where it cannot be read or written."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around what reads the store: StoreUnavailable, in plain words, where it cannot be read."""
+    try:
+        yield
+    except STORE_FAILURES as error:
+        raise StoreUnavailable(
+            f"The hub cannot read its own database: {_reason(error)}.", "Try again later."
+        ) from error
 
 
 class Keeper:
@@ -69,12 +81,8 @@ class Keeper:
         Raises:
             StoreUnavailable: Nobody can tell.
         """
-        try:
+        with reading():
             return await asyncio.to_thread(self._store.find, server_id)
-        except STORE_FAILURES as error:
-            raise StoreUnavailable(
-                f"The hub cannot read its own database: {_reason(error)}.", "Try again later."
-            ) from error
 
     async def save(self, record: ServerRecord) -> None:
         """Write a server's row as it stands now, or later, as it stands then.

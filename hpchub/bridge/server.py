@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from hpchub.bridge.service import Service
 from hpchub.bridge.store import ServerRecord
@@ -23,6 +24,7 @@ def make_bridge_app(service: Service) -> web.Application:
     """The application that answers for a service."""
     api = _Api(service)
     app = make_app(_LARGEST_BODY)
+    app.middlewares.append(_once_up(service))
     app.add_routes(
         [
             web.get("/v1/health", api.health),
@@ -130,6 +132,18 @@ class _Api:
 
     def _view(self, record: ServerRecord) -> dict[str, Any]:
         return self._service.view(record).as_dict()
+
+
+def _once_up(service: Service) -> Middleware:
+    """A bridge that has just restarted knows nobody's session yet: whoever asks waits until it does."""
+
+    @web.middleware
+    async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path != "/v1/health":
+            await service.up.wait()
+        return await handler(request)
+
+    return wait
 
 
 def _position(request: web.Request) -> tuple[int, float]:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from hpchub.bridge.endings import Endings
 from hpchub.bridge.ends import Ends
 from hpchub.bridge.in_job import InJob
-from hpchub.bridge.keeper import Keeper
+from hpchub.bridge.keeper import Keeper, reading
 from hpchub.bridge.life import ServerLife
 from hpchub.bridge.login_nodes import LoginNodes
 from hpchub.bridge.metrics import BridgeMetrics, Census
@@ -72,6 +72,7 @@ class Service:
         self.sessions = Sessions(self.signer, agent, store, metrics=self.metrics)
         self.lives: dict[str, ServerLife] = {}
         self.endings = Endings()
+        self.up = asyncio.Event()
         self._clusters = clusters
         self._schedulers = {name: scheduler_for(cluster) for name, cluster in clusters.items()}
         self._store = store
@@ -95,7 +96,9 @@ class Service:
         for stale in sockets.iterdir():
             stale.unlink()
         await self._pool.__aenter__()
-        for record in await asyncio.to_thread(self._store.unfinished):
+        with reading():
+            unfinished = await asyncio.to_thread(self._store.unfinished)
+        for record in unfinished:
             if record.cluster in self._clusters:
                 self.lives[record.id] = self._life(record)
             else:  # it lives on, and is taken up by the first bridge that knows its cluster again
@@ -109,6 +112,7 @@ class Service:
                 life.begin()
         self._sweep.begin()
         self._ends.begin()
+        self.up.set()
         return self
 
     async def __aexit__(self, *exc: object) -> None:

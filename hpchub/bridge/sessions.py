@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
-from hpchub.bridge.keeper import STORE_FAILURES
+from hpchub.bridge.keeper import STORE_FAILURES, reading
 from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
@@ -85,7 +85,9 @@ class Sessions:
     async def restore(self) -> None:
         """Take up the sessions of the bridge before, as far as the agent still holds their keys."""
         held = await self._agent.held()
-        for kept in await asyncio.to_thread(self._store.sessions):
+        with reading():
+            sessions = await asyncio.to_thread(self._store.sessions)
+        for kept in sessions:
             public_key = asyncssh.import_public_key(kept.public_key)
             if kept.expires_at > self._now() and public_key.public_data in held:
                 self._sessions[kept.user] = _Session(public_key, kept.grant, kept.expires_at)

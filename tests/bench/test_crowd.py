@@ -38,6 +38,9 @@ USER = "u00001"
 
 CLUSTER = """
 known_hosts = "known_hosts"
+[scheduler]
+kind = "slurm"
+status_account = "slurmwatch"
 [[login_nodes]]
 name = "login1"
 address = "127.0.0.1"
@@ -99,7 +102,12 @@ async def hub(path: Path) -> AsyncIterator[asyncio.Queue[str]]:
 @asynccontextmanager
 async def site(folder: Path, attach: str, agent: KeyAgent) -> AsyncIterator[Site]:
     """A signer, a simulated cluster that trusts it, and a bridge to which the person has logged in."""
-    policy = Policy(certificate_lifetime_s=600, login_ceiling_s=43200, source_addresses=("127.0.0.0/8",))
+    policy = Policy(
+        certificate_lifetime_s=600,
+        login_ceiling_s=43200,
+        source_addresses=("127.0.0.0/8",),
+        query_accounts=("slurmwatch",),
+    )
     passwords = folder / "passwords"
     set_password(passwords, USER, Secret("canary"), argon2.PasswordHasher(1, 64, 1))
     signer = SignerSettings(
@@ -180,7 +188,7 @@ async def _whole_life(folder: Path, attach: str, agent: KeyAgent) -> None:
         assert one.cluster.servers == {}
         counts = one.cluster.counts
         assert (counts["sbatch"], counts["scancel"]) == (1, 1)
-        assert counts["handshakes"] == {"srun": 1, "tcp": 2}[attach]
+        assert counts["handshakes"] == {"srun": 2, "tcp": 3}[attach]  # one is the service account's
         assert counts["inner handshakes"] == (attach == "srun")
 
 

@@ -102,6 +102,7 @@ async def test_a_bridge_whose_database_is_taken_ends(
     url, socket = postgresql.new_database(), short_dir / "b" / "bridge.sock"
     config.write_text(re.sub('database = ".*"', f'database = "{url}"', config.read_text()))
     async with answering(config, socket) as process:
+        await BridgeClient(socket).new_key()  # it has read what the one before it left
         with postgresql.away():
             await asyncio.sleep(1.2)  # it has noticed
         await asyncio.to_thread(until, lambda: postgresql.locks() == 1, "the claim is taken again")

@@ -8,6 +8,7 @@ import json
 import logging
 import secrets
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -27,7 +28,7 @@ from hpchub.bridge.progress import Progress
 from hpchub.bridge.server import make_bridge_app
 from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings
-from hpchub.bridge.store import ServerRecord, Store
+from hpchub.bridge.store import ServerRecord, SessionRecord, Store
 from hpchub.core.choices import ServerOptions, choose
 from hpchub.core.cluster import Attach, Caps, Cluster, LoginNode
 from hpchub.core.secret import Secret
@@ -576,6 +577,38 @@ async def test_a_restart_takes_up_what_ran(
         assert "submit" not in second.service.places[queued.id].calls
         for view in (kept, queued):
             assert (await second.client.stop(view.id)).phase is Phase.ENDED
+
+
+async def test_nobody_is_sent_away_by_a_bridge_that_is_just_starting(
+    settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent,
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Who asks before the sessions are read waits for them: a no would log the person out of the hub."""
+    async with a_bridge(settings, clusters, store, login, agent) as first:
+        await first.log_in("alice")
+    reading, read = threading.Event(), threading.Event()
+    kept = store.sessions
+
+    def slowly() -> list[SessionRecord]:
+        reading.set()
+        assert read.wait(5)
+        return kept()
+
+    monkeypatch.setattr(store, "sessions", slowly)
+    client = BridgeClient(settings.socket)
+
+    async def ask() -> float:
+        await asyncio.to_thread(reading.wait, 5)
+        await client.health()
+        asked = asyncio.create_task(client.session("alice"))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        read.set()
+        return await asked
+
+    asking = asyncio.create_task(ask())
+    async with a_bridge(settings, clusters, store, login, agent):
+        assert await asking > time.time()
 
 
 async def test_without_the_agent_s_memory_people_log_in_again(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, select, text
+from sqlalchemy import create_engine, insert, select, text
 
 from hpchub.bridge import claim
 from hpchub.bridge.seal import Seal
@@ -61,6 +61,18 @@ def test_the_migrations_make_what_the_code_expects(url: str, seal: Seal) -> None
         with store._engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         store.close()
+
+
+def test_an_sqlite_file_keeps_a_write_ahead_log(tmp_path: Path, seal: Seal) -> None:
+    """A commit then waits for the disk once. The mode stays in the file."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    with create_engine(url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+    store = Store(url, seal)
+    store.upgrade()
+    store.close()
+    with create_engine(url).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def test_rows_of_the_first_schema_come_along(url: str, seal: Seal) -> None:

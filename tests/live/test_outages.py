@@ -176,8 +176,10 @@ def test_another_job_of_that_number(impatient: Demo, people: dict[str, HubSessio
     """
     server = Server(impatient, people["alice"], "alice", "forgotten")
     asking = threading.Thread(target=server.ask, kwargs={"partition": "short"}, daemon=True)
+    time.sleep(faults.SLURM_SAVES_WITHIN_S)  # it must forget this job, and no end of another
     with partition_state(impatient, "short", "DOWN"):  # slurmctld saves that now, and next in five seconds
         asking.start()
+        until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
         server.until_said("the partition is down")
         job_id = job_id_of(impatient, "alice", "forgotten")
         with faults.daemon_dead(impatient, "slurmctld", at_once=True):

@@ -50,7 +50,7 @@ SQUEUE_ANSWERS = {
 
 # slurmctld writes its state five seconds after a change. What it had not written it forgets when it is
 # killed, and gives the same job id again: that is Slurm's to promise, not ours.
-_SLURM_SAVES_WITHIN_S = 6.0
+SLURM_SAVES_WITHIN_S = 6.0
 
 
 # -- Slurm ------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def daemon_dead(demo: Demo, name: str, host: str = "ctl", *, at_once: bool = Fal
     dead = named(demo, host, name)
     assert dead, f"no {name} on {host}"
     if name == "slurmctld" and not at_once:
-        time.sleep(_SLURM_SAVES_WITHIN_S)
+        time.sleep(SLURM_SAVES_WITHIN_S)
     signal_all(dead, signal.SIGKILL)
     _wait_gone(dead)
     try:

@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import requests
+from websockets.exceptions import WebSocketException
 
 from support.demo import Demo, private_demo
 from support.faults import FAULTS, RESTARTS, short_patience
@@ -169,7 +170,8 @@ def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longes
         for person in people:
             person.start()
         until(lambda: len(ledger.running) >= len(PEOPLE) or any(p.failure for p in people), "all work", 60)
-        _inject(demo, plan(seed, length_s, names=names, longest_s=longest_s))
+        planned = plan(seed, length_s, names=names, longest_s=longest_s)
+        _inject(demo, planned, lambda: any(person.failure for person in people))
         ended.set()
         for person in people:
             person.join(2 * _START_LIMIT_S)
@@ -179,8 +181,8 @@ def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longes
     return ledger
 
 
-def _inject(demo: Demo, planned: Sequence[Planned]) -> None:
-    """Begin and end each fault at its time. Those that overlap end in any order."""
+def _inject(demo: Demo, planned: Sequence[Planned], given_up: Callable[[], bool]) -> None:
+    """Begin and end each fault at its time, unless it is all over. Those that overlap end in any order."""
     began = time.monotonic()
     marks = sorted(
         [(one.at_s, True, one) for one in planned]
@@ -191,6 +193,8 @@ def _inject(demo: Demo, planned: Sequence[Planned]) -> None:
     with ExitStack() as whatever_happens:
         for at_s, begins, one in marks:
             time.sleep(max(0.0, began + at_s - time.monotonic()))
+            if given_up():
+                return
             if begins:
                 stack = going[one] = ExitStack()
                 whatever_happens.push(stack)
@@ -227,7 +231,7 @@ def _witness(server: Server) -> Witness:
     def try_once() -> bool:
         try:
             found.append(Witness.of(server))
-        except (OSError, requests.RequestException, AssertionError):
+        except (OSError, requests.RequestException, WebSocketException, AssertionError):
             return False
         return True
 
