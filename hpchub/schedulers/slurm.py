@@ -46,6 +46,10 @@ _NO_ACCOUNTING = "Slurm accounting storage is disabled"
 
 _PARSABLE_ID = re.compile(r"([0-9]+)(?:;[^\s;]+)?", re.ASCII)
 
+# Without munge sbatch tries for 50 s, on 22.05, before it says that it sent nothing. Given up earlier, nobody
+# could tell whether it did.
+_SUBMIT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Slurm:
@@ -62,7 +66,7 @@ class Slurm:
         """
         name = (f"--job-name={checked_name(job_name)}",) if job_name else ()
         argv = ("sbatch", "--parsable", *self._clusters(), *read_directives(script), *name)
-        return Command(argv=argv, stdin=script.encode())
+        return Command(argv=argv, stdin=script.encode(), timeout_s=_SUBMIT_S)
 
     def parse_submit(self, result: CommandResult) -> JobId:
         """The last line of stdout that is an id alone: a site's wrapper may print notices before it.

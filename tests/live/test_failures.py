@@ -43,11 +43,13 @@ def test_a_limit_of_slurms_own(demo: Demo, server_of: ServerOf) -> None:
 def test_munge_down_on_a_login_node(demo: Demo, server_of: ServerOf) -> None:
     """Slurm's commands there do not end in time: a start goes on through the other node, with one job."""
     server = server_of("alice", "elsewhere")
+    server.session.get("hub/spawn/alice/elsewhere")  # her accounts are known: the first to ask is sbatch
     asking = threading.Thread(target=server.ask, kwargs={"placement": "compute"}, daemon=True)
     with faults.daemon_dead(demo, "munged", "login2"):
         asking.start()
         until(lambda: server.model().get("pending") == "spawn", "the start has begun", 10)
-        until(lambda: bool(server.model().get("ready")), "the server is ready")
+        # sbatch takes 50 s to give up, and the service account's squeue 30 s if that is there too.
+        until(lambda: bool(server.model().get("ready")), "the server is ready", 120)
         assert set(jobs_of(demo, "alice")) == {"hpchub-elsewhere"}
     asking.join(30)
 
