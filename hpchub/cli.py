@@ -22,6 +22,9 @@ _VERBS = {
     "revoke": ("hpchub.revoke", "end what a user, certificate or key may do, and close what is open"),
     "sessions": ("hpchub.sessions", "who is logged in, until when, and what they hold"),
     "status": ("hpchub.status", "a table of servers, connections and tunnels"),
+    "login": ("hpchub.terminal.login", "on your own machine: a certificate for ssh, allowed in the browser"),
+    "logout": ("hpchub.terminal.logout", "on your own machine: give the certificate back"),
+    "token": ("hpchub.terminal.tokens", "on your own machine: make, list and revoke API tokens of the hub"),
     "bridge": ("hpchub.bridge.command", "the process that holds every SSH connection"),
     "demo": ("hpchub.demo.command", "a real Slurm cluster and a hub on this machine"),
 }

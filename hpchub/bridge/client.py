@@ -44,6 +44,16 @@ class BridgeClient:
         """End a session and close the user's connections. Running servers run on."""
         await self._call("DELETE", f"sessions/{_quote(user)}")
 
+    async def terminal_certificate(self, user: str, public_key: str, source: str) -> tuple[str, int]:
+        """A certificate for the key of the user's own terminal, and its end in Unix seconds.
+
+        Raises:
+            NotAllowed: There is no session, or the site gives none.
+        """
+        body = {"public_key": public_key, "source": source}
+        answer = await self._call("POST", f"sessions/{_quote(user)}/terminals", body)
+        return str(answer["certificate"]), int(answer["valid_before"])
+
     async def associations(self, user: str, cluster: str) -> list[Association]:
         """What the user may charge on a cluster. AccountProblem where there is nothing."""
         body = await self._call("GET", f"users/{_quote(user)}/associations?cluster={_quote(cluster)}")

@@ -35,6 +35,7 @@ def make_bridge_app(service: Service) -> web.Application:
             web.put("/v1/sessions/{user}", api.open_session),
             web.get("/v1/sessions/{user}", api.session),
             web.delete("/v1/sessions/{user}", api.close_session),
+            web.post("/v1/sessions/{user}/terminals", api.terminal),
             web.get("/v1/users/{user}/associations", api.associations),
             web.post("/v1/servers", api.start),
             web.get("/v1/servers", api.servers),
@@ -79,6 +80,12 @@ class _Api:
     async def close_session(self, request: web.Request) -> web.Response:
         await self._service.close_session(request.match_info["user"])
         return web.json_response({})
+
+    async def terminal(self, request: web.Request) -> web.Response:
+        body = await read_object(request, {"public_key": str, "source": str})
+        user = request.match_info["user"]
+        made = await self._service.sessions.terminal_certificate(user, body["public_key"], body["source"])
+        return web.json_response({"certificate": made.certificate, "valid_before": made.valid_before})
 
     async def associations(self, request: web.Request) -> web.Response:
         rows = await self._service.associations(request.match_info["user"], request.query.get("cluster", ""))

@@ -22,8 +22,9 @@ from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
+from hpchub.core.terminal import terminal_request
 from hpchub.errors import HpchubError, InvalidRequest, NoSession, NotAllowed
-from hpchub.signer.client import SignerClient
+from hpchub.signer.client import Certificate, SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
 
@@ -202,6 +203,27 @@ class Sessions:
             if self._sessions.get(user) is not session:  # it has ended while we waited
                 raise _no_session(user)
             return credential
+
+    async def terminal_certificate(self, user: str, public_key: str, source: str) -> Certificate:
+        """A certificate for the key of the user's own terminal. The session's key vouches for the request.
+
+        Raises:
+            NotAllowed: There is no session, it has reached its ceiling, or the site gives none.
+            RemoteError: Signer or agent cannot be asked.
+        """
+        session = self._session(user)
+        signed = terminal_request(session.grant.reveal(), public_key)
+        made = await self._signer.terminal_certificate(
+            session.grant,
+            login_key=_text(session.public_key),
+            signature=await self._agent.sign(session.public_key.public_data, signed),
+            public_key=public_key,
+            source=source,
+        )
+        certificate = asyncssh.import_certificate(made.certificate)
+        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
+            raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
+        return made
 
     def _session(self, user: str) -> _Session:
         session = self._sessions.get(user)

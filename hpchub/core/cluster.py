@@ -161,6 +161,8 @@ class Cluster:
     """One `clusters.d/<name>.toml`, checked. `login` or `compute` is None where not offered.
 
     `status_account` asks about everybody's jobs; where it is empty, each person asks about their own.
+    `proxy_jump` is the host through which people's own machines reach the login nodes, as ssh_config(5)
+    has it; the hub does not use it.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Cluster:
     status_account: str = ""
     templates: Path | None = None
     login_nodes: tuple[LoginNode, ...]
+    proxy_jump: str = ""
     known_hosts: Path
     login: LoginPlacement | None
     compute: ComputePlacement | None

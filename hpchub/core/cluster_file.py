@@ -42,6 +42,9 @@ _LEAST_LOGIN_PROCESSES = 64
 # Rendered into scripts and ssh command lines: no blanks, quotes or control characters.
 _PATH = re.compile(r"/[A-Za-z0-9._+@/-]*", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*", re.ASCII)
+_PROXY_JUMP = re.compile(
+    r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?", re.ASCII
+)
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/:@+-]*", re.ASCII)
 
@@ -87,6 +90,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     if not nodes:
         top.fault("login_nodes", "is missing: write at least one [[login_nodes]]")
     known_hosts = path.parent / top.text("known_hosts")
+    proxy_jump = top.text("proxy_jump", "", _PROXY_JUMP)
     placements = top.table("placements")
     login = _read_login(placements.table("login")) if placements.has("login") else None
     compute = _read_compute(placements.table("compute")) if placements.has("compute") else None
@@ -117,6 +121,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         status_account=status_account,
         templates=path.parent / templates if templates else None,
         login_nodes=tuple(nodes),
+        proxy_jump=proxy_jump,
         known_hosts=known_hosts,
         login=login,
         compute=compute,

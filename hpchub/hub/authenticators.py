@@ -23,6 +23,8 @@ from hpchub.hub.deletion import end_everything
 from hpchub.hub.krl import KrlHandler
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
+from hpchub.hub.terminal_keys import terminal_key_handlers
+from hpchub.hub.terminals import terminal_handlers
 from hpchub.signer.client import SignerClient
 
 
@@ -175,6 +177,8 @@ class HpchubAuthenticator(Authenticator):
             ("/logout", HpchubLogoutHandler),
             ("/hpchub/krl", KrlHandler),
             *SERVERS_HANDLERS,
+            *terminal_handlers(),
+            *terminal_key_handlers(),
             *super().get_handlers(app),
         ]
 

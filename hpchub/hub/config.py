@@ -80,6 +80,8 @@ def configure(
     # It looks for a queued one until that is ready; nobody's login should wait for that.
     c.JupyterHub.init_spawners_timeout = 1
     _cull_idle(c, clusters, bridge_socket, check_idle_every_s)
+    # A token that nobody remembers ends by itself.
+    c.JupyterHub.token_expires_in_max_seconds = 90 * 24 * 3600
     c.JupyterHub.template_paths = [str(page_templates())]
     # What a cluster says must not be able to forge a line. And every link that fills the form would
     # otherwise leave an error with a traceback in the log.

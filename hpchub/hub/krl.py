@@ -28,4 +28,4 @@ class KrlHandler(BaseHandler):
             raise web.HTTPError(503, "The revocation list cannot be had just now.") from error
         self.set_header("Content-Type", "application/octet-stream")
         self.set_header("Cache-Control", "no-store")
-        await self.finish(content)
+        self.finish(content)

@@ -121,6 +121,11 @@ class Authority:
         self._threads.shutdown(cancel_futures=True)
 
     @property
+    def policy(self) -> Policy:
+        """The site's own choices."""
+        return self._policy
+
+    @property
     def asks_for_codes(self) -> bool:
         """Whether anybody may need a code to log in."""
         return self._second_factors is not None
@@ -166,7 +171,7 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = self._keys.grant.parse(token)
             record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
-            await self._refuse_ended(grant)
+            await self.refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
                 grant,
@@ -314,7 +319,7 @@ class Authority:
             )
         return grant
 
-    async def _refuse_ended(self, grant: Grant) -> None:
+    async def refuse_ended(self, grant: Grant) -> None:
         """NotAllowed where the grant was taken back, or its account may not log in at the site any more."""
         why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
         if not why and (problem := await self.accounts.problem(grant.account)):
@@ -331,6 +336,10 @@ class Authority:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         finally:
             self._waiting -= 1
+
+    async def write_failure(self, record: Record, error: Exception) -> None:
+        """Record an act that failed, with the true reason."""
+        await self.write(_failed(record, error))
 
     async def write(self, record: Record) -> None:
         """Record, and count. SiteError where it cannot be written."""

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hpchub.errors import InvalidRequest, SiteError
-from hpchub.signer.policy import PORT_FORWARDING, Plan
+from hpchub.signer.policy import PORT_FORWARDING, PTY, Plan
 
 MIN_RSA_BITS = 3072
 _MAX_RSA_BITS = 16384  # what OpenSSH reads
@@ -86,11 +86,11 @@ def sign(ca_key: asyncssh.SSHKey, public_key: PublicKey, plan: Plan) -> str:
         valid_after=plan.valid_after,
         valid_before=plan.valid_before,
         force_command=plan.force_command,
-        source_address=list(plan.source_addresses),
+        source_address=list(plan.source_addresses) or None,
         permit_x11_forwarding=False,
         permit_agent_forwarding=False,
         permit_port_forwarding=PORT_FORWARDING in plan.extensions,
-        permit_pty=False,
+        permit_pty=PTY in plan.extensions,
         permit_user_rc=False,
         touch_required=True,
         comment=None,
@@ -111,7 +111,9 @@ def find_differences(line: str, ca_public_key: bytes, public_key: PublicKey, pla
         found.verify_cert_signature()
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         return ["signature or format"]
-    options = {b"source-address": ",".join(plan.source_addresses).encode()}
+    options = {}
+    if plan.source_addresses:
+        options[b"source-address"] = ",".join(plan.source_addresses).encode()
     if plan.force_command is not None:
         options[b"force-command"] = plan.force_command.encode()
     openssh = (Encoding.OpenSSH, PublicFormat.OpenSSH)

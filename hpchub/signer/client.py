@@ -146,6 +146,49 @@ class SignerClient:
         body = {"account": account, "public_key": public_key}
         return _certificate(await self._call("POST", "/v1/query-certificates", body))
 
+    async def terminal_certificate(
+        self, grant: Secret, *, login_key: str, signature: bytes, public_key: str, source: str
+    ) -> Certificate:
+        """Mint a certificate for a person's own terminal.
+
+        Args:
+            grant: The login's.
+            login_key: The key that the grant was made for.
+            signature: That key's, of `hpchub.core.terminal.terminal_request`.
+            public_key: The terminal's.
+            source: Where the terminal is.
+
+        Raises:
+            NotAllowed: The site gives none, or the login has ended.
+        """
+        body = {
+            "grant": grant.reveal(),
+            "login_key": login_key,
+            "signature": base64.b64encode(signature).decode("ascii"),
+            "public_key": public_key,
+            "source": source,
+        }
+        return _certificate(await self._call("POST", "/v1/terminals", body))
+
+    async def terminal_holder(
+        self, *, public_key: str, purpose: str, challenge: str, signature: str
+    ) -> tuple[str, int]:
+        """Whose terminal has signed the challenge, and until when it holds its certificate, in Unix seconds.
+
+        Raises:
+            NotAllowed: It is no terminal's key, its login has ended, or it did not sign that.
+        """
+        body = {
+            "public_key": public_key, "purpose": purpose, "challenge": challenge, "signature": signature
+        }  # fmt: skip
+        answer = await self._call("POST", "/v1/terminals/holder", body)
+        return _field(answer, "username", str), _field(answer, "expires_at", int)
+
+    async def log_out_terminal(self, *, public_key: str, challenge: str, signature: str) -> None:
+        """Take a terminal's certificate back. NotAllowed as `terminal_holder`."""
+        body = {"public_key": public_key, "challenge": challenge, "signature": signature}
+        await self._call("POST", "/v1/terminals/logout", body)
+
     async def log_out(self, grant: Secret) -> None:
         """Have nothing minted for this grant any more. NotAllowed where it is not one of the signer's."""
         await self._call("POST", "/v1/logout", {"grant": grant.reveal()})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpchub.core.slugs import is_safe_account_name
+from hpchub.core.terminal import is_terminal
 from hpchub.errors import ConfigError, InvalidRequest, SiteError
 from hpchub.private_files import write_private_file
 from hpchub.signer.certificates import parse_public_key
@@ -123,6 +124,15 @@ class Ends:
             take.end(fingerprint, LOGGED_OUT, ceiling)
         return True
 
+    def log_out_terminal(self, terminal: HeldGrant) -> None:
+        """End what a person's own terminal holds. The KRL names it: nobody can tell who has the key now."""
+        now = int(time.time())
+        certificates = self._ledger.certificates(now, grant_id=terminal.grant_id)
+        with self._ledger.taking_back() as take:
+            take.refuse(Refuse.GRANT, terminal.grant_id, LOGGED_OUT, at=now, until=terminal.ceiling)
+            self._name_in_krl(take, now, certificates)
+        self.write_krl()
+
     @property
     def has_file(self) -> bool:
         """Whether the list is written into a file."""
@@ -187,11 +197,11 @@ class Ends:
         if not made.grant_id:  # earned by no login: its key is all there is to refuse
             return self._revoke_key(now, made.public_key)
         until = now + _LONGEST_CEILING_S
-        grants = self._ledger.grants(now, grant_id=made.grant_id)
-        certificates = self._ledger.certificates(now, grant_id=made.grant_id)
+        grants, certificates = self._earned(now, made.account, made.grant_id)
         with self._ledger.taking_back() as take:
             take.refuse(Refuse.GRANT, made.grant_id, REVOKED, at=now, until=until)
             take.end(made.fingerprint, REVOKED, until)
+            self._refuse_terminals(take, now, grants)
             self._name_in_krl(take, now, certificates)
             if "key_id" in where:
                 take.revoke("key_id", made.key_id, self._until(now, certificates))
@@ -202,15 +212,35 @@ class Ends:
         fingerprint, line = _parse_key(target)
         grants = self._ledger.grants(now, fingerprint=fingerprint)
         certificates = self._ledger.certificates(now, fingerprint=fingerprint)
+        for login in tuple(grants):
+            earned = self._earned(now, login.account, login.grant_id)
+            grants += [one for one in earned[0] if one not in grants]
+            certificates += [one for one in earned[1] if one not in certificates]
         held: list[HeldGrant | HeldCertificate] = [*grants, *certificates]
         line = line or next((one.public_key for one in held), "")
         with self._ledger.taking_back() as take:
             take.refuse(Refuse.KEY, fingerprint, REVOKED, at=now, until=None)
             take.end(fingerprint, REVOKED, now + _LONGEST_CEILING_S)
+            self._refuse_terminals(take, now, grants)
             self._name_in_krl(take, now, certificates)
             take.revoke("key" if line else "fingerprint", line or fingerprint, self._until(now, certificates))
         accounts = sorted({one.account for one in held})
         return self._with_krl(Taken(",".join(accounts), grants, certificates))
+
+    def _earned(self, now: int, account: str, grant_id: str) -> tuple[list[HeldGrant], list[HeldCertificate]]:
+        """A login and the terminals that came of it, as far as they live, and all their certificates."""
+        grants = self._ledger.grants(now, account=account)
+        certificates = self._ledger.certificates(now, account=account)
+        return (
+            [one for one in grants if one.grant_id.startswith(grant_id)],
+            [one for one in certificates if one.grant_id.startswith(grant_id)],
+        )
+
+    @staticmethod
+    def _refuse_terminals(take: TakeBack, now: int, grants: Iterable[HeldGrant]) -> None:
+        for grant in grants:
+            if is_terminal(grant.grant_id):
+                take.refuse(Refuse.GRANT, grant.grant_id, REVOKED, at=now, until=grant.ceiling)
 
     def _end_account(self, take: TakeBack, now: int, account: str, why: str) -> Taken:
         grants = self._ledger.grants(now, account=account)

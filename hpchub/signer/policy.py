@@ -16,6 +16,7 @@ from hpchub.remote.slurm_query import FORCED_COMMAND
 BACKDATE_S = 60  # a login node's clock may be behind ours
 TUNNEL_COMMAND = "/bin/false"
 PORT_FORWARDING = "permit-port-forwarding"
+PTY = "permit-pty"
 
 # sshd prints the key id into its log as it is, so nothing that could end or confuse a line.
 _KEY_ID = re.compile(r"[A-Za-z0-9._:=@-]{1,128}", re.ASCII)
@@ -25,16 +26,27 @@ _FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalPolicy:
+    """What the site gives to people's own terminals. No `source_addresses` is from anywhere: laptops move."""
+
+    lifetime_s: int
+    port_forwarding: bool = True
+    source_addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The site's own choices. Seconds; addresses and networks in CIDR notation.
 
     `query_accounts` are the service accounts that may ask for the states of jobs, and may do nothing else.
+    `terminal` is None where people's own terminals get no certificates.
     """
 
     certificate_lifetime_s: int
     login_ceiling_s: int
     source_addresses: tuple[str, ...]
     query_accounts: tuple[str, ...] = ()
+    terminal: TerminalPolicy | None = None
 
     def __post_init__(self) -> None:
         if not all(is_safe_account_name(account) for account in self.query_accounts):
@@ -87,9 +99,10 @@ class Plan:
             raise ValueError("a certificate with an unsafe principal")
         if not _KEY_ID.fullmatch(self.key_id) or not 0 < self.serial < 2**64:
             raise ValueError("a certificate with an unusable key id or serial")
-        if not 0 < self.valid_after < self.valid_before or not self.source_addresses:
+        terminal = self.profile is Profile.TERMINAL
+        if not 0 < self.valid_after < self.valid_before or not (self.source_addresses or terminal):
             raise ValueError("a certificate without bounds")
-        if not self.extensions <= {PORT_FORWARDING}:
+        if not self.extensions <= ({PORT_FORWARDING, PTY} if terminal else {PORT_FORWARDING}):
             raise ValueError("a certificate that permits more than forwarding")
         if self.profile is Profile.QUERY and (self.force_command != FORCED_COMMAND or self.extensions):
             raise ValueError("a certificate for queries that permits more than queries")
@@ -133,11 +146,11 @@ def plan_certificate(
     """
     if profile is Profile.QUERY:
         raise NotAllowed("Certificates for queries are not earned by a login.")
+    if profile is Profile.TERMINAL:
+        raise NotAllowed("Certificates for terminals are asked for in another way.")
     if fingerprint != grant.fingerprint:
         raise NotAllowed("This login belongs to another key.", "Log in again.")
-    ceiling = ceiling_of(policy, grant)
-    if now >= ceiling:
-        raise NotAllowed("Your login has ended.", "Log in again.")
+    ceiling = _live_ceiling(policy, grant, now)
     tunnel = profile is Profile.TUNNEL
     return Plan(
         principal=grant.account,
@@ -152,6 +165,47 @@ def plan_certificate(
         force_command=TUNNEL_COMMAND if tunnel else None,
         extensions=frozenset({PORT_FORWARDING}) if tunnel else frozenset(),
     )
+
+
+def plan_terminal_certificate(
+    policy: Policy, grant: Grant, *, fingerprint: str, now: int, serial: int
+) -> Plan:
+    """The certificate for a person's own terminal: a shell and, where the site says so, forwarding.
+
+    It never outlives the login that it comes of.
+
+    Raises:
+        NotAllowed: The site gives none, the login has reached its ceiling, or the key is the login's own.
+    """
+    terminal = policy.terminal
+    if terminal is None:
+        raise NotAllowed(
+            "This site gives no certificates to people's own terminals.",
+            "Its staff would write [terminal] into the signer's settings.",
+        )
+    if fingerprint == grant.fingerprint:
+        raise NotAllowed("A terminal needs a key of its own.")
+    ceiling = _live_ceiling(policy, grant, now)
+    return Plan(
+        principal=grant.account,
+        profile=Profile.TERMINAL,
+        serial=serial,
+        key_id=f"hpchub:{grant.account}:{Profile.TERMINAL.value}:{serial:016x}",
+        fingerprint=fingerprint,
+        valid_after=now - BACKDATE_S,
+        valid_before=min(now + terminal.lifetime_s, ceiling),
+        source_addresses=terminal.source_addresses,
+        force_command=None,
+        extensions=frozenset({PTY, PORT_FORWARDING} if terminal.port_forwarding else {PTY}),
+    )
+
+
+def _live_ceiling(policy: Policy, grant: Grant, now: int) -> int:
+    """When a login ends. NotAllowed where it has."""
+    ceiling = ceiling_of(policy, grant)
+    if now >= ceiling:
+        raise NotAllowed("Your login has ended.", "Log in again.")
+    return ceiling
 
 
 def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, now: int, serial: int) -> Plan:

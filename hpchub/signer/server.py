@@ -30,6 +30,8 @@ from hpchub.signer.second_factor import Required, SecondFactors
 from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
+from hpchub.signer.terminal_routes import terminal_routes
+from hpchub.signer.terminals import Terminals
 
 _MAX_BODY_BYTES = 32 * 1024
 _MAX_FIELD_LENGTH = 8192
@@ -170,6 +172,7 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     app.router.add_post("/v1/query-certificates", query_certificates)
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
+    app.add_routes(terminal_routes(Terminals(keys, authority, ledger)))
     return app
 
 

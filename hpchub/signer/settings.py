@@ -19,11 +19,12 @@ from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
-from hpchub.signer.policy import Policy
+from hpchub.signer.policy import Policy, TerminalPolicy
 from hpchub.signer.second_factor import FactorSettings, Required
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
+_TERMINAL_S = (15 * 60, 24 * 3600)
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", re.ASCII)
 _GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 _ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)  # a colon would end it in the app
@@ -93,6 +94,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     lifetime_s = top.amount("certificate_lifetime", _time_within(*_LIFETIME_S), 10 * 60)
     ceiling_s = top.amount("login_ceiling", _time_within(*_CEILING_S), 12 * 3600)
     sources = _read_sources(top)
+    terminal = _read_terminal(top.table("terminal")) if top.has("terminal") else None
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
@@ -118,6 +120,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
             login_ceiling_s=ceiling_s,
             source_addresses=sources,
             query_accounts=query_accounts,
+            terminal=terminal,
         ),
         proof=proof,
         guessing=guessing,
@@ -135,20 +138,37 @@ def _read_sources(top: Table) -> tuple[str, ...]:
     if not top.has("source_addresses"):
         top.fault("source_addresses", "is missing: write the bridge's own addresses")
         return ()
-    texts = top.texts("source_addresses", _ADDRESS)
+    return _read_networks(top, "a certificate could then be used from anywhere")
+
+
+def _read_networks(table: Table, if_empty: str) -> tuple[str, ...]:
+    texts = table.texts("source_addresses", _ADDRESS)
     networks = []
     for text in texts:
         try:
             network = ipaddress.ip_network(text)
         except ValueError as error:
-            top.fault("source_addresses", str(error))
+            table.fault("source_addresses", str(error))
             continue
         if not network.prefixlen:
-            top.fault("source_addresses", f"{text} is every address there is")
+            table.fault("source_addresses", f"{text} is every address there is")
         networks.append(str(network))
     if not texts:
-        top.fault("source_addresses", "is empty: a certificate could then be used from anywhere")
+        table.fault("source_addresses", f"is empty: {if_empty}")
     return tuple(networks)
+
+
+def _read_terminal(table: Table) -> TerminalPolicy:
+    """Left out, `source_addresses` is from anywhere."""
+    policy = TerminalPolicy(
+        lifetime_s=table.amount("lifetime", _time_within(*_TERMINAL_S), 8 * 3600),
+        port_forwarding=table.boolean("port_forwarding", True),
+        source_addresses=_read_networks(table, "leave it out, where from anywhere is meant")
+        if table.has("source_addresses")
+        else (),
+    )
+    table.finish()
+    return policy
 
 
 def _read_query_accounts(top: Table) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 from hub.harness import (
     ADMIN_TOKEN,
     CLUSTER,
+    HOST_KEY,
     HUB_CONFIG,
     PASSWORDS,
     RunningHub,
@@ -30,6 +31,7 @@ def clusters_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one cluster file."""
     folder = tmp_path_factory.mktemp("clusters.d")
     (folder / "demo.toml").write_text(CLUSTER)
+    (folder / "demo.known_hosts").write_text(f"login1 {HOST_KEY}\n")
     return folder
 
 

@@ -33,6 +33,8 @@ PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "caro
 # Somebody of whom the signer asks a second factor; she has none when the tests begin.
 NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD = "erin", "erin's canary 8842"
 
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kzBTMVi4NGTvCMSzYwdZAVMCnfPHjIYVVSiFwHE7b"
+
 CLUSTER = """
 title = "Demo"
 known_hosts = "demo.known_hosts"
@@ -171,7 +173,9 @@ class Signer:
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
+            'krl_file = "signer/revoked_keys"\n'
             'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
+            "[terminal]\n"
             f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
         )
         (folder / "signer").mkdir(mode=0o700)
