@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hpchub.core.cluster import LoginNode
 from hpchub.core.slugs import is_safe_account_name, is_scheduler_name
 from hpchub.errors import ConfigError, UnexpectedOutput
 from hpchub.private_files import make_private_folder, write_private_file
@@ -130,21 +131,16 @@ class SshFiles:
         aliases: list[str] = []
         blocks = [f"# {kept.url}: each `hpchub login` writes this file anew."]
         jumps: set[str] = set()
-        for cluster in clusters:
-            name = str(cluster["name"])
-            if not is_scheduler_name(name):
-                raise _odd("the name of a cluster")
-            known += [_checked(_KNOWN_HOST, line, "a host key") for line in cluster["known_hosts"]]
-            jump = str(cluster["proxy_jump"])
-            if jump:
-                jumps.add(_jump_host(jump))
-            for number, node in enumerate(cluster["login_nodes"]):
-                address = _checked(_HOST, node["address"], "an address")
-                short = f"{name}-{_checked(_HOST, node['name'], 'a name')}"
-                names = [name, short, address] if number == 0 else [short, address]
+        for cluster in map(_read, clusters):
+            known += cluster.known_hosts
+            if cluster.jump:
+                jumps.add(_jump_host(cluster.jump))
+            for number, node in enumerate(cluster.nodes):
+                short = f"{cluster.name}-{node.name}"
+                names = [cluster.name, short, node.address] if number == 0 else [short, node.address]
                 aliases.append(names[0])
-                jumps.discard(address)
-                blocks.append(self._block(kept, names, address, int(node["port"]), jump))
+                jumps.discard(node.address)
+                blocks.append(self._block(kept, names, node.address, node.port, cluster.jump))
         blocks += [self._block(kept, [host], host, 0, "") for host in sorted(jumps)]
         return "\n\n".join(blocks) + "\n", aliases, known
 
@@ -165,6 +161,44 @@ class SshFiles:
             "ForwardX11 no",
         ]
         return "\n    ".join([f"Host {' '.join(dict.fromkeys(names))}", *lines])
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """What the hub tells of a cluster, checked."""
+
+    name: str
+    jump: str
+    known_hosts: list[str]
+    nodes: list[LoginNode]
+
+
+def _read(told: Mapping[str, Any]) -> _Cluster:
+    try:
+        name, jump = told["name"], told["proxy_jump"]
+        if not isinstance(name, str) or not is_scheduler_name(name):
+            raise _odd("the name of a cluster")
+        return _Cluster(
+            name=name,
+            jump=jump and _checked(_JUMP, jump, "a jump host"),
+            known_hosts=[_checked(_KNOWN_HOST, line, "a host key") for line in told["known_hosts"]],
+            nodes=[
+                LoginNode(
+                    name=_checked(_HOST, node["name"], "a name"),
+                    address=_checked(_HOST, node["address"], "an address"),
+                    port=_port(node["port"]),
+                )
+                for node in told["login_nodes"]
+            ],
+        )
+    except (KeyError, TypeError) as error:
+        raise _odd("a cluster") from error
+
+
+def _port(value: object) -> int:
+    if not isinstance(value, int) or not 0 < value < 65536:
+        raise _odd("a port")
+    return value
 
 
 def _checked(pattern: re.Pattern[str], value: object, what: str) -> str:

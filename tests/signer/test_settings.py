@@ -8,6 +8,7 @@ import pytest
 
 from hpchub.errors import ConfigError
 from hpchub.signer.guessing import GuessLimits
+from hpchub.signer.policy import TerminalPolicy
 from hpchub.signer.settings import ProofKind, load_settings
 
 GOOD = """\
@@ -36,6 +37,26 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
     assert settings.policy.certificate_lifetime_s == 600
     assert settings.policy.login_ceiling_s == 43200
     assert settings.policy.source_addresses == ("192.0.2.7/32", "2001:db8::/64")
+
+
+def test_terminals(tmp_path: Path) -> None:
+    """None unless the table is there; then a day at most, from anywhere unless the site says from where."""
+    assert load_settings(write(tmp_path, GOOD)).policy.terminal is None
+    usual = load_settings(write(tmp_path, f"{GOOD}[terminal]\n")).policy.terminal
+    assert usual == TerminalPolicy(lifetime_s=8 * 3600, port_forwarding=True, source_addresses=())
+    strict = 'lifetime = "01:00:00"\nport_forwarding = false\nsource_addresses = ["192.0.2.0/24"]\n'
+    terminal = load_settings(write(tmp_path, f"{GOOD}[terminal]\n{strict}")).policy.terminal
+    assert terminal == TerminalPolicy(
+        lifetime_s=3600, port_forwarding=False, source_addresses=("192.0.2.0/24",)
+    )
+    for bad in (
+        'lifetime = "24:00:01"',
+        "source_addresses = []",
+        'source_addresses = ["::/0"]',
+        "pty = true",
+    ):
+        with pytest.raises(ConfigError, match="terminal"):
+            load_settings(write(tmp_path, f"{GOOD}[terminal]\n{bad}\n"))
 
 
 def test_pam(tmp_path: Path) -> None:
