@@ -59,6 +59,17 @@ class BridgeClient:
         body = await self._call("GET", f"users/{_quote(user)}/associations?cluster={_quote(cluster)}")
         return [Association(**row) for row in body["associations"]]
 
+    async def slurm_token(self, user: str, cluster: str, lifespan_s: int) -> tuple[Secret, int]:
+        """A token of Slurm's for the user, and its end in Unix seconds.
+
+        Raises:
+            NotAllowed: There is no session, or the site lets people make no tokens.
+            SiteError: The cluster's Slurm has no tokens.
+        """
+        body = {"cluster": cluster, "lifespan_s": lifespan_s}
+        answer = await self._call("POST", f"users/{_quote(user)}/slurm-tokens", body)
+        return Secret(str(answer["token"])), int(answer["expires_at"])
+
     async def start(
         self,
         *,

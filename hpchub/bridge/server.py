@@ -37,6 +37,7 @@ def make_bridge_app(service: Service) -> web.Application:
             web.delete("/v1/sessions/{user}", api.close_session),
             web.post("/v1/sessions/{user}/terminals", api.terminal),
             web.get("/v1/users/{user}/associations", api.associations),
+            web.post("/v1/users/{user}/slurm-tokens", api.slurm_token),
             web.post("/v1/servers", api.start),
             web.get("/v1/servers", api.servers),
             web.get("/v1/servers/{id}", api.server),
@@ -90,6 +91,13 @@ class _Api:
     async def associations(self, request: web.Request) -> web.Response:
         rows = await self._service.associations(request.match_info["user"], request.query.get("cluster", ""))
         return web.json_response({"associations": [asdict(row) for row in rows]})
+
+    async def slurm_token(self, request: web.Request) -> web.Response:
+        body = await read_object(request, {"cluster": str, "lifespan_s": int})
+        made = await self._service.slurm_token(
+            request.match_info["user"], body["cluster"], body["lifespan_s"]
+        )
+        return web.json_response({"token": made.token.reveal(), "expires_at": made.expires_at})
 
     async def start(self, request: web.Request) -> web.Response:
         body = await read_object(

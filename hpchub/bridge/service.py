@@ -48,6 +48,8 @@ from hpchub.errors import (
     from_wire,
 )
 from hpchub.schedulers.registry import scheduler_for
+from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_token import SlurmToken, parse_token, token_command
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.key_agent import KeyAgent
 from hpchub.ssh.pool import Pool
@@ -164,6 +166,22 @@ class Service:
                 "Ask the site's staff, or your project's leader, to add you to an account.",
             )
         return rows
+
+    async def slurm_token(self, user: str, cluster_name: str, lifespan_s: int) -> SlurmToken:
+        """A token of Slurm's, asked for as the user on a login node. Nobody here ever holds Slurm's key.
+
+        Raises:
+            InvalidRequest: There is no such cluster, it has another scheduler, or the time is out of bounds.
+            NotAllowed: The user has no session, or the site lets people make no tokens.
+            SiteError: The cluster's Slurm has no tokens.
+        """
+        scheduler = self._schedulers.get(cluster_name)
+        if not isinstance(scheduler, Slurm):
+            raise InvalidRequest(f"There is no Slurm cluster {cluster_name!r}.")
+        self.sessions.expires_at(user)
+        command = token_command(lifespan_s, scheduler.cluster)
+        with self.metrics.query(cluster_name, "token"):
+            return parse_token(await self._pool.run(user, cluster_name, command), user)
 
     async def start(
         self,
