@@ -67,6 +67,11 @@ def render(target: str, taken: dict[str, Any]) -> list[str]:
         lines.append("It held no login: is the name right?")
     else:
         lines.append("The bridge closes its connections within 5 seconds.")
+    if taken["terminals"]:
+        lines.append(
+            f"{taken['terminals']} of them are on people's own machines: the list refuses them, and what "
+            "they have opened on login nodes already stays open until it is ended there."
+        )
     if taken["krl_error"]:
         lines.append(f"THE REVOCATION LIST IS OLD: {printable(taken['krl_error'])}")
     if count and (taken["krl_error"] or not taken["has_krl_file"]):

@@ -141,12 +141,15 @@ def test_nothing_draws_on_the_terminal() -> None:
     taken = {
         "account": "",
         "logins": 0,
+        "terminals": 2,
         "serials": [],
         "valid_before": 0,
         "has_krl_file": False,
         "krl_error": "\x1b[",
     }
-    assert all(char.isprintable() for line in render("\x1b[2J\n\u202e", taken) for char in line)
+    lines = render("\x1b[2J\n\u202e", taken)
+    assert all(char.isprintable() for line in lines for char in line)
+    assert any(line.startswith("2 of them are on people's own machines") for line in lines)
 
 
 def test_the_table_of_sessions() -> None:

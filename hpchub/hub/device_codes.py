@@ -73,11 +73,15 @@ class DeviceCodes:
         """
         fingerprint = fingerprint_of(public_key)
         self._forget()
-        waiting = [one.source for one in self._asked.values() if one.answer is Answer.PENDING]
+        now = self._now()
+        waiting = [
+            one.source
+            for one in self._asked.values()
+            if one.answer is Answer.PENDING and one.expires_at > now
+        ]
         if len(self._asked) >= _MOST or waiting.count(source) >= _MOST_OF_AN_ADDRESS:
             raise RemoteError("Too many logins wait to be confirmed.", "Try again in a few minutes.")
         device_code = secrets.token_urlsafe(32)
-        now = self._now()
         asked = Asked(
             user_code=self._new_user_code(),
             public_key=public_key,

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from hpchub.core.secret import Secret
+from hpchub.core.terminal import is_terminal
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.server import read_object
 from hpchub.signer.ending import Ending
@@ -64,6 +65,7 @@ def staff_routes(ending: Ending, ledger: Ledger) -> list[web.RouteDef]:
             {
                 "account": taken.account,
                 "logins": len(taken.grants),
+                "terminals": sum(is_terminal(made.grant_id) for made in taken.certificates),
                 "serials": [made.serial for made in taken.certificates],
                 "valid_before": max((made.valid_before for made in taken.certificates), default=0),
                 "has_krl_file": ending.ends.has_file,

@@ -83,7 +83,8 @@ class InAgent:
     def _ask(self, question: Callable[[SSHAgentClient], Awaitable[_Result]]) -> _Result:
         async def ask() -> _Result:
             async with asyncio.timeout(_ANSWER_WAIT_S), SSHAgentClient(self._socket) as agent:
-                return await question(agent)
+                answer = await question(agent)
+            return answer  # noqa: RET504  by its type asyncssh's context might swallow an error
 
         try:
             return asyncio.run(ask())

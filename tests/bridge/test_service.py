@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 import pytest
+from golden.reader import golden
 
 from hpchub.bridge import life as life_module
 from hpchub.bridge import service as service_module
@@ -41,6 +42,7 @@ from hpchub.errors import (
     SchedulerUnavailable,
     StartFailed,
     TooManyServers,
+    UnexpectedOutput,
 )
 from hpchub.local_api.server import listening
 from hpchub.ssh.inner_sshd import new_keys
@@ -512,6 +514,24 @@ async def test_twenty_people_at_once(bridge: Bridge) -> None:
     assert [view.user for view in views] == people and len({view.socket for view in views}) == 20
     ended = await asyncio.gather(*(bridge.client.stop(view.id) for view in views))
     assert {view.phase for view in ended} == {Phase.ENDED}
+
+
+async def test_slurms_own_tokens(bridge: Bridge, slurm: FakeSlurm) -> None:
+    """Asked for as the user, for no other and not without a session; somebody else's token is refused."""
+    with pytest.raises(NotAllowed):
+        await bridge.client.slurm_token("alice", "alpha", 60)
+    await bridge.log_in("alice")
+    await bridge.log_in("bob")
+    slurm.answers["scontrol"] = lambda _command: golden("scontrol_token")
+    token, _ = await bridge.client.slurm_token("alice", "alpha", 60)
+    assert token.reveal().endswith(".signature-not-kept")
+    asked = [(user, command.argv) for user, _, command in slurm.asked if command.name == "scontrol"]
+    assert asked == [("alice", ("scontrol", "token", "lifespan=60"))]
+    with pytest.raises(UnexpectedOutput, match="somebody else"):
+        await bridge.client.slurm_token("bob", "alpha", 60)
+    for cluster, lifespan_s in (("gamma", 60), ("alpha", 86400)):
+        with pytest.raises(InvalidRequest):
+            await bridge.client.slurm_token("alice", cluster, lifespan_s)
 
 
 async def test_associations(bridge: Bridge, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
