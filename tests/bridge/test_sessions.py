@@ -7,16 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import asyncssh
 import pytest
 
 from hpchub.bridge.sessions import KEY_LIFETIME_S, Sessions
 from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.core.terminal import terminal_request
 from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway
 from hpchub.signer.client import Certificate, SignerClient
 from hpchub.signer.server import running
@@ -69,29 +66,6 @@ async def test_a_session(sessions: Sessions, login: Login) -> None:
         assert credential.certificate.principals == ["alice"]
         assert credential.key.public_data == credential.certificate.key.public_data
         assert 0 < credential.valid_before - time.time() <= 600
-
-
-async def test_the_sessions_key_vouches_for_a_terminal(
-    sessions: Sessions, counting: Counting, login: Login, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The agent signs for a session's own user; the signer has the last word."""
-    terminal = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
-    with pytest.raises(NotAllowed, match="no live session"):
-        await sessions.terminal_certificate("alice", terminal, "")
-    await login.open(sessions, "alice")
-    with pytest.raises(NotAllowed, match="gives no certificates"):
-        await sessions.terminal_certificate("alice", terminal, "")
-    asked: dict[str, Any] = {}
-
-    async def record(_grant: Secret, **given: Any) -> Certificate:
-        asked.update(given)
-        return await SignerClient.certificate(counting, _grant, given["login_key"], Profile.CONTROL)
-
-    monkeypatch.setattr(counting, "terminal_certificate", record)
-    await sessions.terminal_certificate("alice", terminal, "192.0.2.1")
-    session = sessions._session("alice")
-    text = terminal_request(session.grant.reveal(), terminal)
-    assert session.public_key.verify(text, asked["signature"])
 
 
 async def test_a_key_that_is_not_claimed_in_time(sessions: Sessions, clock: Clock, login: Login) -> None:
