@@ -45,6 +45,7 @@ from hpchub.errors import (
     UnexpectedOutput,
 )
 from hpchub.local_api.server import listening
+from hpchub.signer.client import Certificate
 from hpchub.ssh.inner_sshd import new_keys
 from hpchub.ssh.key_agent import KeyAgent
 
@@ -514,6 +515,26 @@ async def test_twenty_people_at_once(bridge: Bridge) -> None:
     assert [view.user for view in views] == people and len({view.socket for view in views}) == 20
     ended = await asyncio.gather(*(bridge.client.stop(view.id) for view in views))
     assert {view.phase for view in ended} == {Phase.ENDED}
+
+
+async def test_terminals(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signer's refusal comes through as it is, here that the site gives none; so does a certificate."""
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kzBTMVi4NGTvCMSzYwdZAVMCnfPHjIYVVSiFwHE7b"
+    with pytest.raises(NotAllowed, match="no live session"):
+        await bridge.client.terminal_certificate("alice", key, "192.0.2.1")
+    await bridge.log_in("alice")
+    with pytest.raises(NotAllowed, match="gives no certificates"):
+        await bridge.client.terminal_certificate("alice", key, "192.0.2.1")
+    made = Certificate(certificate="made", serial=1, key_id="k", valid_before=7, expires_at=7)
+    asked: list[tuple[str, ...]] = []
+
+    async def make(*given: str) -> Certificate:
+        asked.append(given)
+        return made
+
+    monkeypatch.setattr(bridge.service.sessions, "terminal_certificate", make)
+    assert await bridge.client.terminal_certificate("alice", key, "192.0.2.1") == ("made", 7)
+    assert asked == [("alice", key, "192.0.2.1")]
 
 
 async def test_slurms_own_tokens(bridge: Bridge, slurm: FakeSlurm) -> None:

@@ -1,4 +1,4 @@
-"""Certificates for people's own terminals: a session's key in a real ssh-agent vouches, a real signer mints."""
+"""Certificates for people's own terminals: a session's key in a real agent vouches, a real signer mints."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_sessions_key_vouches_for_its_own_user(sessions: Sessions, log
 async def test_without_its_key_a_session_vouches_for_nothing(
     sessions: Sessions, login: Login, agent: KeyAgent
 ) -> None:
-    """The grant that the bridge keeps is not enough: once the agent has forgotten the key, nobody can sign."""
+    """The grant that the bridge keeps is not enough: once the agent has forgotten the key, nobody signs."""
     await login.open(sessions, "alice")
     await agent.remove(sessions._session("alice").public_key)
     with pytest.raises(NotAllowed, match="does not hold your key"):
