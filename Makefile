@@ -64,10 +64,10 @@ format: $(STAMPS)/dev ## rewrite the sources as `lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=20 RESTARTS=1
+soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=20 RESTARTS=1 SOAK_DIR=.demo
 	@$(HPCHUB) demo install
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(or $(MINUTES),20) \
-		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts)
+		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts) $(if $(SOAK_DIR),--dir $(SOAK_DIR))
 
 pictures: $(STAMPS)/dev ## take docs/pictures again, from a running demo
 	$(BIN)/python scripts/take_pictures.py --dir $(DEMO_DIR)

@@ -288,7 +288,8 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         node.gate.clear()
         alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
         bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
-        await until(lambda: node.sessions >= 2)
+        await until(lambda: node.begun == 2)
+        await asyncio.sleep(0.1)  # until both have heard so: a command that had not begun is sent again
         await pool.drop_user("alice")
         with pytest.raises(HostUnreachable):
             await alice

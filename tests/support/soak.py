@@ -14,8 +14,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import requests
 from websockets.exceptions import WebSocketException
@@ -78,13 +79,11 @@ class Ledger:
         with self.lock:
             self.counts[what] += 1
 
-    def is_lost(self, witness: Witness, why: str) -> None:
+    def is_lost(self, server: Server, why: str, job_id: str = "") -> None:
         """A server that should run does not, or is another."""
         with self.lock:
-            self.lost.append(
-                f"{witness.server.user}/{witness.server.name} (job {witness.job_id or '-'}): {why}"
-            )
-            self.running.pop((witness.server.user, witness.server.name), None)
+            self.lost.append(f"{server.user}/{server.name} (job {job_id or '-'}): {why}")
+            self.running.pop((server.user, server.name), None)
 
 
 class Person(threading.Thread):
@@ -133,9 +132,13 @@ class Person(threading.Thread):
                 self._ledger.count("starts refused" if answer.status_code >= 400 else "starts given up")
                 server.session.delete(server.api)
                 return
-            witness = _witness(server)
         except requests.RequestException:
             self._ledger.count("starts that nobody answered")
+            return
+        try:
+            witness = _witness(server)
+        except AssertionError as error:
+            self._ledger.is_lost(server, f"ready on {placement}, but {error}")
             return
         self._ledger.running[server.user, server.name] = witness
         self._ledger.count("servers started")
@@ -144,9 +147,9 @@ class Person(threading.Thread):
         try:
             answered = witness.answers()
             if not answered and not witness.server.model():
-                self._ledger.is_lost(witness, "the hub does not list it any more")
+                self._ledger.is_lost(witness.server, "the hub does not list it any more", witness.job_id)
         except AssertionError as error:
-            self._ledger.is_lost(witness, str(error))
+            self._ledger.is_lost(witness.server, str(error), witness.job_id)
         except requests.RequestException:
             answered = False
         self._ledger.count("cells run" if answered else "cells that had to wait")
@@ -217,7 +220,7 @@ def _settle(demo: Demo, ledger: Ledger) -> None:
         try:
             witness.is_back(_SETTLED_S)
         except AssertionError as error:
-            ledger.is_lost(witness, str(error))
+            ledger.is_lost(witness.server, str(error), witness.job_id)
     for witness in list(ledger.running.values()):
         witness.server.stop()
     for name in PEOPLE:
@@ -225,18 +228,20 @@ def _settle(demo: Demo, ledger: Ledger) -> None:
 
 
 def _witness(server: Server) -> Witness:
-    """A kernel in it; asked for again while a fault is in the way."""
-    found: list[Witness] = []
+    """A kernel in it; asked for again while a fault is in the way.
 
-    def try_once() -> bool:
+    Raises:
+        AssertionError: None could be had; says why not, the last few times.
+    """
+    failures: list[str] = []
+    began = time.monotonic()
+    while time.monotonic() < began + _START_LIMIT_S:
         try:
-            found.append(Witness.of(server))
-        except (OSError, requests.RequestException, WebSocketException, AssertionError):
-            return False
-        return True
-
-    until(try_once, f"a kernel starts in {server.user}/{server.name}", _START_LIMIT_S)
-    return found[0]
+            return Witness.of(server)
+        except (OSError, requests.RequestException, WebSocketException, AssertionError) as error:
+            failures.append(f"{time.monotonic() - began:.0f} s: {error!r}"[:300])
+            time.sleep(1)
+    raise AssertionError("no kernel starts: " + " | ".join(failures[-5:]))
 
 
 def _logs_in(session: HubSession, name: str, password: str) -> bool:
@@ -264,10 +269,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--restarts", action="store_true", help="kill the hub's own processes, too")
+    parser.add_argument(
+        "--dir", type=Path, help="a demo that runs already, and is there to look at afterwards"
+    )
     options = parser.parse_args()
     names = [*FAULTS, *(RESTARTS if options.restarts else ())]
     print(f"seed {options.seed}, {options.minutes:g} minutes; repeat with SEED={options.seed}", flush=True)
-    with private_demo() as demo:
+    with nullcontext(Demo.load(options.dir)) if options.dir else private_demo() as demo:
         ledger = soak(demo, options.seed, 60 * options.minutes, names=names)
     print(report(ledger))
     return 1 if ledger.lost else 0
