@@ -9,7 +9,7 @@ from typing import Any
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.utils import url_path_join
 from tornado import web
-from traitlets import Unicode, default
+from traitlets import Unicode
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
@@ -55,9 +55,9 @@ class HpchubOidcAuthenticator(HpchubAuthenticator):
         help="Certificates of those who may vouch for the provider; empty for the machine's own."
     ).tag(config=True)
 
-    @default("login_service")
-    def _default_login_service(self) -> str:
-        return "the site's login"
+    login_service = Unicode("the site's login", help="What the login page's button leads to.").tag(
+        config=True
+    )
 
     def client(self) -> Client:
         """Who the hub is to the provider."""
