@@ -18,8 +18,8 @@ from hpchub.hub.authenticators import HpchubAuthenticator
 from hpchub.hub.oidc_flow import Begun, Client, authorization_url, begin, code_of, fetch_id_token, parse_begun
 from hpchub.logs import printable
 
-_COOKIE = "hpchub-oidc"
-_COOKIE_S = 300  # as long as the bridge keeps a key without a login
+COOKIE = "hpchub-oidc"
+COOKIE_S = 300  # as long as the bridge keeps a key without a login
 _LOGIN_PATH = "oidc_login"
 _CALLBACK_PATH = "oidc_callback"
 _MAX_NEXT = 1024
@@ -80,20 +80,7 @@ class HpchubOidcAuthenticator(HpchubAuthenticator):
         begun, id_token = data.get("begun"), data.get("id_token")
         if not isinstance(begun, Begun) or not isinstance(id_token, Secret):
             return None  # a form that somebody sent to the login page by hand
-        try:
-            granted = await self.signer().grant_by_id_token(
-                id_token, begun.salt, begun.public_key, self.source_of(handler)
-            )
-            await BridgeClient(Path(self.bridge_socket)).open_session(
-                granted.username, begun.key_id, granted.grant
-            )
-        except UserError as error:
-            handler.hpchub_refusal = str(error)
-            return None
-        except HpchubError as error:
-            raise _unavailable(self, error) from error
-        handler.hpchub_session = granted.username
-        return str(granted.username)
+        return await accept_id_token(self, handler, begun, id_token)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """The way to the provider and the way back.
@@ -110,6 +97,30 @@ class HpchubOidcAuthenticator(HpchubAuthenticator):
         ]
 
 
+async def accept_id_token(
+    authenticator: HpchubAuthenticator, handler: BaseHandler, begun: Begun, id_token: Secret
+) -> str | None:
+    """Open a session on the bridge with what the signer makes of an id_token; the account, or None.
+
+    Raises:
+        web.HTTPError: 503, because the signer, the bridge or the provider could not be asked.
+    """
+    try:
+        granted = await authenticator.signer().grant_by_id_token(
+            id_token, begun.salt, begun.public_key, authenticator.source_of(handler)
+        )
+        await BridgeClient(Path(authenticator.bridge_socket)).open_session(
+            granted.username, begun.key_id, granted.grant
+        )
+    except UserError as error:
+        handler.hpchub_refusal = str(error)
+        return None
+    except HpchubError as error:
+        raise unavailable(authenticator, error) from error
+    handler.hpchub_session = granted.username
+    return granted.username
+
+
 class OidcLoginHandler(BaseHandler):
     """Has the bridge make a key, and sends the browser to the provider."""
 
@@ -120,14 +131,14 @@ class OidcLoginHandler(BaseHandler):
             request = await authenticator.signer().oidc_request()
             key_id, public_key = await BridgeClient(Path(authenticator.bridge_socket)).new_key()
         except HpchubError as error:
-            raise _unavailable(self, error) from error
+            raise unavailable(self, error) from error
         next_url = self._validate_next_url(self.get_argument("next", ""))
         begun = begin(key_id, public_key, next_url if len(next_url) <= _MAX_NEXT else "")
         self.set_secure_cookie(
-            _COOKIE,
+            COOKIE,
             begun.to_text(),
             expires_days=None,
-            max_age=_COOKIE_S,
+            max_age=COOKIE_S,
             path=_callback_path(self),
             httponly=True,
             samesite="Lax",  # the way back begins on the provider's page
@@ -163,7 +174,7 @@ class OidcCallbackHandler(BaseHandler):
         except UserError as error:
             raise web.HTTPError(403, str(error)) from error
         except HpchubError as error:
-            raise _unavailable(self, error) from error
+            raise unavailable(self, error) from error
         user = await self.login_user({"begun": begun, "id_token": id_token})
         if user is None:
             raise web.HTTPError(403, getattr(self, "hpchub_refusal", "You may not use this hub."))
@@ -180,8 +191,8 @@ class OidcCallbackHandler(BaseHandler):
 
     def _take_begun(self) -> Begun:
         """The login that this browser has begun, which counts once. 403 where there is none."""
-        held = self.get_secure_cookie(_COOKIE, max_age_days=1)
-        self.clear_cookie(_COOKIE, path=_callback_path(self))
+        held = self.get_secure_cookie(COOKIE, max_age_days=1)
+        self.clear_cookie(COOKIE, path=_callback_path(self))
         try:
             return parse_begun((held or b"").decode("utf-8"))
         except ValueError as error:
@@ -194,6 +205,7 @@ def _callback_path(handler: BaseHandler) -> str:
     return str(url_path_join(handler.hub.base_url, _CALLBACK_PATH))
 
 
-def _unavailable(logged: Any, error: HpchubError) -> web.HTTPError:
+def unavailable(logged: Any, error: HpchubError) -> web.HTTPError:
+    """The page for somebody who cannot be logged in, whoever they are; the log says why."""
     logged.log.error("login.unavailable error=%s message=%s", type(error).__name__, error.message)
     return web.HTTPError(503, _UNAVAILABLE)

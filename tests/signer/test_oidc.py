@@ -111,7 +111,7 @@ async def test_an_id_token_earns_certificates(desk: Desk, other_key: Any) -> Non
     login = await desk.present(desk.forge.token(desk.nonce))
     assert login.username == "alice"
     minted = await desk.signer.certificate(login.grant, desk.public_key, Profile.CONTROL)
-    assert asyncssh.import_certificate(minted.certificate).principals == ["alice"]
+    assert asyncssh.import_certificate(minted.certificate).principals == ["alice"]  # type: ignore[attr-defined]
     with pytest.raises(NotAllowed, match="another key"):
         await desk.signer.certificate(login.grant, other_key.public, Profile.CONTROL)
     granted = desk.records()[0]

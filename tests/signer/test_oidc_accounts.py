@@ -68,7 +68,7 @@ def test_any_claim_gives_a_safe_account_or_none(value: object) -> None:
 
 
 def test_site_function() -> None:
-    """A function of the site's names the account; what it cannot tell is nobody, and a fault is no refusal."""
+    """A function of the site's names the account; what it cannot tell is nobody; a fault refuses nobody."""
     rule = make_account_rule(replace(BASE, account_function=f"{__name__}:portal_rule"))
     assert rule({"portal": "alice"}) == "alice"
     for wrong in (None, "", "root", "a b", 7):
