@@ -120,7 +120,7 @@ def _cookie_path(handler: BaseHandler) -> str:
 
 
 def _id_token(kept: Any) -> Secret | None:
-    """As OAuthenticator 16 and later leave it in what they return."""
+    """As OAuthenticator 17 leaves it in what it returns."""
     auth_state = kept.get("auth_state") if isinstance(kept, dict) else None
     token = auth_state.get("id_token") if isinstance(auth_state, dict) else None
     return Secret(token) if isinstance(token, str) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import hashlib
 import hmac
 import json
@@ -22,7 +24,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.login_nonce import login_nonce, new_salt
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, RemoteError
-from hpchub.signer import oidc_keys
+from hpchub.signer import command, oidc_keys
 from hpchub.signer.client import GrantedLogin, SignerClient
 from hpchub.signer.oidc_settings import OidcSettings
 from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH
@@ -393,6 +395,24 @@ async def test_provider_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Non
         for name, value in before.items():
             setattr(desk.forge, name, value)
     assert (await desk.present(token)).username == "alice"
+
+
+async def test_staff_can_ask_the_provider(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`check-provider` says what the provider says of itself, or why that cannot be told."""
+    file = tmp_path / "signer.toml"
+    file.write_text(
+        'socket = "signer.sock"\nstate_dir = "state"\naudit_log = "a"\nsource_addresses = ["192.0.2.1"]\n'
+        f'[proof]\nkind = "oidc"\nissuer = "{desk.forge.issuer}"\nclient_id = "hpchub"\n'
+        'account_claim = "sub"\n'
+    )
+    args = argparse.Namespace(config=file, action="check-provider")
+    assert await asyncio.to_thread(command.run, args) == 0
+    assert f"codes are exchanged at: {desk.forge.issuer}/token\n" in capsys.readouterr().out
+    desk.forge.status = 404
+    assert await asyncio.to_thread(command.run, args) == 1
+    assert "openid-configuration answers 404" in capsys.readouterr().out
 
 
 async def test_known_keys_outlast_an_outage(desk: Desk) -> None:
