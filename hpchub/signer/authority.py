@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
@@ -33,6 +33,7 @@ from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
+from hpchub.signer.oidc_proof import OidcLogins, Presented
 from hpchub.signer.policy import (
     Grant,
     Plan,
@@ -101,6 +102,8 @@ class Authority:
         ends: Ends,
         second_factors: SecondFactors | None = None,
         metrics: SignerMetrics | None = None,
+        *,
+        oidc: OidcLogins | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._keys = keys
@@ -108,6 +111,7 @@ class Authority:
         self._proof = proof
         self._guard = guard
         self._second_factors = second_factors
+        self._oidc = oidc
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
@@ -138,16 +142,44 @@ class Authority:
         record = Record(
             event=Event.LOGIN, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
         )
+        return await self._log_in(record, public_key, lambda key: self._prove(attempt, key))
+
+    async def log_in_with_token(self, presented: Presented, public_key: str) -> Login:
+        """The grant that an OpenID provider's id_token earns for the key that is in its nonce.
+
+        Nobody guesses a signature, so no failures are counted.
+
+        Raises:
+            NotAllowed: Refused, always in the same words.
+            InvalidRequest: The public key is refused.
+            RemoteError: The provider's keys cannot be had.
+            SiteError: The attempt could not be checked or recorded.
+        """
+        record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=presented.source)
+        return await self._log_in(record, public_key, lambda key: self._prove_by_token(presented, key))
+
+    async def oidc_request(self) -> dict[str, Any]:
+        """What the hub is to ask the OpenID provider for, as processes.md has it.
+
+        Raises:
+            NotAllowed: The site has none.
+            RemoteError: The provider cannot be asked where its pages are.
+        """
+        return await self._oidc_logins().request()
+
+    async def _log_in(
+        self, record: Record, public_key: str, prove: Callable[[PublicKey], Awaitable[Grant]]
+    ) -> Login:
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
-            grant = await self._prove(attempt, key)
+            grant = await prove(key)
         except Exception as error:
             await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
         login = Login(grant, self._keys.grant.render(grant))
-        self._ledger.add_grant(held_grant(grant, key, attempt.source))
+        self._ledger.add_grant(held_grant(grant, key, record.source))
         self.accounts.is_fine(grant.account)
         await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
@@ -290,6 +322,19 @@ class Authority:
         except NotAllowed:
             await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
             raise
+
+    async def _prove_by_token(self, presented: Presented, key: PublicKey) -> Grant:
+        with self.metrics.proof_seconds.time():
+            verdict = await self._oidc_logins().judge(presented, key.line)
+        try:
+            return await self._earned(verdict, key)
+        except NotAllowed as error:
+            raise NotAllowed("The hub does not let you in with that login.") from error.__cause__
+
+    def _oidc_logins(self) -> OidcLogins:
+        if self._oidc is None:
+            raise NotAllowed("Logins at an OpenID provider are not taken here.")
+        return self._oidc
 
     async def _earned(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
         if isinstance(verdict, Refused):

@@ -17,6 +17,7 @@ _Value = TypeVar("_Value")
 
 _NO_CODE = Secret("")
 _TIMEOUT_S = 10.0
+_OIDC_TIMEOUT_S = 40.0  # two questions to the provider
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
 
 
@@ -27,6 +28,25 @@ class GrantedLogin:
     username: str
     grant: Secret
     expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcRequest:
+    """What to ask the site's OpenID provider for, and where; `max_age_s` is 0 where it does not matter.
+
+    `auth_methods`: how its token endpoint lets clients prove themselves. `names_itself`: it adds `iss` to
+    what it sends back (RFC 9207).
+    """
+
+    issuer: str
+    client_id: str
+    scope: str
+    acr_values: str
+    max_age_s: int
+    authorization_endpoint: str
+    token_endpoint: str
+    auth_methods: tuple[str, ...]
+    names_itself: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +117,45 @@ class SignerClient:
             "public_key": public_key,
             "source": source,
         }
-        answer = await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S)
-        return GrantedLogin(
-            username=_field(answer, "username", str),
-            grant=Secret(_field(answer, "grant", str)),
-            expires_at=_field(answer, "expires_at", int),
+        return _granted(await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S))
+
+    async def oidc_request(self) -> OidcRequest:
+        """What to ask the site's OpenID provider for.
+
+        Raises:
+            NotAllowed: The site has none.
+            RemoteError: The provider does not answer the signer.
+        """
+        answer = await self._call("GET", "/v1/oidc", timeout_s=_OIDC_TIMEOUT_S)
+        return OidcRequest(
+            issuer=_field(answer, "issuer", str),
+            client_id=_field(answer, "client_id", str),
+            scope=_field(answer, "scope", str),
+            acr_values=_field(answer, "acr_values", str),
+            max_age_s=_field(answer, "max_age", int),
+            authorization_endpoint=_field(answer, "authorization_endpoint", str),
+            token_endpoint=_field(answer, "token_endpoint", str),
+            auth_methods=tuple(str(one) for one in _field(answer, "auth_methods", list)),
+            names_itself=_field(answer, "names_itself", bool),
         )
+
+    async def grant_by_id_token(
+        self, id_token: Secret, salt: str, public_key: str, source: str
+    ) -> GrantedLogin:
+        """Log in with what the site's OpenID provider says.
+
+        Args:
+            id_token: Its nonce must be `login_nonce(public_key, salt)`.
+            salt: As `new_salt` made it for this login.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the audit log.
+
+        Raises:
+            NotAllowed: The token is not one for this login, was used before, or names nobody who may.
+            RemoteError: The provider's keys cannot be had.
+        """
+        body = {"id_token": id_token.reveal(), "salt": salt, "public_key": public_key, "source": source}
+        return _granted(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
 
     async def asks_for_codes(self) -> bool:
         """Whether anybody may need a code to log in."""
@@ -185,6 +238,14 @@ class SignerClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
         return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
+
+
+def _granted(answer: Mapping[str, Any]) -> GrantedLogin:
+    return GrantedLogin(
+        username=_field(answer, "username", str),
+        grant=Secret(_field(answer, "grant", str)),
+        expires_at=_field(answer, "expires_at", int),
+    )
 
 
 def _certificate(answer: Mapping[str, Any]) -> Certificate:

@@ -14,7 +14,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
-from hpchub.signer.authority import Attempt, Authority, Minted
+from hpchub.signer.authority import Attempt, Authority, Login, Minted
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
@@ -24,12 +24,15 @@ from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
 from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.ledger import LEDGER, Ledger
 from hpchub.signer.lookout import looking_after
+from hpchub.signer.oidc_proof import OidcLogins, OidcProof, Presented
+from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.second_factor import Required, SecondFactors
 from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
+from hpchub.signer.used_logins import UsedLogins
 
 _MAX_BODY_BYTES = 32 * 1024
 _MAX_FIELD_LENGTH = 8192
@@ -58,7 +61,10 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
             ledger, render_ca_public_key(keys.ca), settings.policy.certificate_lifetime_s, settings.krl_file
         )
         second_factors = make_second_factors(settings, state)
-        authority = Authority(keys, settings.policy, proof, guard, audit, ledger, ends, second_factors)
+        oidc = OidcLogins(proof, UsedLogins(state)) if isinstance(proof, OidcProof) else None
+        authority = Authority(
+            keys, settings.policy, proof, guard, audit, ledger, ends, second_factors, oidc=oidc
+        )
         ends.write_krl()
         async with _listening(settings, keys, authority, ledger):
             yield
@@ -84,6 +90,10 @@ def make_proof(settings: ProofSettings) -> Proof:
     if settings.file is not None:
         load_password_file(settings.file)
         return PasswordFileProof(settings.file)
+    if settings.oidc is not None:
+        oidc_proof = OidcProof(settings.oidc)
+        oidc_proof.check()
+        return oidc_proof
     server_proof: ServerProof
     if settings.ldap is not None:
         server_proof = LdapProof(settings.ldap)
@@ -124,14 +134,16 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
             code=Secret(body["code"]),
             source=body["source"],
         )
-        login = await authority.log_in(attempt, body["public_key"])
-        return web.json_response(
-            {
-                "username": login.grant.account,
-                "grant": login.token.reveal(),
-                "expires_at": login.grant.ceiling,
-            }
-        )
+        return _granted(await authority.log_in(attempt, body["public_key"]))
+
+    async def oidc_grants(request: web.Request) -> web.Response:
+        names = ("id_token", "salt", "public_key", "source")
+        body = await _read_recorded(request, names, authority, Event.LOGIN, longest=MAX_TOKEN_LENGTH)
+        presented = Presented(id_token=Secret(body["id_token"]), salt=body["salt"], source=body["source"])
+        return _granted(await authority.log_in_with_token(presented, body["public_key"]))
+
+    async def oidc(_request: web.Request) -> web.Response:
+        return web.json_response(await authority.oidc_request())
 
     async def second_factor(_request: web.Request) -> web.Response:
         return web.json_response({"asked": authority.asks_for_codes})
@@ -163,6 +175,8 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
+    app.router.add_get("/v1/oidc", oidc)
+    app.router.add_post("/v1/oidc/grants", oidc_grants)
     app.router.add_get("/v1/second-factor", second_factor)
     app.router.add_post("/v1/second-factor/offers", offers)
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
@@ -171,6 +185,12 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
     return app
+
+
+def _granted(login: Login) -> web.Response:
+    return web.json_response(
+        {"username": login.grant.account, "grant": login.token.reveal(), "expires_at": login.grant.ceiling}
+    )
 
 
 def _minted(minted: Minted) -> web.Response:
@@ -186,13 +206,18 @@ def _minted(minted: Minted) -> web.Response:
 
 
 async def _read_recorded(
-    request: web.Request, names: tuple[str, ...], authority: Authority, event: Event
+    request: web.Request,
+    names: tuple[str, ...],
+    authority: Authority,
+    event: Event,
+    *,
+    longest: int = _MAX_FIELD_LENGTH,
 ) -> dict[str, str]:
     """The body's fields. An attempt that cannot be read is recorded too."""
     try:
         body = await read_object(request, dict.fromkeys(names, str))
-        if any(len(value) > _MAX_FIELD_LENGTH for value in body.values()):
-            raise InvalidRequest(f"No field may be longer than {_MAX_FIELD_LENGTH} characters.")
+        if any(len(value) > longest for value in body.values()):
+            raise InvalidRequest(f"No field may be longer than {longest} characters.")
     except InvalidRequest as error:
         await authority.record_unreadable(event, error)
         raise

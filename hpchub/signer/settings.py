@@ -19,6 +19,7 @@ from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
+from hpchub.signer.oidc_settings import OidcSettings, read_oidc
 from hpchub.signer.policy import Policy
 from hpchub.signer.second_factor import FactorSettings, Required
 
@@ -37,6 +38,7 @@ class ProofKind(StrEnum):
     PAM = "pam"
     LDAP = "ldap"
     KERBEROS = "kerberos"
+    OIDC = "oidc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,7 @@ class ProofSettings:
     service: str = ""
     ldap: LdapSettings | None = None
     kerberos: KerberosSettings | None = None
+    oidc: OidcSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,10 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         top.finish()
         return None
     proof = _read_proof(top.table("proof"), folder)
+    if proof.oidc is not None and second_factor.required is not Required.NONE:
+        top.fault(
+            "second_factor.required", "is the OpenID provider's to ask for: write acr_values in [proof]"
+        )
     top.finish()
     if not sources or not lifetime_s or not ceiling_s:
         return None
@@ -168,6 +175,8 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
         proof = ProofSettings(kind=kind, ldap=read_ldap(table, folder))
     elif kind is ProofKind.KERBEROS:
         proof = ProofSettings(kind=kind, kerberos=read_kerberos(table, folder))
+    elif kind is ProofKind.OIDC:
+        proof = ProofSettings(kind=kind, oidc=read_oidc(table, folder))
     else:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()

@@ -8,11 +8,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,6 +102,16 @@ c.JupyterHub.load_roles.append({{
 """
 
 
+PASSWORD_PROOF = f"""
+[proof]
+kind = "password-file"
+file = "signer/passwords"
+[second_factor]
+required = "some"
+users = ["{NEEDS_FACTOR}"]
+"""
+
+
 @dataclass
 class RunningHub:
     """The hub, and what stands behind it."""
@@ -167,12 +178,11 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, proof: str = PASSWORD_PROOF) -> None:
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
-            'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
-            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
+            f'source_addresses = ["127.0.0.1"]\n{proof}'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
@@ -211,6 +221,48 @@ def short_folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="hpchub-hub-") as made:
         # mkdtemp's names hold capitals on no platform of ours, but they may hold `_`, which is fine.
         yield made
+
+
+@contextmanager
+def a_hub(
+    clusters_dir: Path, *, proof: str = PASSWORD_PROOF, more: str = "", port: int = 0
+) -> Iterator[RunningHub]:
+    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
+    chp = configurable_http_proxy()
+    with ExitStack() as stack:
+        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
+        folder = Path(stack.enter_context(short_folder()))
+        signer = Signer(folder, proof)
+        stack.callback(signer.stop)
+        signer.start()
+        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
+        stack.callback(bridge.close)
+        bridge.start()
+        port = port or free_port()
+        config = folder / "jupyterhub_config.py"
+        text = HUB_CONFIG.format(
+            clusters=str(clusters_dir),
+            bridge=str(bridge.socket),
+            signer=str(signer.socket),
+            folder=str(folder),
+            chp=chp,
+            port=port,
+            token=ADMIN_TOKEN,
+        )
+        config.write_text(text + more)
+        hub = RunningHub(
+            url=f"http://127.0.0.1:{port}",
+            folder=folder,
+            bridge=bridge,
+            stop_signer=signer.stop,
+            start_signer=signer.start,
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        )
+        hub.begin()
+        stack.callback(hub.end)
+        yield hub
+        for session in hub.sessions:
+            session.close()
 
 
 def free_port() -> int:
