@@ -38,7 +38,7 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format pictures bench bench-crowd soak
+.PHONY: test test-fast coverage lint types audit docs format pictures bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -56,6 +56,9 @@ lint: $(STAMPS)/dev ## ruff, and who may import whom
 
 types: $(STAMPS)/dev ## mypy --strict
 	$(BIN)/mypy
+
+audit: $(STAMPS)/audit ## known weaknesses of what is pinned, where the data can be reached
+	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit
 
 docs: $(STAMPS)/dev ## links and snippets of every page
 	$(BIN)/python -m pytest tests/project/test_docs.py $(PYTEST)
@@ -101,6 +104,12 @@ $(STAMPS)/hub: requirements/build.txt requirements/hub.txt pyproject.toml $(STAM
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/hub
 	@echo "Installing the test tools into $(VENV), from requirements/dev.txt"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/audit: requirements/audit.txt $(STAMPS)/venv
+	@echo "Installing pip-audit into $(VENV)/audit, from requirements/audit.txt"
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(PROXY): package.json package-lock.json

@@ -142,7 +142,7 @@ def start_hub(volumes: Volumes, processes: Processes, say: Callable[[str], None]
     layout.sockets.unlink(missing_ok=True)
     layout.hub.mkdir(mode=0o700)
     # The container's own addresses: compose publishes the port on the machine's 127.0.0.1, and only there.
-    side = lay_out_hub(layout, _PORT, Attach.SRUN, site, "0.0.0.0")  # noqa: S104
+    side = lay_out_hub(layout, _PORT, Attach.SRUN, site, "0.0.0.0")  # noqa: S104  in a container
     side.begin_keys(processes)
     known = []
     for name in LOGIN_HOSTS:

@@ -107,7 +107,8 @@ def _remove_sockets(layout: Layout) -> None:
     """Remove the folder in /tmp that we made, and no other that the link might have come to name."""
     if layout.sockets.is_symlink():
         folder = layout.sockets.readlink()
-        if folder.parent == Path("/tmp") and folder.name.startswith("hpchub-") and folder.is_dir():  # noqa: S108
+        is_in_tmp = folder.parent == Path("/tmp")  # noqa: S108  nothing is made there
+        if is_in_tmp and folder.name.startswith("hpchub-") and folder.is_dir():
             shutil.rmtree(folder)
         layout.sockets.unlink()
 

@@ -19,6 +19,7 @@ from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import EnrolmentRequired, HpchubError, NotAllowed, UserError
 from hpchub.hub.addresses import client_address, peer_address
+from hpchub.hub.browser_rules import set_browser_rules
 from hpchub.hub.deletion import end_everything
 from hpchub.hub.krl import KrlHandler
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
@@ -169,7 +170,11 @@ class HpchubAuthenticator(Authenticator):
         super().delete_user(user)
 
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
-        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask."""
+        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask.
+
+        JupyterHub calls this while it begins, so it is also where what browsers are told is set up.
+        """
+        set_browser_rules(app)
         return [
             *second_factor_handlers(),
             ("/logout", HpchubLogoutHandler),

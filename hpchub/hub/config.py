@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -31,6 +31,8 @@ def configure(
     proxy_socket: Path | str | None = None,
     proxy_command: Sequence[str] | None = None,
     trusted_proxies: Sequence[str] = (),
+    public_url: str = "",
+    subdomains: bool = False,
     check_idle_every_s: int = 300,
 ) -> None:
     """Set up JupyterHub for hpchub. What is set on `c` afterwards wins.
@@ -48,6 +50,10 @@ def configure(
         proxy_command: The command of configurable-http-proxy, where it is not in the PATH.
         trusted_proxies: Addresses or networks of what stands before the hub's proxy, a web server with
             TLS, say: what it tells of browsers' addresses is believed.
+        public_url: The hub's address as browsers know it, `https://hub.example.org/`. With `https`, cookies
+            are for TLS alone, and browsers are told to come by TLS alone. Empty leaves it to be guessed
+            from each request.
+        subdomains: Each person's servers on a domain of their own below the one of `public_url`.
         check_idle_every_s: How often the servers are looked at that the cluster files' `idle_time` or
             `max_age` may end.
     """
@@ -71,6 +77,7 @@ def configure(
     if proxy_command is not None:
         c.ConfigurableHTTPProxy.command = list(proxy_command)
 
+    _name_the_hub(c, public_url, subdomains)
     c.JupyterHub.allow_named_servers = True
     # By default JupyterHub refuses the 101st start at once (429). The bridge lets a few through at a
     # time and tells the rest how many are before them.
@@ -88,6 +95,20 @@ def configure(
         "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
         "handlers": {"console": {"filters": ["hpchub_links"]}},
     }
+
+
+def _name_the_hub(c: Any, public_url: str, subdomains: bool) -> None:
+    """What browsers call the hub, and whether people have domains of their own."""
+    if public_url:
+        c.JupyterHub.public_url = public_url
+    if not subdomains:
+        return
+    parts = urlsplit(public_url)
+    if not parts.netloc:
+        raise ValueError("subdomains=True needs public_url=, the address whose subdomains they are")
+    c.JupyterHub.subdomain_host = f"{parts.scheme}://{parts.netloc}"
+    # A page of alice.hub.example.org could set a cookie for all of hub.example.org; not one of that name.
+    c.JupyterHub.cookie_host_prefix_enabled = parts.scheme == "https"
 
 
 def _cull_idle(c: Any, clusters: Path | str, bridge_socket: Path | str, every_s: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hpchub.hub.browser_rules import ScriptNonces
 from hpchub.paths import templates_dir
 
 
@@ -26,6 +27,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(page_templates()),
         autoescape=True,
         undefined=StrictUndefined,
+        extensions=[ScriptNonces],
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -124,15 +124,9 @@ class SecondFactorHandler(BaseHandler):
 
 def lead_to_enrolment(handler: BaseHandler, ticket: str) -> None:
     """Answer a login with the way to the page, and its ticket in a cookie that no script can read."""
-    handler.set_secure_cookie(
-        _COOKIE,
-        ticket,
-        expires_days=None,
-        max_age=_COOKIE_S,
-        path=_page_url(handler),
-        httponly=True,
-        samesite="Strict",
-        secure=handler.request.protocol == "https",
+    # JupyterHub's own way: it knows whether browsers speak TLS, whatever the proxies say.
+    handler._set_cookie(
+        _COOKIE, ticket, expires_days=None, max_age=_COOKIE_S, path=_page_url(handler), samesite="Strict"
     )
     handler.redirect(_page_url(handler))
 

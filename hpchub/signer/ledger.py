@@ -122,7 +122,7 @@ class Ledger:
         """Those that have not ended in any way; by account, grant_id or fingerprint."""
         with self._asked() as ask:
             rows = ask.execute(
-                f"SELECT * FROM grants WHERE ceiling > ? {_and(where)}",  # noqa: S608
+                f"SELECT * FROM grants WHERE ceiling > ? {_and(where)}",  # noqa: S608  our own words
                 (now, *where.values()),
             )
             held = [HeldGrant(**row) for row in rows]
@@ -136,7 +136,7 @@ class Ledger:
         """Those that are valid after `now`; by serial, key_id, account, grant_id or fingerprint."""
         with self._asked() as ask:
             rows = ask.execute(
-                f"SELECT * FROM certificates WHERE valid_before > ? {_and(where)}",  # noqa: S608
+                f"SELECT * FROM certificates WHERE valid_before > ? {_and(where)}",  # noqa: S608  our own words
                 (now, *where.values()),
             )
             return [HeldCertificate(**row) for row in rows]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import argon2
 import pytest
@@ -31,6 +32,7 @@ from support.hub import HubSession
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "carol's word", "Dot.Cap": "dot"}
+ADMIN = "Dot.Cap"
 # Somebody of whom the signer asks a second factor; she has none when the tests begin.
 NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD = "erin", "erin's canary 8842"
 
@@ -85,12 +87,14 @@ configure(
     hub_socket={folder!r} + "/hub.sock",
     proxy_socket={folder!r} + "/proxy.sock",
     proxy_command=[{chp!r}],
+    **{more!r},
 )
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.db_url = "sqlite:///{folder}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = {folder!r} + "/cookie_secret"
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
 c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {{{admin!r}}}
 c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.log_level = "DEBUG"
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0.3}}
@@ -269,3 +273,49 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextmanager
+def a_hub(clusters: Path, host: str = "127.0.0.1", **more: Any) -> Iterator[RunningHub]:
+    """A hub that runs, at `host`; `more` is for `configure`, with `{port}` in its texts filled in."""
+    chp = configurable_http_proxy()
+    with ExitStack() as stack:
+        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
+        folder = Path(stack.enter_context(short_folder()))
+        signer = Signer(folder)
+        stack.callback(signer.stop)
+        signer.start()
+        bridge = RecordedBridge(folder, clusters, signer.socket)
+        stack.callback(bridge.close)
+        bridge.start()
+        port = free_port()
+        config = folder / "jupyterhub_config.py"
+        config.write_text(
+            HUB_CONFIG.format(
+                clusters=str(clusters),
+                bridge=str(bridge.socket),
+                signer=str(signer.socket),
+                folder=str(folder),
+                chp=chp,
+                port=port,
+                token=ADMIN_TOKEN,
+                admin=ADMIN,
+                more={
+                    key: value.format(port=port) if isinstance(value, str) else value
+                    for key, value in more.items()
+                },
+            )
+        )
+        hub = RunningHub(
+            url=f"http://{host}:{port}",
+            folder=folder,
+            bridge=bridge,
+            stop_signer=signer.stop,
+            start_signer=signer.start,
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        )
+        hub.begin()
+        stack.callback(hub.end)
+        yield hub
+        for session in hub.sessions:
+            session.close()
