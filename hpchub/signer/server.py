@@ -18,6 +18,7 @@ from hpchub.signer.authority import Attempt, Authority, Minted
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
+from hpchub.signer.factor_routes import factor_routes
 from hpchub.signer.guard import Guard
 from hpchub.signer.kerberos_proof import KerberosProof
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
@@ -133,9 +134,6 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
             }
         )
 
-    async def second_factor(_request: web.Request) -> web.Response:
-        return web.json_response({"asked": authority.asks_for_codes})
-
     async def offers(request: web.Request) -> web.Response:
         offer = await authority.offer(Secret((await read_object(request, {"ticket": str}))["ticket"]))
         return web.json_response(
@@ -163,11 +161,11 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))
     app.router.add_get("/v1/ca", ca_public_key)
     app.router.add_post("/v1/grants", grants)
-    app.router.add_get("/v1/second-factor", second_factor)
     app.router.add_post("/v1/second-factor/offers", offers)
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes(factor_routes(authority))
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
     return app

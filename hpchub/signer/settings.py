@@ -20,7 +20,8 @@ from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.policy import Policy
-from hpchub.signer.second_factor import FactorSettings, Required
+from hpchub.signer.second_factor import FactorKind, FactorSettings, Required
+from hpchub.signer.webauthn_settings import WebAuthnSettings, read_webauthn
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
@@ -210,8 +211,11 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
         table.fault("required", "is some, of whom? Write groups or users")
     if required is not Required.SOME and (groups or users):
         table.fault("groups" if groups else "users", 'says nothing without required = "some"')
+    kinds, webauthn = _read_kinds(table)
     settings = FactorSettings(
         required=required,
+        kinds=kinds,
+        webauthn=webauthn,
         groups=groups,
         users=users,
         issuer=table.text("issuer", "hpchub", _ISSUER),
@@ -219,6 +223,17 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
     )
     table.finish()
     return settings
+
+
+def _read_kinds(table: Table) -> tuple[tuple[FactorKind, ...], WebAuthnSettings | None]:
+    """What may be set up; and how security keys are, which may be there for those set up before."""
+    known = re.compile("|".join(FactorKind), re.ASCII)
+    kinds = tuple(FactorKind(text) for text in table.texts("kinds", known)) or (FactorKind.TOTP,)
+    if not table.has("webauthn"):
+        if FactorKind.WEBAUTHN in kinds:
+            table.fault("kinds", "names webauthn: write [second_factor.webauthn] with rp_id")
+        return kinds, None
+    return kinds, read_webauthn(table.table("webauthn"))
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

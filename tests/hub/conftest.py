@@ -40,13 +40,14 @@ def running_hub(clusters_dir: Path) -> Iterator[RunningHub]:
     with ExitStack() as stack:
         # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
         folder = Path(stack.enter_context(short_folder()))
-        signer = Signer(folder)
+        port = free_port()
+        # Browsers have security keys over plain HTTP for this name only.
+        signer = Signer(folder, f"http://localhost:{port}")
         stack.callback(signer.stop)
         signer.start()
         bridge = RecordedBridge(folder, clusters_dir, signer.socket)
         stack.callback(bridge.close)
         bridge.start()
-        port = free_port()
         config = folder / "jupyterhub_config.py"
         config.write_text(
             HUB_CONFIG.format(

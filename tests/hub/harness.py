@@ -167,12 +167,14 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, origin: str) -> None:
+        """`origin`: of the pages that may use security keys."""
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
             'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
-            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
+            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\nkinds = ["totp", "webauthn"]\n'
+            f'[second_factor.webauthn]\nrp_id = "localhost"\norigins = ["{origin}"]\n'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
