@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hpchub.core.secret import Secret
+from hpchub.core.slugs import caseless
 from hpchub.errors import ConfigError, NotAllowed, SiteError
 from hpchub.signer.factor_key import FactorKey
 from hpchub.signer.guessing import account_key
@@ -289,7 +290,7 @@ class SecondFactors:
         settings = self.settings
         if settings.required is not Required.SOME:
             return settings.required is Required.ALL
-        if account.lower() in {user.lower() for user in settings.users}:
+        if caseless(account) in map(caseless, settings.users):
             return True
         if not settings.groups:
             return False

@@ -105,14 +105,13 @@ class SecurityKeys:
             attestation=None,
             verify_origin=lambda origin: origin in origins,
         )
-        self._server.timeout = CHALLENGE_S * 1000
+        self._server.timeout = CHALLENGE_S * 1000  # type: ignore[assignment]  # None is its default, not its type
         self._server.allowed_algorithms = [
             PublicKeyCredentialParameters(type=PublicKeyCredentialType.PUBLIC_KEY, alg=algorithm)
             for algorithm in _ALGORITHMS
         ]
-        self._stand_in_key: CoseKey = ES256.from_cryptography_key(
-            ec.generate_private_key(ec.SECP256R1()).public_key()
-        )
+        nobodys = ec.generate_private_key(ec.SECP256R1()).public_key()
+        self._stand_in_key: CoseKey = ES256.from_cryptography_key(nobodys)  # type: ignore[no-untyped-call]
 
     # -- logging in -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fido2.webauthn import AuthenticatorData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from support.authenticator import SoftKey
 from .factor import code_of
 from .test_server import SOURCE, records
 
+FLAG = AuthenticatorData.FLAG
 PASSWORD = Secret("canary-alice-77")
 RP_ID, ORIGIN = "hub.example.org", "https://hub.example.org"
 KEYS = FactorSettings(
@@ -110,7 +112,7 @@ async def test_from_password_to_certificate(
         ({"origin": "http://hub.example.org"}, "Invalid origin"),
         ({"rp_id": "example.org"}, "Wrong RP ID hash"),
         ({"cross_origin": True}, "another site's page"),
-        ({"flags": 0}, "User Present flag not set"),
+        ({"flags": FLAG(0)}, "User Present flag not set"),
         ({"count": 0}, "its count went back"),
         ({"private": soft_key().private}, "Invalid signature"),
         ({"credential_id": b"x" * 32}, "Invalid signature"),
@@ -187,7 +189,7 @@ async def test_user_verification(with_keys: SignerSettings, user_key: Any) -> No
         key = soft_key()
         await enrolled(client, user_key.public, key)
         await log_in(client, user_key.public, key.press(await client.challenge("alice", user_key.public)))
-        key.flags = 0x01
+        key.flags = FLAG.UP
         with pytest.raises(NotAllowed):
             await log_in(client, user_key.public, key.press(await client.challenge("alice", user_key.public)))
     assert "User verification required" in reasons(with_keys)[-1]
@@ -285,7 +287,7 @@ async def test_wrong_registrations(asking: SignerClient, user_key: Any) -> None:
         soft_key(origin="https://evil.example"),
         soft_key(rp_id="example.org"),
         soft_key(cross_origin=True),
-        soft_key(flags=0),
+        soft_key(flags=FLAG(0)),
     ):
         with pytest.raises(InvalidRequest, match="cannot be used"):
             await asking.add_key(ticket, "x", Secret(key.register(await asking.offer_key(ticket))), SOURCE)

@@ -21,7 +21,7 @@ from fido2.webauthn import (
     CollectedClientData,
 )
 
-_PRESENT, _VERIFIED, _ATTESTED = 0x01, 0x04, 0x40
+_FLAG = AuthenticatorData.FLAG
 
 
 @dataclass
@@ -31,7 +31,7 @@ class SoftKey:
     origin: str
     rp_id: str
     count: int = 1
-    flags: int = _PRESENT | _VERIFIED
+    flags: AuthenticatorData.FLAG = _FLAG.UP | _FLAG.UV
     cross_origin: bool = False
     private: ec.EllipticCurvePrivateKey = field(
         default_factory=lambda: ec.generate_private_key(ec.SECP256R1()), repr=False
@@ -41,11 +41,10 @@ class SoftKey:
     def register(self, options: str) -> str:
         """The answer to `navigator.credentials.create`."""
         asked = json.loads(options)
-        credential = AttestedCredentialData.create(
-            b"\0" * 16, self.credential_id, ES256.from_cryptography_key(self.private.public_key())
-        )
+        public = ES256.from_cryptography_key(self.private.public_key())  # type: ignore[no-untyped-call]
+        credential = AttestedCredentialData.create(b"\0" * 16, self.credential_id, public)
         data = AuthenticatorData.create(
-            sha256(self.rp_id.encode()), self.flags | _ATTESTED, self.count, bytes(credential)
+            sha256(self.rp_id.encode()), self.flags | _FLAG.AT, self.count, bytes(credential)
         )
         client = self._client(CollectedClientData.TYPE.CREATE, asked)
         return self._answer(
