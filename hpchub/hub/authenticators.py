@@ -25,6 +25,7 @@ from hpchub.hub.krl import KrlHandler
 from hpchub.hub.pages import script_handlers
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
+from hpchub.local_api.tls import load_peer
 from hpchub.signer.client import SignerClient
 
 
@@ -37,6 +38,9 @@ class HpchubAuthenticator(Authenticator):
 
     bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
     signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
+    signer_tls = Unicode(
+        help="For a signer on another host: the file with its address, and the certificates for it."
+    ).tag(config=True)
 
     trusted_proxies = List(
         Unicode(),
@@ -79,8 +83,8 @@ class HpchubAuthenticator(Authenticator):
         """
         username = data.get("username", "")
         bridge = BridgeClient(Path(self.bridge_socket))
-        signer = self.signer()
         try:
+            signer = self.signer()
             answer = data.get("security_key", "")
             key_id, public_key = attempt_key(handler) if answer else await bridge.new_key()
             granted = await signer.grant(
@@ -107,8 +111,9 @@ class HpchubAuthenticator(Authenticator):
         return str(granted.username)
 
     def signer(self) -> SignerClient:
-        """Who checks passwords and codes."""
-        return SignerClient(Path(self.signer_socket))
+        """Who checks passwords and codes. ConfigError where the file of `signer_tls` will not do."""
+        where = load_peer(Path(self.signer_tls)) if self.signer_tls else Path(self.signer_socket)
+        return SignerClient(where)
 
     async def learn_factor_kinds(self) -> None:
         """Show on the login page what the signer may want; as before, if it is away."""

@@ -12,6 +12,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import UnexpectedOutput
 from hpchub.local_api.client import call
+from hpchub.local_api.tls import TlsPeer
 
 _Value = TypeVar("_Value")
 
@@ -75,14 +76,14 @@ class Certificate:
 
 
 class SignerClient:
-    """The signer behind a unix socket. Holds no connection, so there is nothing to close.
+    """The signer behind a unix socket, or on another host. Holds no connection: there is nothing to close.
 
     Every call raises ProcessAway where no signer answers in time, and whatever error of
     `hpchub.errors` the signer answers with.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self.socket_path = Path(socket_path)
+    def __init__(self, where: Path | TlsPeer) -> None:
+        self.socket_path = where
 
     async def health(self) -> None:
         """Return where the signer answers."""

@@ -15,6 +15,7 @@ from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Attempt, Authority, Minted
+from hpchub.signer.callers import Callers, admission
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
@@ -72,7 +73,12 @@ async def _listening(
     try:
         async with (
             looking_after(ledger, authority),
-            listening(make_signer_app(keys, authority, ledger), settings.socket),
+            listening(
+                make_signer_app(keys, authority, ledger, settings.callers),
+                settings.socket,
+                group=settings.callers.group,
+                remote=settings.callers.listen,
+            ),
             serving_metrics(settings.metrics_listen, authority.metrics.registry),
         ):
             yield
@@ -103,8 +109,8 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
     return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
 
 
-def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.Application:
-    """The API's routes."""
+def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: Callers) -> web.Application:
+    """The API's routes. Which of them are whose is in `callers`."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
 
     async def health(_request: web.Request) -> web.Response:
@@ -155,7 +161,7 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
         body = await _read_recorded(request, ("account", "public_key"), authority, Event.CERTIFICATE)
         return _minted(await authority.mint_query(body["account"], body["public_key"]))
 
-    app = make_app(_MAX_BODY_BYTES)
+    app = make_app(_MAX_BODY_BYTES, admission(callers))
     app.router.add_get("/v1/health", health)
     app.router.add_get("/v1/ready", ready)
     app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))

@@ -15,6 +15,7 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.callers import Callers, read_callers
 from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
@@ -67,6 +68,7 @@ class SignerSettings:
     audit_rotate_mb: int = 0
     audit_syslog: Path | None = None
     krl_file: Path | None = None
+    callers: Callers = field(default_factory=Callers)
 
     @property
     def factor_key(self) -> Path:
@@ -99,6 +101,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     query_accounts = _read_query_accounts(top)
     guessing = _read_guessing(top.table("guessing"))
     second_factor = _read_second_factor(top.table("second_factor"), folder)
+    callers = read_callers(top, folder)
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
     krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
@@ -128,6 +131,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         audit_rotate_mb=audit_rotate_mb,
         audit_syslog=audit_syslog,
         krl_file=krl_file,
+        callers=callers,
     )
 
 
