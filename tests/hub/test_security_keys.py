@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -51,33 +52,26 @@ def port_of(hub: RunningHub) -> int:
 
 @contextmanager
 def another_port(port: int) -> Iterator[int]:
-    """A port that leads to the hub: the same pages, at an address that is not theirs."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    """A port that leads to the hub: the same pages, at an address that is not theirs. Browsers end first."""
 
     def carry(source: socket.socket, target: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # one of the two has left, and that is the end of it
             while data := source.recv(65536):
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # one of the two has left, and that is the end of it
 
-    def serve() -> None:
-        while True:
-            try:
-                browser, _ = listener.accept()
-            except OSError:
-                return
-            hub = socket.create_connection(("127.0.0.1", port))
-            for pair in ((browser, hub), (hub, browser)):
-                threading.Thread(target=carry, args=pair, daemon=True).start()
+    class Carrier(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as hub:
+                back = threading.Thread(target=carry, args=(hub, self.request))
+                back.start()
+                carry(self.request, hub)
+                back.join()
 
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Carrier) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
 
 
 def answer_of(hub: RunningHub, key: SoftKey, session: HubSession, username: str) -> str:
@@ -172,7 +166,7 @@ def test_in_a_real_browser(hub_of_newcomer: RunningHub) -> None:
     options.protocol = VirtualAuthenticatorOptions.Protocol.CTAP2
     options.transport = VirtualAuthenticatorOptions.Transport.USB
     options.has_user_verification = options.is_user_verified = True
-    with chromium() as driver, another_port(port_of(hub)) as elsewhere:
+    with another_port(port_of(hub)) as elsewhere, chromium() as driver:
         driver.add_virtual_authenticator(options)
         person = Person(
             cast(Any, Site(f"http://localhost:{port_of(hub)}/")), driver, NEEDS_FACTOR, _SCREENSHOTS
