@@ -32,6 +32,7 @@ _SYSLOG_PRIORITY = (10 << 3) | 6
 class Event(StrEnum):
     """What was tried, or what happened.
 
+    `second-factor-change`: somebody proves who they are, to add or remove second factors.
     `ended`: a login has ended before its ceiling, or an account is locked. `disconnected`: the bridge has
     closed somebody's connections for it.
     """
@@ -39,6 +40,8 @@ class Event(StrEnum):
     LOGIN = "login"
     CERTIFICATE = "certificate"
     ENROLMENT = "enrolment"
+    FACTOR_CHANGE = "second-factor-change"
+    FACTOR_REMOVAL = "second-factor-removal"
     SECOND_FACTOR_RESET = "second-factor-reset"
     LIMIT_LIFTED = "limit-lifted"
     ADDRESS_KNOWN = "address-known"

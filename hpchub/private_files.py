@@ -38,6 +38,27 @@ def make_private_folder(path: Path) -> None:
     check_private_folder(path)
 
 
+def make_group_folder(path: Path, group: int) -> None:
+    """Make a folder of mode 0750 for a group, or accept one that is so already. ConfigError where neither."""
+    try:
+        path.mkdir(mode=0o700)
+        os.chown(path, -1, group)
+        path.chmod(0o750)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"The folder {path} cannot be made: {error.strerror}.") from error
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ConfigError(f"{path} must be a folder of our own account.")
+    if status.st_gid != group or status.st_mode & 0o027:
+        mode = stat.S_IMODE(status.st_mode)
+        raise ConfigError(
+            f"{path} has mode {mode:04o} and group id {status.st_gid}, not 0750 and {group}.",
+            f"Run: chgrp {group} {path}; chmod 0750 {path}",
+        )
+
+
 def check_private_file(path: Path) -> None:
     """Return where the file is our own with mode 0600, and no symbolic link.
 

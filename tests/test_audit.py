@@ -77,6 +77,12 @@ IS_GRANTED = {
     Event.ENROLMENT: Record(
         event=Event.ENROLMENT, outcome=Outcome.GRANTED, user="alice", factor="totp", source="192.0.2.1"
     ),
+    Event.FACTOR_CHANGE: Record(
+        event=Event.FACTOR_CHANGE, outcome=Outcome.GRANTED, user="alice", factor="password+webauthn"
+    ),
+    Event.FACTOR_REMOVAL: Record(
+        event=Event.FACTOR_REMOVAL, outcome=Outcome.GRANTED, user="alice", factor="webauthn"
+    ),
     Event.SECOND_FACTOR_RESET: Record(
         event=Event.SECOND_FACTOR_RESET, outcome=Outcome.GRANTED, user="alice", factor="staff"
     ),

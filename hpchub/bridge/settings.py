@@ -10,7 +10,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from hpchub.core.toml_table import Table, load_table
+from hpchub.errors import ConfigError
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
+from hpchub.local_api.tls import TlsPeer, load_peer
 from hpchub.logs import LogFormat
 from hpchub.ssh.limits import Limits
 
@@ -30,11 +32,14 @@ _SSH = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeSettings:
-    """Where everything is. docs/reference/processes.md says what each key means."""
+    """Where everything is. docs/reference/processes.md says what each key means.
+
+    `signer_socket` is a host with TLS where the file has `signer_tls` in its place.
+    """
 
     runtime_dir: Path
     socket: Path
-    signer_socket: Path
+    signer_socket: Path | TlsPeer
     agent_socket: Path
     hub_socket: Path
     clusters: Path
@@ -60,7 +65,7 @@ def load_settings(path: Path) -> BridgeSettings:
         settings = BridgeSettings(
             runtime_dir=runtime_dir,
             socket=folder / table.text("socket", str(runtime_dir / "bridge.sock")),
-            signer_socket=folder / table.text("signer_socket"),
+            signer_socket=_signer(table, folder),
             agent_socket=folder / table.text("agent_socket"),
             hub_socket=folder / table.text("hub_socket"),
             clusters=folder / table.text("clusters"),
@@ -78,6 +83,18 @@ def load_settings(path: Path) -> BridgeSettings:
         return settings
 
     return load_table(path, read, f"The bridge's settings in {path} are wrong:")
+
+
+def _signer(table: Table, folder: Path) -> Path | TlsPeer:
+    if not table.has("signer_tls"):
+        return folder / table.text("signer_socket")
+    if table.has("signer_socket"):
+        table.fault("signer_tls", "is there besides signer_socket: which of the two?")
+    try:
+        return load_peer(folder / table.text("signer_tls"))
+    except ConfigError as error:
+        table.fault("signer_tls", str(error))
+        return folder
 
 
 def _limits(table: Table) -> Limits:

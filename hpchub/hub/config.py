@@ -26,11 +26,12 @@ def configure(
     *,
     clusters: Path | str,
     bridge_socket: Path | str,
-    signer_socket: Path | str,
+    signer_socket: Path | str = "",
     hub_socket: Path | str,
     proxy_socket: Path | str | None = None,
     proxy_command: Sequence[str] | None = None,
     trusted_proxies: Sequence[str] = (),
+    signer_tls: Path | str = "",
     public_url: str = "",
     subdomains: bool = False,
     check_idle_every_s: int = 300,
@@ -43,7 +44,8 @@ def configure(
         c: The config object of a `jupyterhub_config.py`.
         clusters: The folder of cluster files.
         bridge_socket: The unix socket of `hpchub bridge`.
-        signer_socket: The unix socket of `hpchub signer`.
+        signer_socket: The unix socket of `hpchub signer`, where it is on this machine.
+        signer_tls: Else the file with its address, and the certificates for it.
         hub_socket: Where the hub's own API listens; the bridge's `hub_socket` names the same.
         proxy_socket: Where configurable-http-proxy's API listens. None leaves the proxy's API as
             it is (a TCP port of the loopback, unless the site's file says otherwise).
@@ -62,6 +64,7 @@ def configure(
     c.JupyterHub.proxy_class = "hpchub"
     c.HpchubAuthenticator.bridge_socket = str(bridge_socket)
     c.HpchubAuthenticator.signer_socket = str(signer_socket)
+    c.HpchubAuthenticator.signer_tls = str(signer_tls)
     c.HpchubAuthenticator.trusted_proxies = list(trusted_proxies)
     c.HpchubSpawner.bridge_socket = str(bridge_socket)
     c.HpchubSpawner.clusters = str(clusters)

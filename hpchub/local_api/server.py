@@ -1,4 +1,4 @@
-"""The serving side: a private socket, only our own account, and every error in one shape."""
+"""The serving side: a private socket, only those who may call, and every error in one shape."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from typing import Any
 
 from aiohttp import web
 
-from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, RemoteError, SiteError, to_wire
+from hpchub.errors import (
+    ConfigError,
+    HpchubError,
+    InvalidRequest,
+    NotAllowed,
+    RemoteError,
+    SiteError,
+    to_wire,
+)
 from hpchub.local_api.sockets import BACKLOG, listen_privately, peer_uid
+from hpchub.local_api.tls import TlsListen, server_context
 from hpchub.logs import CORRELATION_HEADER, correlated
 
 _log = logging.getLogger(__name__)
@@ -21,21 +30,48 @@ _log = logging.getLogger(__name__)
 _SHUTDOWN_S = 5.0
 _MAX_BODY_BYTES = web.AppKey("max_body_bytes", int)
 
+_ADMIT = web.AppKey("admit", Callable[[web.Request], None])
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(max_body_bytes: int) -> web.Application:
-    """An application without routes yet, that answers errors as `hpchub.errors.to_wire` has them."""
+def admit_own(request: web.Request) -> None:
+    """Only root and our own account; NotAllowed otherwise. The folder's mode is the first lock."""
+    connection = request.get_extra_info("socket")
+    if connection is None:  # the peer has left
+        raise NotAllowed("Who calls cannot be told.")
+    uid = peer_uid(connection)
+    if uid not in {0, os.geteuid()}:
+        _log.warning("api.stranger uid=%d path=%s", uid, request.path)
+        raise NotAllowed("Only the hub's own account may call this.")
+
+
+def make_app(max_body_bytes: int, admit: Callable[[web.Request], None] = admit_own) -> web.Application:
+    """An application without routes yet, that answers errors as `hpchub.errors.to_wire` has them.
+
+    Args:
+        max_body_bytes: The longest body.
+        admit: Returns where a request may be answered, and raises otherwise.
+    """
     app = web.Application(
-        middlewares=[_correlated, _answer_errors, _only_own], client_max_size=max_body_bytes
+        middlewares=[_correlated, _answer_errors, _admitted], client_max_size=max_body_bytes
     )
     app[_MAX_BODY_BYTES] = max_body_bytes
+    app[_ADMIT] = admit
     return app
 
 
 @asynccontextmanager
-async def listening(app: web.Application, path: Path) -> AsyncIterator[None]:
+async def listening(
+    app: web.Application, path: Path, *, group: int | None = None, remote: TlsListen | None = None
+) -> AsyncIterator[None]:
     """The application, answering at `path` while the context lasts.
+
+    Args:
+        app: Says itself whom it answers.
+        path: The socket's.
+        group: Whose members can reach the socket too.
+        remote: Where it answers over TLS besides.
 
     Raises:
         ConfigError: The socket's folder is not private, or somebody listens there already.
@@ -43,11 +79,13 @@ async def listening(app: web.Application, path: Path) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S, handle_signals=False)
     try:
         await runner.setup()
-        listener = listen_privately(path)
+        listener = listen_privately(path, group)
         inode = _inode(path)
         try:
             await web.SockSite(runner, listener, backlog=BACKLOG).start()
             _log.info("api.listening socket=%s", path)
+            if remote is not None:
+                await _listen_remotely(runner, remote)
             yield
         finally:
             _remove_own(path, inode)
@@ -116,16 +154,18 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 @web.middleware
-async def _only_own(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Only root and our own account. The folder's mode says so already; this is the second lock."""
-    connection = request.get_extra_info("socket")
-    if connection is None:  # the peer has left
-        raise NotAllowed("Who calls cannot be told.")
-    uid = peer_uid(connection)
-    if uid not in {0, os.geteuid()}:
-        _log.warning("api.stranger uid=%d path=%s", uid, request.path)
-        raise NotAllowed("Only the hub's own account may call this.")
+async def _admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request.app[_ADMIT](request)
     return await handler(request)
+
+
+async def _listen_remotely(runner: web.AppRunner, remote: TlsListen) -> None:
+    site = web.TCPSite(runner, remote.host, remote.port, ssl_context=server_context(remote), backlog=BACKLOG)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(f"Nothing can listen on {remote.host}:{remote.port}: {error}.") from error
+    _log.info("api.listening host=%s port=%d", remote.host, remote.port)
 
 
 def _remove_own(path: Path, inode: int) -> None:

@@ -23,12 +23,12 @@ from hpchub.errors import (
     NotAllowed,
     RemoteError,
     SiteError,
-    UserError,
 )
 from hpchub.signer.account_check import AccountCheck
 from hpchub.signer.certificates import PublicKey, parse_public_key, sign
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
+from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs, login_purpose
 from hpchub.signer.guard import Guard
 from hpchub.signer.keys import Keys
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
@@ -45,6 +45,7 @@ from hpchub.signer.policy import (
 )
 from hpchub.signer.proofs import Accepted, Proof, Refused
 from hpchub.signer.recorder import Recorder
+from hpchub.signer.recorder import failed as _failed
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
 
 _Result = TypeVar("_Result")
@@ -116,6 +117,7 @@ class Authority:
         self._recorder = Recorder(audit)
         self._ledger = ledger
         self.ending = Ending(ends, keys.grant, self.write)
+        self.factors = FactorActs(second_factors, self.write)
         self.accounts = AccountCheck(proof)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
@@ -125,9 +127,9 @@ class Authority:
         self._threads.shutdown(cancel_futures=True)
 
     @property
-    def asks_for_codes(self) -> bool:
-        """Whether anybody may need a code to log in."""
-        return self._second_factors is not None
+    def factor_kinds(self) -> list[str]:
+        """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
+        return [kind.value for kind in self._second_factors.settings.kinds] if self._second_factors else []
 
     async def log_in(self, attempt: Attempt, public_key: str) -> Login:
         """The grant that an attempt earns for one public key.
@@ -300,28 +302,65 @@ class Authority:
             raise NotAllowed("Second factors are not asked for here.")
         return self._second_factors
 
+    async def ticket(self, attempt: Attempt) -> Secret:
+        """A ticket with which somebody changes their second factors, for the same proof as a login.
+
+        Raises:
+            NotAllowed: Refused, in the words of a login.
+            RemoteError, SiteError: As for `log_in`.
+        """
+        record = Record(
+            event=Event.FACTOR_CHANGE, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
+        )
+        try:
+            second_factors = self._enrolling()
+            began, verdict = await self._judge(attempt, CHANGE_PURPOSE)
+            why = verdict.reason if isinstance(verdict, Refused) else self._ledger.refusal(verdict.account)
+            if why or isinstance(verdict, Refused):
+                await self._wait_with_refusal(began)
+                raise _refused_login() from TrueReason(why)
+            ticket = await asyncio.to_thread(
+                second_factors.begin, verdict.account, has_second=verdict.has_second
+            )
+        except Exception as error:
+            await self.write(_failed(record, error))
+            raise
+        await self.write(
+            replace(record, user=verdict.account, factor=verdict.factor, outcome=Outcome.GRANTED)
+        )
+        return ticket
+
     async def _prove(self, attempt: Attempt, key: PublicKey) -> Grant:
         """The grant that an attempt earns. Each refusal waits as long as the proof wants."""
+        began, verdict = await self._judge(attempt, login_purpose(key.fingerprint))
+        try:
+            return await self._earned(verdict, key)
+        except EnrolmentRequired:
+            raise
+        except NotAllowed:
+            await self._wait_with_refusal(began)
+            raise
+
+    async def _judge(self, attempt: Attempt, purpose: str) -> tuple[float, Accepted | Refused]:
+        """When the question began, and what password and second factor are worth."""
 
         def check(counts: bool) -> Accepted | Refused:
             verdict = self._proof.verify(attempt.username, attempt.password)
             if self._second_factors is None:
                 return verdict
-            return self._second_factors.judge(attempt.username, attempt.code, verdict, may_use_up=counts)
+            return self._second_factors.judge(
+                attempt.username, attempt.code, verdict, may_use_up=counts, purpose=purpose
+            )
 
         def judge() -> tuple[float, Accepted | Refused]:
             began = time.monotonic()
             return began, self._guard.attempt(attempt.username, attempt.source, check)
 
         with self.metrics.proof_seconds.time():
-            began, verdict = await self._in_thread(judge)
-        try:
-            return await self._earned(verdict, key)
-        except EnrolmentRequired:
-            raise
-        except NotAllowed:
-            await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
-            raise
+            return await self._in_thread(judge)
+
+    async def _wait_with_refusal(self, began: float) -> None:
+        await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
 
     async def _prove_by_token(self, presented: Presented, key: PublicKey) -> Grant:
         with self.metrics.proof_seconds.time():
@@ -353,7 +392,9 @@ class Authority:
         except NotAllowed as error:
             raise _refused_login() from error
         if verdict.must_enrol:
-            ticket = await asyncio.to_thread(self._enrolling().begin, grant.account)
+            ticket = await asyncio.to_thread(
+                self._enrolling().begin, grant.account, has_second=verdict.has_second
+            )
             raise EnrolmentRequired(
                 "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
             )
@@ -393,14 +434,6 @@ class TrueReason(Exception):
 
 def _refused_login() -> NotAllowed:
     return NotAllowed("That username and password do not match.", "Check both and try again.")
-
-
-def _failed(record: Record, error: Exception) -> Record:
-    """The record of a failure. The cause of an error is its true reason."""
-    outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR
-    if not isinstance(error, HpchubError):
-        return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
-    return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)
 
 
 def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:

@@ -12,12 +12,14 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import UnexpectedOutput
 from hpchub.local_api.client import call
+from hpchub.local_api.tls import TlsPeer
 
 _Value = TypeVar("_Value")
 
 _NO_CODE = Secret("")
 _TIMEOUT_S = 10.0
 _OIDC_TIMEOUT_S = 40.0  # two questions to the provider
+_FACTOR = "/v1/second-factor"
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
 
 
@@ -59,6 +61,27 @@ class OfferedFactor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFactor:
+    """A security key, as its owner knows it. Unix seconds; `used_at` is 0 where it was never used."""
+
+    key_id: str
+    name: str
+    added_at: float
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFactors:
+    """What somebody has, and of which kinds more may be added."""
+
+    username: str
+    kinds: tuple[str, ...]
+    has_app: bool
+    keys: tuple[HeldFactor, ...]
+    codes_left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """One line in OpenSSH's form, and what sshd will log of it. Public, like the key inside.
 
@@ -73,14 +96,14 @@ class Certificate:
 
 
 class SignerClient:
-    """The signer behind a unix socket. Holds no connection, so there is nothing to close.
+    """The signer behind a unix socket, or on another host. Holds no connection: there is nothing to close.
 
     Every call raises ProcessAway where no signer answers in time, and whatever error of
     `hpchub.errors` the signer answers with.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self.socket_path = Path(socket_path)
+    def __init__(self, where: Path | TlsPeer) -> None:
+        self.socket_path = where
 
     async def health(self) -> None:
         """Return where the signer answers."""
@@ -104,7 +127,8 @@ class SignerClient:
             password: Likewise.
             public_key: The key that the grant is to be for.
             source: The browser's address, for the limits on guessing and the audit log.
-            code: The second factor's, or a recovery code; empty where the person typed none.
+            code: The second factor's, or a recovery code, or what a security key answered to `challenge`,
+                as JSON; empty where the person gave none.
 
         Raises:
             EnrolmentRequired: The password is right, and a second factor has to be set up first.
@@ -157,9 +181,66 @@ class SignerClient:
         body = {"id_token": id_token.reveal(), "salt": salt, "public_key": public_key, "source": source}
         return _granted(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
 
-    async def asks_for_codes(self) -> bool:
-        """Whether anybody may need a code to log in."""
-        return _field(await self._call("GET", "/v1/second-factor"), "asked", bool)
+    async def factor_kinds(self) -> tuple[str, ...]:
+        """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
+        answer = await self._call("GET", "/v1/second-factor")
+        return tuple(str(kind) for kind in _field(answer, "kinds", list))
+
+    async def challenge(self, username: str, public_key: str = "") -> str:
+        """What to ask somebody's security keys, as JSON for the browser.
+
+        Args:
+            username: As it was typed; nobody learns from the answer whether there is such a person.
+            public_key: The key that the login is to be for; empty for `ticket`.
+        """
+        body = {"username": username, "public_key": public_key}
+        return _field(await self._call("POST", f"{_FACTOR}/challenges", body), "options", str)
+
+    async def ticket(self, username: str, password: Secret, code: Secret, source: str) -> Secret:
+        """A ticket with which the person changes their second factors. NotAllowed in the words of a login."""
+        body = {
+            "username": username,
+            "password": password.reveal(),
+            "code": code.reveal(),
+            "source": source,
+        }
+        answer = await self._call("POST", f"{_FACTOR}/tickets", body, _LOGIN_TIMEOUT_S)
+        return Secret(_field(answer, "ticket", str))
+
+    async def held_factors(self, ticket: Secret) -> HeldFactors:
+        """What the person has."""
+        return _held(await self._call("POST", f"{_FACTOR}/held", {"ticket": ticket.reveal()}))
+
+    async def offer_key(self, ticket: Secret) -> str:
+        """What the browser makes a new security key with, as JSON."""
+        answer = await self._call("POST", f"{_FACTOR}/key-offers", {"ticket": ticket.reveal()})
+        return _field(answer, "options", str)
+
+    async def add_key(
+        self, ticket: Secret, name: str, attestation: Secret, source: str
+    ) -> tuple[Secret, ...]:
+        """Have a security key count; recovery codes, where it is the person's first second factor.
+
+        Raises:
+            InvalidRequest: It, or its name, will not do.
+        """
+        body = {
+            "ticket": ticket.reveal(),
+            "name": name,
+            "attestation": attestation.reveal(),
+            "source": source,
+        }
+        return _codes(await self._call("POST", f"{_FACTOR}/keys", body))
+
+    async def remove_factor(self, ticket: Secret, what: str, source: str) -> HeldFactors:
+        """Forget a security key, by its id, or the app, `totp`; InvalidRequest where it is needed."""
+        body = {"ticket": ticket.reveal(), "what": what, "source": source}
+        return _held(await self._call("POST", f"{_FACTOR}/removals", body))
+
+    async def renew_recovery_codes(self, ticket: Secret, source: str) -> tuple[Secret, ...]:
+        """New recovery codes; those from before count no more."""
+        body = {"ticket": ticket.reveal(), "source": source}
+        return _codes(await self._call("POST", f"{_FACTOR}/recovery-codes", body))
 
     async def offer(self, ticket: Secret) -> OfferedFactor:
         """What the person's app needs. NotAllowed where the ticket has expired."""
@@ -179,7 +260,7 @@ class SignerClient:
         """
         body = {"ticket": ticket.reveal(), "code": code.reveal(), "source": source}
         answer = await self._call("POST", "/v1/second-factor/enrolments", body)
-        return tuple(Secret(str(one)) for one in _field(answer, "recovery_codes", list))
+        return _codes(answer)
 
     async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
         """Mint a certificate for the key that the grant was made for.
@@ -256,6 +337,24 @@ def _certificate(answer: Mapping[str, Any]) -> Certificate:
         valid_before=_field(answer, "valid_before", int),
         expires_at=_field(answer, "expires_at", int),
     )
+
+
+def _held(answer: Mapping[str, Any]) -> HeldFactors:
+    try:
+        keys = tuple(HeldFactor(**row) for row in _field(answer, "keys", list))
+    except TypeError as error:
+        raise UnexpectedOutput("the signer", "security keys that cannot be read") from error
+    return HeldFactors(
+        username=_field(answer, "username", str),
+        kinds=tuple(map(str, _field(answer, "kinds", list))),
+        has_app=_field(answer, "has_app", bool),
+        keys=keys,
+        codes_left=_field(answer, "codes_left", int),
+    )
+
+
+def _codes(answer: Mapping[str, Any]) -> tuple[Secret, ...]:
+    return tuple(Secret(str(one)) for one in _field(answer, "recovery_codes", list))
 
 
 def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from hpchub.core.certificate import Profile
-from hpchub.core.slugs import is_safe_account_name
+from hpchub.core.slugs import caseless, is_safe_account_name
 from hpchub.errors import NotAllowed
 from hpchub.remote.slurm_query import FORCED_COMMAND
 
@@ -103,7 +103,7 @@ def plan_grant(
     Raises:
         NotAllowed: The account's name may never stand in a certificate, or it is a service account.
     """
-    if not is_safe_account_name(account) or account in policy.query_accounts:
+    if not is_safe_account_name(account) or caseless(account) in map(caseless, policy.query_accounts):
         raise NotAllowed("That account may not log in here.")
     return Grant(
         account=account,

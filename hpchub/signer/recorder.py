@@ -9,8 +9,8 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hpchub.audit import AuditLog, Record, render_record
-from hpchub.errors import SiteError
+from hpchub.audit import AuditLog, Outcome, Record, render_record
+from hpchub.errors import HpchubError, SiteError, UserError
 from hpchub.logs import correlation_id
 
 
@@ -62,3 +62,11 @@ def _settle(batch: list[tuple[str, asyncio.Future[None]]], error: SiteError | No
             refusal = SiteError(error.message, error.hint)
             refusal.__cause__ = error.__cause__
             written.set_exception(refusal)
+
+
+def failed(record: Record, error: Exception) -> Record:
+    """The record of a failure. The cause of an error is its true reason."""
+    outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR
+    if not isinstance(error, HpchubError):
+        return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
+    return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)

@@ -15,9 +15,11 @@ from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
 from hpchub.signer.authority import Attempt, Authority, Login, Minted
+from hpchub.signer.callers import Callers, admission
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
+from hpchub.signer.factor_routes import factor_routes
 from hpchub.signer.guard import Guard
 from hpchub.signer.kerberos_proof import KerberosProof
 from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
@@ -77,7 +79,12 @@ async def _listening(
     try:
         async with (
             looking_after(ledger, authority),
-            listening(make_signer_app(keys, authority, ledger), settings.socket),
+            listening(
+                make_signer_app(keys, authority, ledger, settings.callers),
+                settings.socket,
+                group=settings.callers.group,
+                remote=settings.callers.listen,
+            ),
             serving_metrics(settings.metrics_listen, authority.metrics.registry),
         ):
             yield
@@ -112,8 +119,8 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
     return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
 
 
-def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.Application:
-    """The API's routes."""
+def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: Callers) -> web.Application:
+    """The API's routes. Which of them are whose is in `callers`."""
     ca = {"public_key": render_ca_public_key(keys.ca)}
 
     async def health(_request: web.Request) -> web.Response:
@@ -145,9 +152,6 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     async def oidc(_request: web.Request) -> web.Response:
         return web.json_response(await authority.oidc_request())
 
-    async def second_factor(_request: web.Request) -> web.Response:
-        return web.json_response({"asked": authority.asks_for_codes})
-
     async def offers(request: web.Request) -> web.Response:
         offer = await authority.offer(Secret((await read_object(request, {"ticket": str}))["ticket"]))
         return web.json_response(
@@ -169,7 +173,7 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
         body = await _read_recorded(request, ("account", "public_key"), authority, Event.CERTIFICATE)
         return _minted(await authority.mint_query(body["account"], body["public_key"]))
 
-    app = make_app(_MAX_BODY_BYTES)
+    app = make_app(_MAX_BODY_BYTES, admission(callers))
     app.router.add_get("/v1/health", health)
     app.router.add_get("/v1/ready", ready)
     app.router.add_get("/v1/metrics", metrics_handler(authority.metrics.registry))
@@ -177,11 +181,11 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.App
     app.router.add_post("/v1/grants", grants)
     app.router.add_get("/v1/oidc", oidc)
     app.router.add_post("/v1/oidc/grants", oidc_grants)
-    app.router.add_get("/v1/second-factor", second_factor)
     app.router.add_post("/v1/second-factor/offers", offers)
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes(factor_routes(authority))
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
     return app

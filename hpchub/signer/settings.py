@@ -15,13 +15,15 @@ from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.callers import Callers, read_callers
 from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.oidc_settings import OidcSettings, read_oidc
 from hpchub.signer.policy import Policy
-from hpchub.signer.second_factor import FactorSettings, Required
+from hpchub.signer.second_factor import FactorKind, FactorSettings, Required
+from hpchub.signer.webauthn_settings import WebAuthnSettings, read_webauthn
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
@@ -69,6 +71,7 @@ class SignerSettings:
     audit_rotate_mb: int = 0
     audit_syslog: Path | None = None
     krl_file: Path | None = None
+    callers: Callers = field(default_factory=Callers)
 
     @property
     def factor_key(self) -> Path:
@@ -101,6 +104,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     query_accounts = _read_query_accounts(top)
     guessing = _read_guessing(top.table("guessing"))
     second_factor = _read_second_factor(top.table("second_factor"), folder)
+    callers = read_callers(top, folder)
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
     krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
@@ -134,6 +138,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         audit_rotate_mb=audit_rotate_mb,
         audit_syslog=audit_syslog,
         krl_file=krl_file,
+        callers=callers,
     )
 
 
@@ -219,8 +224,11 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
         table.fault("required", "is some, of whom? Write groups or users")
     if required is not Required.SOME and (groups or users):
         table.fault("groups" if groups else "users", 'says nothing without required = "some"')
+    kinds, webauthn = _read_kinds(table)
     settings = FactorSettings(
         required=required,
+        kinds=kinds,
+        webauthn=webauthn,
         groups=groups,
         users=users,
         issuer=table.text("issuer", "hpchub", _ISSUER),
@@ -228,6 +236,17 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
     )
     table.finish()
     return settings
+
+
+def _read_kinds(table: Table) -> tuple[tuple[FactorKind, ...], WebAuthnSettings | None]:
+    """What may be set up; and how security keys are, which may be there for those set up before."""
+    known = re.compile("|".join(FactorKind), re.ASCII)
+    kinds = tuple(FactorKind(text) for text in table.texts("kinds", known)) or (FactorKind.TOTP,)
+    if not table.has("webauthn"):
+        if FactorKind.WEBAUTHN in kinds:
+            table.fault("kinds", "names webauthn: write [second_factor.webauthn] with rp_id")
+        return kinds, None
+    return kinds, read_webauthn(table.table("webauthn"))
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

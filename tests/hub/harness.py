@@ -113,6 +113,10 @@ file = "signer/passwords"
 [second_factor]
 required = "some"
 users = ["{NEEDS_FACTOR}"]
+kinds = ["totp", "webauthn"]
+[second_factor.webauthn]
+rp_id = "localhost"
+origins = ["{{origin}}"]
 """
 
 
@@ -182,7 +186,9 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path, proof: str = PASSWORD_PROOF) -> None:
+    def __init__(self, folder: Path, proof: str, port: int) -> None:
+        # Browsers have security keys over plain HTTP for this name only.
+        proof = proof.replace("{origin}", f"http://localhost:{port}")
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
@@ -227,48 +233,6 @@ def short_folder() -> Iterator[str]:
         yield made
 
 
-@contextmanager
-def a_hub(
-    clusters_dir: Path, *, proof: str = PASSWORD_PROOF, more: str = "", port: int = 0
-) -> Iterator[RunningHub]:
-    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
-    chp = configurable_http_proxy()
-    with ExitStack() as stack:
-        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
-        folder = Path(stack.enter_context(short_folder()))
-        signer = Signer(folder, proof)
-        stack.callback(signer.stop)
-        signer.start()
-        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
-        stack.callback(bridge.close)
-        bridge.start()
-        port = port or free_port()
-        config = folder / "jupyterhub_config.py"
-        text = HUB_CONFIG.format(
-            clusters=str(clusters_dir),
-            bridge=str(bridge.socket),
-            signer=str(signer.socket),
-            folder=str(folder),
-            chp=chp,
-            port=port,
-            token=ADMIN_TOKEN,
-        )
-        config.write_text(text + more)
-        hub = RunningHub(
-            url=f"http://127.0.0.1:{port}",
-            folder=folder,
-            bridge=bridge,
-            stop_signer=signer.stop,
-            start_signer=signer.start,
-            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
-        )
-        hub.begin()
-        stack.callback(hub.end)
-        yield hub
-        for session in hub.sessions:
-            session.close()
-
-
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -276,43 +240,58 @@ def free_port() -> int:
 
 
 @contextmanager
-def a_hub(clusters: Path, host: str = "127.0.0.1", **more: Any) -> Iterator[RunningHub]:
-    """A hub that runs, at `host`; `more` is for `configure`, with `{port}` in its texts filled in."""
+def a_hub(
+    clusters: Path,
+    host: str = "127.0.0.1",
+    *,
+    port: int = 0,
+    proof: str = PASSWORD_PROOF,
+    config: str = "",
+    **more: Any,
+) -> Iterator[RunningHub]:
+    """A hub that runs, at `host`.
+
+    Args:
+        clusters: The folder of cluster files.
+        port: Of the proxy; 0 for a free one.
+        proof: Of the signer's settings; `{origin}` in it is filled in.
+        config: Stands at the end of JupyterHub's own settings.
+        more: For `configure`, with `{port}` in its texts filled in.
+    """
     chp = configurable_http_proxy()
+    port = port or free_port()
     with ExitStack() as stack:
         # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
         folder = Path(stack.enter_context(short_folder()))
-        signer = Signer(folder)
+        signer = Signer(folder, proof, port)
         stack.callback(signer.stop)
         signer.start()
         bridge = RecordedBridge(folder, clusters, signer.socket)
         stack.callback(bridge.close)
         bridge.start()
-        port = free_port()
-        config = folder / "jupyterhub_config.py"
-        config.write_text(
-            HUB_CONFIG.format(
-                clusters=str(clusters),
-                bridge=str(bridge.socket),
-                signer=str(signer.socket),
-                folder=str(folder),
-                chp=chp,
-                port=port,
-                token=ADMIN_TOKEN,
-                admin=ADMIN,
-                more={
-                    key: value.format(port=port) if isinstance(value, str) else value
-                    for key, value in more.items()
-                },
-            )
+        path = folder / "jupyterhub_config.py"
+        text = HUB_CONFIG.format(
+            clusters=str(clusters),
+            bridge=str(bridge.socket),
+            signer=str(signer.socket),
+            folder=str(folder),
+            chp=chp,
+            port=port,
+            token=ADMIN_TOKEN,
+            admin=ADMIN,
+            more={
+                key: value.format(port=port) if isinstance(value, str) else value
+                for key, value in more.items()
+            },
         )
+        path.write_text(text + config)
         hub = RunningHub(
             url=f"http://{host}:{port}",
             folder=folder,
             bridge=bridge,
             stop_signer=signer.stop,
             start_signer=signer.start,
-            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(path)],
         )
         hub.begin()
         stack.callback(hub.end)

@@ -181,12 +181,13 @@ def test_a_policy_names_no_account_that_runs_the_machine(account: str) -> None:
         replace(POLICY, query_accounts=(account,))
 
 
-def test_nobody_logs_in_as_a_service_account() -> None:
-    """Else a password would turn it into an account that may do anything."""
+@pytest.mark.parametrize("account", ["slurmwatch", "SlurmWatch"])
+def test_nobody_logs_in_as_a_service_account(account: str) -> None:
+    """Else a password would turn it into an account that may do anything; capitals do not count."""
     with pytest.raises(NotAllowed):
         plan_grant(
             WATCHED,
-            account="slurmwatch",
+            account=account,
             factor="password",
             fingerprint=FINGERPRINT,
             now=NOW,
