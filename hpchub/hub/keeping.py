@@ -71,7 +71,7 @@ class KeepsOAuthenticator(HpchubAuthenticator):
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """OAuthenticator's own, with a nonce added on the way to the provider."""
         handlers = super().get_handlers(app)
-        login = next(handler for path, handler in handlers if path == f"/{_OAUTH_PATH}")
+        login = next(handler for path, handler, *_ in handlers if path == f"/{_OAUTH_PATH}")
         nonced = type("NoncedLoginHandler", (_AddsNonce, login), {})
         return [(f"/{_OAUTH_PATH}", nonced), *handlers]
 
