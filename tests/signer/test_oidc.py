@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -26,10 +27,12 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, RemoteError
 from hpchub.signer import command, oidc_keys
 from hpchub.signer.client import GrantedLogin, SignerClient
+from hpchub.signer.oidc_keys import ProviderKeys
 from hpchub.signer.oidc_settings import OidcSettings
 from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from support.certificates import make_certificates
 from support.forge import CLIENT_ID, Forge, a_forge, rsa_key, segment
 
 SOURCE = "198.51.100.7"
@@ -395,6 +398,27 @@ async def test_provider_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Non
         for name, value in before.items():
             setattr(desk.forge, name, value)
     assert (await desk.present(token)).username == "alice"
+
+
+@pytest.mark.parametrize("authority", ["ca.pem", "other_ca.pem", ""])
+async def test_a_provider_proves_itself_by_tls(tmp_path: Path, oidc: OidcSettings, authority: str) -> None:
+    """Only one with a certificate of those who may vouch for it, for its own name, is believed."""
+    make_certificates(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    ca_file = tmp_path / authority if authority else None
+    async with a_forge(tls) as forge:
+        here = ProviderKeys(replace(oidc, issuer=forge.issuer, ca_file=ca_file))
+        if authority == "ca.pem":
+            assert (await here.provider()).token_endpoint == f"{forge.issuer}/token"
+            forge.discovery["issuer"] = forge.issuer.replace("127.0.0.1", "localhost")
+            there = ProviderKeys(replace(oidc, issuer=forge.discovery["issuer"], ca_file=ca_file))
+            with pytest.raises(RemoteError) as caught:
+                await there.provider()
+        else:
+            with pytest.raises(RemoteError) as caught:
+                await here.provider()
+    assert "CertificateError" in str(caught.value.__cause__)
 
 
 async def test_staff_can_ask_the_provider(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,8 @@ class Forge:
         self.redirect = ""
         self.padding = ""
         self.asked: dict[str, int] = {}
+        self.exchanged = b"{}"
+        self.sent: list[dict[str, str]] = []
 
     def rotate(self, *, keep: bool = False) -> None:
         """Sign with a new key from now on."""
@@ -81,6 +84,15 @@ class Forge:
         found = {"keys": self.jwks} if request.path == "/jwks" else self.discovery
         return web.json_response(found | {"padding": self.padding}, status=self.status)
 
+    async def exchange(self, request: web.Request) -> web.Response:
+        """The token endpoint: it answers what the test has put there, and keeps what it was sent."""
+        await asyncio.sleep(self.delay_s)
+        if self.redirect:
+            raise web.HTTPFound(self.redirect)
+        form = await request.post()
+        self.sent.append({name: str(value) for name, value in form.items()} | dict(request.headers))
+        return web.Response(body=self.exchanged, status=self.status, content_type="application/json")
+
 
 def segment(value: dict[str, Any] | bytes) -> str:
     """One part of a token."""
@@ -89,16 +101,17 @@ def segment(value: dict[str, Any] | bytes) -> str:
 
 
 @asynccontextmanager
-async def a_forge() -> AsyncIterator[Forge]:
+async def a_forge(tls: ssl.SSLContext | None = None) -> AsyncIterator[Forge]:
     """A running one, on loopback."""
     forge = Forge()
     app = web.Application()
     app.router.add_get("/{path:.*}", forge.answer)
+    app.router.add_post("/token", forge.exchange)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        forge.issuer = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        forge.issuer = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         forge.discovery = {
             "issuer": forge.issuer,
             "authorization_endpoint": f"{forge.issuer}/auth",
