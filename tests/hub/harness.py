@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import argon2
 import pytest
@@ -87,7 +86,6 @@ configure(
     hub_socket={folder!r} + "/hub.sock",
     proxy_socket={folder!r} + "/proxy.sock",
     proxy_command=[{chp!r}],
-    **{more!r},
 )
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.db_url = "sqlite:///{folder}/hub.sqlite"
@@ -103,6 +101,16 @@ c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],
     "scopes": ["admin:users", "admin:servers", "access:servers"],
 }})
+"""
+
+
+PASSWORD_PROOF = f"""
+[proof]
+kind = "password-file"
+file = "signer/passwords"
+[second_factor]
+required = "some"
+users = ["{NEEDS_FACTOR}"]
 """
 
 
@@ -172,12 +180,11 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, proof: str = PASSWORD_PROOF) -> None:
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
-            'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
-            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
+            f'source_addresses = ["127.0.0.1"]\n{proof}'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
@@ -218,43 +225,39 @@ def short_folder() -> Iterator[str]:
         yield made
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
-def a_hub(clusters: Path, host: str = "127.0.0.1", **more: Any) -> Iterator[RunningHub]:
-    """A hub that runs, at `host`; `more` is for `configure`, with `{port}` in its texts filled in."""
+def a_hub(
+    clusters_dir: Path,
+    *,
+    proof: str = PASSWORD_PROOF,
+    more: str = "",
+    port: int = 0,
+    host: str = "127.0.0.1",
+) -> Iterator[RunningHub]:
+    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
     chp = configurable_http_proxy()
     with ExitStack() as stack:
         # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
         folder = Path(stack.enter_context(short_folder()))
-        signer = Signer(folder)
+        signer = Signer(folder, proof)
         stack.callback(signer.stop)
         signer.start()
-        bridge = RecordedBridge(folder, clusters, signer.socket)
+        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
         stack.callback(bridge.close)
         bridge.start()
-        port = free_port()
+        port = port or free_port()
         config = folder / "jupyterhub_config.py"
-        config.write_text(
-            HUB_CONFIG.format(
-                clusters=str(clusters),
-                bridge=str(bridge.socket),
-                signer=str(signer.socket),
-                folder=str(folder),
-                chp=chp,
-                port=port,
-                token=ADMIN_TOKEN,
-                admin=ADMIN,
-                more={
-                    key: value.format(port=port) if isinstance(value, str) else value
-                    for key, value in more.items()
-                },
-            )
+        text = HUB_CONFIG.format(
+            clusters=str(clusters_dir),
+            bridge=str(bridge.socket),
+            signer=str(signer.socket),
+            folder=str(folder),
+            chp=chp,
+            port=port,
+            token=ADMIN_TOKEN,
+            admin=ADMIN,
         )
+        config.write_text(text + more)
         hub = RunningHub(
             url=f"http://{host}:{port}",
             folder=folder,
@@ -268,3 +271,9 @@ def a_hub(clusters: Path, host: str = "127.0.0.1", **more: Any) -> Iterator[Runn
         yield hub
         for session in hub.sessions:
             session.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
