@@ -52,7 +52,7 @@ def set_browser_rules(app: Any) -> None:
     """
     settings = app.tornado_settings
     headers = HTTPHeaders(_HEADERS)
-    cookies = {"samesite": "Lax"}
+    cookies: dict[str, Any] = {"samesite": "Lax"}
     if has_tls(app):
         headers["Strict-Transport-Security"] = f"max-age={_HSTS_S}"
         cookies |= {"secure": True}

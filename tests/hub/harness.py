@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import argon2
 import pytest
@@ -87,7 +86,6 @@ configure(
     hub_socket={folder!r} + "/hub.sock",
     proxy_socket={folder!r} + "/proxy.sock",
     proxy_command=[{chp!r}],
-    **{more!r},
 )
 c.JupyterHub.bind_url = "http://127.0.0.1:{port}"
 c.JupyterHub.db_url = "sqlite:///{folder}/hub.sqlite"
@@ -233,31 +231,16 @@ def short_folder() -> Iterator[str]:
         yield made
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def a_hub(
-    clusters: Path,
-    host: str = "127.0.0.1",
+    clusters_dir: Path,
     *,
-    port: int = 0,
     proof: str = PASSWORD_PROOF,
-    config: str = "",
-    **more: Any,
+    more: str = "",
+    port: int = 0,
+    host: str = "127.0.0.1",
 ) -> Iterator[RunningHub]:
-    """A hub that runs, at `host`.
-
-    Args:
-        clusters: The folder of cluster files.
-        port: Of the proxy; 0 for a free one.
-        proof: Of the signer's settings; `{origin}` in it is filled in.
-        config: Stands at the end of JupyterHub's own settings.
-        more: For `configure`, with `{port}` in its texts filled in.
-    """
+    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
     chp = configurable_http_proxy()
     port = port or free_port()
     with ExitStack() as stack:
@@ -266,12 +249,12 @@ def a_hub(
         signer = Signer(folder, proof, port)
         stack.callback(signer.stop)
         signer.start()
-        bridge = RecordedBridge(folder, clusters, signer.socket)
+        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
         stack.callback(bridge.close)
         bridge.start()
-        path = folder / "jupyterhub_config.py"
+        config = folder / "jupyterhub_config.py"
         text = HUB_CONFIG.format(
-            clusters=str(clusters),
+            clusters=str(clusters_dir),
             bridge=str(bridge.socket),
             signer=str(signer.socket),
             folder=str(folder),
@@ -279,22 +262,24 @@ def a_hub(
             port=port,
             token=ADMIN_TOKEN,
             admin=ADMIN,
-            more={
-                key: value.format(port=port) if isinstance(value, str) else value
-                for key, value in more.items()
-            },
         )
-        path.write_text(text + config)
+        config.write_text(text + more)
         hub = RunningHub(
             url=f"http://{host}:{port}",
             folder=folder,
             bridge=bridge,
             stop_signer=signer.stop,
             start_signer=signer.start,
-            command=[sys.executable, "-m", "jupyterhub", "-f", str(path)],
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
         )
         hub.begin()
         stack.callback(hub.end)
         yield hub
         for session in hub.sessions:
             session.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -56,3 +56,28 @@ def test_where_sqlite_cannot_write_ahead_it_syncs_as_ever() -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "memory"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host", "is_prefixed"),
+    [
+        ("https://hub.example.org/", "https://hub.example.org", True),
+        ("http://hub.localhost:8000/jupyter/", "http://hub.localhost:8000", False),
+    ],
+)
+def test_a_domain_for_each_person(public_url: str, host: str, is_prefixed: bool) -> None:
+    """Below the hub's own; with TLS, no page of a person's can plant a cookie of the hub's."""
+    c = Config()
+    config._name_the_hub(c, public_url, True)
+    assert c.JupyterHub.public_url == public_url
+    assert c.JupyterHub.subdomain_host == host
+    assert c.JupyterHub.cookie_host_prefix_enabled is is_prefixed
+
+
+def test_domains_of_what() -> None:
+    """Without the hub's own address nobody can tell, and the hub does not start as if it had been told."""
+    with pytest.raises(ValueError, match="public_url"):
+        config._name_the_hub(Config(), "", True)
+    c = Config()
+    config._name_the_hub(c, "", False)
+    assert "JupyterHub" not in c

@@ -57,7 +57,7 @@ def oauth_hub(clusters_dir: Path) -> Iterator[RunningHub]:
     with a_provider(callback) as provider:
         proof = PROOF.format(issuer=provider.issuer, client=CLIENT_ID)
         more = CONFIG.format(issuer=provider.issuer, callback=callback, secret=CLIENT_SECRET)
-        with a_hub(clusters_dir, proof=proof, config=more, port=port) as hub:
+        with a_hub(clusters_dir, proof=proof, more=more, port=port) as hub:
             yield hub
 
 

@@ -57,7 +57,7 @@ def portal_and_hub(
     with a_provider(callback) as provider:
         proof = PROOF.format(issuer=provider.issuer, client=CLIENT_ID, mfa=MFA)
         more = CONFIG.format(callback=callback, secret=str(secret))
-        with a_hub(clusters_dir, proof=proof, config=more, port=port) as hub:
+        with a_hub(clusters_dir, proof=proof, more=more, port=port) as hub:
             yield provider, hub
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from hub.harness import PASSWORDS, RunningHub, a_hub
+from hub.harness import PASSWORDS, RunningHub, a_hub, free_port
 from hub.test_hub import ready, until
 
 HOST = "hub.localhost"
@@ -36,7 +36,10 @@ def names() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def hub(names: None, clusters_dir: Path) -> Iterator[RunningHub]:
     """A hub of this kind."""
-    with a_hub(clusters_dir, HOST, public_url=f"http://{HOST}:{{port}}/", subdomains=True) as running:
+    port = free_port()
+    address = f"http://{HOST}:{port}"
+    more = f"c.JupyterHub.public_url = '{address}/'\nc.JupyterHub.subdomain_host = '{address}'\n"
+    with a_hub(clusters_dir, more=more, port=port, host=HOST) as running:
         yield running
 
 
