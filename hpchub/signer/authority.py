@@ -121,6 +121,11 @@ class Authority:
         self._threads.shutdown(cancel_futures=True)
 
     @property
+    def principals(self) -> tuple[str, ...]:
+        """The forms that principals may have, the usual one first."""
+        return self._policy.principals
+
+    @property
     def asks_for_codes(self) -> bool:
         """Whether anybody may need a code to log in."""
         return self._second_factors is not None
@@ -152,11 +157,12 @@ class Authority:
         await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
-    async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
-        """The certificate that a grant earns now.
+    async def mint(self, token: Secret, public_key: str, profile: str, form: str = "") -> Minted:
+        """The certificate that a grant earns now, its principal of one of the policy's forms.
 
         Raises:
-            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
+            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling; or the form
+                is not the policy's.
             InvalidRequest: The public key or the profile is refused.
             SiteError: The certificate could not be signed or recorded.
         """
@@ -171,6 +177,7 @@ class Authority:
                 self._policy,
                 grant,
                 profile=_parse_profile(profile),
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
@@ -200,7 +207,7 @@ class Authority:
                 missing[name] = error.message
         return missing
 
-    async def mint_query(self, account: str, public_key: str) -> Minted:
+    async def mint_query(self, account: str, public_key: str, form: str = "") -> Minted:
         """The certificate with which a service account asks for the states of jobs.
 
         There is no login behind it: who reaches our socket may have it, for the accounts that the
@@ -219,6 +226,7 @@ class Authority:
             plan = plan_query_certificate(
                 self._policy,
                 account=account,
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
@@ -378,7 +386,7 @@ def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertifica
         serial=str(plan.serial),
         key_id=plan.key_id,
         profile=plan.profile.value,
-        account=plan.principal,
+        account=plan.account,
         grant_id=grant_id,
         public_key=key.line,
         fingerprint=plan.fingerprint,
