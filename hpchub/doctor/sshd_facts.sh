@@ -35,11 +35,26 @@ if [ -n "$ca" ] && [ "$ca" != none ]; then cat -- "$ca" 2>/dev/null | say ca; fi
 
 home=$(getent passwd "$user" | cut -d: -f6)
 uid=$(getent passwd "$user" | cut -d: -f3)
-principals=$(value authorizedprincipalsfile | sed "s|%u|$user|g; s|%h|$home|g; s|%U|$uid|g; s|%%|%|g")
+expand() { sed "s|%u|$user|g; s|%h|$home|g; s|%U|$uid|g; s|%%|%|g"; }
+
+principals=$(value authorizedprincipalsfile | expand)
+command=$(value authorizedprincipalscommand)
 case $principals in none | '') ;; *)
     echo "principals_path $principals"
     walk principals_walk "$principals"
     cat -- "$principals" 2>/dev/null | say principal
+    command=none
+    ;;
+esac
+# Asked as sshd would ask it, unless it wants to see the certificate.
+case $command in none | '' | *%[!uhU%]*) ;; *)
+    set -f
+    set -- $(printf '%s\n' "$command" | expand)
+    echo "principals_path $1"
+    walk principals_walk "$1"
+    as=$(value authorizedprincipalscommanduser)
+    setpriv --reuid="$as" --regid="$(id -g -- "$as")" --clear-groups -- "$@" 2>/dev/null </dev/null |
+        say principal
     ;;
 esac
 

@@ -113,31 +113,30 @@ def _root(facts: SshdFacts) -> Iterator[Finding]:
 
 
 def _principals(facts: SshdFacts, expected: Expected) -> Iterator[Finding]:
-    what = "principals"
-    if not facts.is_set("authorizedprincipalsfile"):
-        if facts.is_set("authorizedprincipalscommand"):
-            told = f"{facts.setting('authorizedprincipalscommand')} says them; it was not asked"
-            yield Finding(Verdict.NOTE, what, told)
-        elif expected.principal != facts.user:
+    what, template, path = "principals", facts.setting("authorizedprincipalsfile"), facts.principals_path
+    is_file, is_command = (
+        facts.is_set("authorizedprincipalsfile"),
+        facts.is_set("authorizedprincipalscommand"),
+    )
+    if not is_file and not is_command:
+        if expected.principal != facts.user:
             found = f"sshd lets in who is called {facts.user}; certificates say {expected.principal}."
             yield Finding(Verdict.FAILED, what, found, _PRINCIPALS_FILE)
         else:
             yield Finding(
                 Verdict.MISSING, what, "a certificate need only name the account.", _PRINCIPALS_FILE
             )
-        return
-    template, path = facts.setting("authorizedprincipalsfile"), facts.principals_path
-    if not any(token in template for token in ("%u", "%h", "%U")):
+    elif is_file and not any(token in template for token in ("%u", "%h", "%U")):
         found = f"{template} is one file for all: whoever it names may be everybody."
         yield Finding(Verdict.FAILED, what, found, _PRINCIPALS_FILE)
-    elif (
-        not facts.principals_walk
-        or facts.principals_walk[0].path.rpartition("/")[2] != path.rpartition("/")[2]
-    ):
+    elif not path:
+        command = facts.setting("authorizedprincipalscommand")
+        yield Finding(Verdict.NOTE, what, f"{command} wants to see the certificate; it was not asked")
+    elif not any(not step.is_folder for step in facts.principals_walk):
         found = f"{path} is not there: no certificate lets {facts.user} in."
         yield Finding(Verdict.FAILED, what, found, f"Write it, with the line `{_line(facts, expected)}`.")
     elif unsafe := _unsafe(facts.principals_walk):
-        found = f"{unsafe}: sshd refuses everybody (StrictModes)."
+        found = f"{unsafe}: sshd refuses everybody."
         yield Finding(Verdict.FAILED, what, found, "Give it to root, mode 0755 or 0644.")
     else:
         yield from _lines(facts, expected)
@@ -146,7 +145,7 @@ def _principals(facts: SshdFacts, expected: Expected) -> Iterator[Finding]:
 def _lines(facts: SshdFacts, expected: Expected) -> Iterator[Finding]:
     lines = [parse_principals_line(line) for line in facts.principals]
     ours = [line for line in lines if line.principal == expected.principal]
-    fix = f"Write into {facts.principals_path}: `{_line(facts, expected)}`."
+    fix = f"{facts.principals_path} must give `{_line(facts, expected)}`."
     if not ours:
         yield Finding(Verdict.FAILED, "principals", f"none of them is {expected.principal}.", fix)
         return

@@ -23,8 +23,10 @@ from hpchub.signer.certificates import parse_public_key, sign
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
 from hpchub.signer.settings import SignerSettings
+from support.tree import ROOT
 
 FORM = "hpchub:{account}"
+_EXAMPLE = ROOT / "docs" / "howto" / "examples" / "hpchub-principals"
 
 # In the namespace /run is root's own all the way up: StrictModes would refuse everybody elsewhere.
 _SET_UP = """
@@ -97,7 +99,12 @@ async def strict(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
         f"TrustedUserCAKeys {folder}/ca.pub\nAuthorizedPrincipalsFile /run/principals/%u\n"
         f"RevokedKeys {settings.krl_file}\nPermitRootLogin no\n"
+        f"Match User slurmwatch\nAuthorizedPrincipalsFile none\n"
+        f"AuthorizedPrincipalsCommand /run/principals/command %u\nAuthorizedPrincipalsCommandUser alice\n"
     )
+    text = _EXAMPLE.read_text().replace("hpcusers", "users").replace("192.0.2.10", "127.0.0.1")
+    (folder / "principals.command").write_text(text)
+    (folder / "principals.command").chmod(0o755)
     prefix = [*namespace, "/bin/sh", "-euc", _SET_UP, "set-up", str(folder)]
     log = folder / "log"
     argv = [*prefix, "/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
@@ -135,8 +142,22 @@ async def test_who_gets_in(strict: Strict, user_key: Any) -> None:
         await strict.connect(user_key, strict.plan(user_key), user="bob")
     with pytest.raises(asyncssh.PermissionDenied):  # listed, and yet root
         await strict.connect(user_key, strict.plan(user_key), user="root")
-    with pytest.raises(asyncssh.PermissionDenied):  # no file
-        await strict.connect(user_key, strict.plan(user_key), user="dora")
+
+
+async def test_a_program_may_answer_instead_of_files(strict: Strict, user_key: Any) -> None:
+    """The how-to's example lets members of a group in; the doctor asks it as sshd would."""
+    plan = strict.plan(user_key)
+    with pytest.raises(asyncssh.PermissionDenied):
+        await strict.connect(user_key, plan, user="slurmwatch")
+    theirs = replace(plan, account="slurmwatch", principal="hpchub:slurmwatch")
+    async with await strict.connect(user_key, theirs, user="slurmwatch") as connection:
+        assert (await connection.run("id -un")).stdout == "slurmwatch\n"
+    facts = parse_facts(await strict.facts("slurmwatch"))
+    found = {one.what: one for one in judge(facts, Expected(principal="hpchub:slurmwatch"))}
+    assert found["principals"].verdict is found["permitopen="].verdict is Verdict.OK
+    nobody = await strict.facts("slurmwatch", spoil="sed -i s/users/others/ /run/principals/command")
+    found = {one.what: one for one in judge(parse_facts(nobody), Expected(principal="hpchub:slurmwatch"))}
+    assert found["principals"].verdict is Verdict.FAILED
 
 
 async def test_what_a_tunnel_may(strict: Strict, user_key: Any) -> None:
