@@ -26,6 +26,9 @@ _CA = "ssh/hpchub_ca.pub"
 _PRINCIPALS = "ssh/hpchub_principals"
 _KRL = "ssh/hpchub_revoked_keys"
 
+# No permitopen: sshd holds unix sockets to it as well, and their paths are new each time.
+_FORWARDS = ',port-forwarding,permitlisten="none:1"'
+
 # sshd reads the list at each login: it must be whole at every moment.
 _REPLACE = (
     'cat >"$1.new" && chmod 0644 "$1.new" && ssh-keygen -Q -l -f "$1.new" >/dev/null && mv "$1.new" "$1"'
@@ -70,20 +73,10 @@ def lay_out_strict(layout: Layout, attach: Attach, site: Site) -> None:
     folder.mkdir(mode=0o755)
     for account in accounts():
         name = account.person.name
-        forwards = () if name == STATUS_ACCOUNT else _forwarding(attach)
-        options = [f'from="{",".join(source_addresses(attach, site))}"', "restrict", *forwards]
-        (folder / name).write_text(f"{','.join(options)} {principal_of(PRINCIPAL, name)}\n", encoding="ascii")
+        forwards = "" if name == STATUS_ACCOUNT else _FORWARDS
+        options = f'from="{",".join(source_addresses(attach, site))}",restrict{forwards}'
+        (folder / name).write_text(f"{options} {principal_of(PRINCIPAL, name)}\n", encoding="ascii")
     (layout.etc / _KRL).touch(mode=0o644)
-
-
-def _forwarding(attach: Attach) -> tuple[str, ...]:
-    """Unix sockets always; ports of compute nodes only where the way into a job needs one.
-
-    sshd has no word for "no port": the host `none` is one that nobody asks for.
-    """
-    ports = {Attach.SSH: "22", Attach.TCP: "*"}.get(attach)
-    targets = [f"{name}:{ports}" for name in COMPUTE_HOSTS] if ports else ["none:1"]
-    return ("port-forwarding", *(f'permitopen="{target}"' for target in targets), 'permitlisten="none:1"')
 
 
 def known_host(name: str, address: str, public_key: str) -> str:

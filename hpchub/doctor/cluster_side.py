@@ -71,7 +71,10 @@ class ClusterChecks:
         if not await self._log_in(where, node):
             return
         await self._report.check(f"{where} home", self._home(node))
-        await self._report.check(f"{where} forwarding", self._forwarding(node))
+        if self._cluster.login is None:
+            self._report.note(f"{where} forwarding", "not tried: the cluster file offers no servers there")
+        else:
+            await self._report.check(f"{where} forwarding", self._forwarding(node))
         await self._level.run(node)
         if self._cluster.compute is None:
             self._report.note(f"{where} scheduler", "not asked: the cluster file offers no compute nodes")
@@ -211,7 +214,8 @@ async def _echo(connection: asyncssh.SSHClientConnection, path: str, node: str) 
     except (asyncssh.ChannelListenError, asyncssh.ChannelOpenError) as error:
         raise SiteError(
             f"sshd on {node} does not forward unix sockets: {reason(error)}.",
-            "It needs `AllowTcpForwarding yes` and `AllowStreamLocalForwarding yes` (`sshd -T` shows them).",
+            "It needs `AllowTcpForwarding yes` and `AllowStreamLocalForwarding yes` (`sshd -T` shows them), "
+            "and neither PermitOpen nor `permitopen=`.",
         ) from error
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise HostUnreachable(f"The tunnel to {node} was lost: {reason(error)}.") from error

@@ -15,9 +15,10 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from hpchub.bridge.sessions import Sessions
 from hpchub.core.certificate import PLAIN_PRINCIPAL, Profile
-from hpchub.core.cluster import Attach, Cluster, LoginNode
+from hpchub.core.cluster import Cluster, LoginNode
+from hpchub.doctor.forwards import Forwards, forwards_of, principals_line
 from hpchub.doctor.report import Finding, Report, Verdict
-from hpchub.doctor.sshd_level import level_of, principals_line
+from hpchub.doctor.sshd_level import level_of
 from hpchub.errors import AccountProblem, HostUnreachable, HpchubError, NotAllowed
 from hpchub.ssh.connect import known_host_keys, log_in
 from hpchub.ssh.credentials import Credential
@@ -39,7 +40,7 @@ class LevelProbe:
         self._cluster = cluster
         self._user = user
         self._principal = user
-        self._attach = cluster.compute.attach if cluster.compute else None
+        self._needed = forwards_of(cluster)
         self._found: list[Finding] = []
 
     async def run(self, node: LoginNode) -> None:
@@ -123,16 +124,15 @@ class LevelProbe:
             self._say(Verdict.OK, what, "no terminal and no tunnel")
 
     async def _forwards(self, where: str, node: LoginNode, connection: asyncssh.SSHClientConnection) -> None:
-        what, attach = f"{where} permitopen=", self._attach
+        what = f"{where} permitopen="
         opened = await _opens(connection, node.port)
         if opened is False:
             self._say(Verdict.OK, what, "a tunnel to the node's own sshd is refused")
-        elif attach in {Attach.SSH, Attach.TCP}:
-            self._say(
-                Verdict.NOTE, what, f"a tunnel to sshd's port is let through: attach {attach} uses such"
-            )
+        elif self._needed is not Forwards.NOTHING:
+            found = f"a tunnel leads to ports of the node too; it is needed for {self._needed}"
+            self._say(Verdict.NOTE, what, found)
         else:
-            line = principals_line(self._principal, _ADDRESS, attach)
+            line = principals_line(self._principal, _ADDRESS, self._needed)
             self._say(Verdict.MISSING, what, "a tunnel may lead to any port.", f"Write `{line}`.")
         if opened:
             await self._from_elsewhere(f"{where} source address", node, connection)
@@ -159,7 +159,7 @@ class LevelProbe:
             self._say(Verdict.OK, what, "a tunnel may open no port there")
             return
         listener.close()
-        line = principals_line(self._principal, _ADDRESS, self._attach)
+        line = principals_line(self._principal, _ADDRESS, self._needed)
         self._say(Verdict.MISSING, what, "a tunnel may open a port on the node.", f"Write `{line}`.")
 
     async def _credential(self, profile: Profile, form: str) -> Credential:

@@ -12,6 +12,7 @@ from hpchub.bridge.settings import load_settings
 from hpchub.core.certificate import PLAIN_PRINCIPAL, is_principal_form, principal_of
 from hpchub.core.cluster import Cluster
 from hpchub.core.cluster_file import load_clusters
+from hpchub.doctor.forwards import forwards_of
 from hpchub.doctor.report import Report
 from hpchub.doctor.sshd_facts import SCRIPT, SshdFacts, parse_facts
 from hpchub.doctor.sshd_level import Expected, judge
@@ -86,7 +87,7 @@ async def _expected(args: argparse.Namespace, facts: SshdFacts) -> Expected:
     return Expected(
         principal=principal_of(form, facts.user),
         authority=await signer.ca_public_key(),
-        attach=cluster.compute.attach if cluster.compute else None,
+        forwards=forwards_of(cluster),
     )
 
 

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpchub.core.cluster import Attach
+from hpchub.doctor.forwards import Forwards, principals_line
 from hpchub.doctor.principals_line import PrincipalsLine, parse_principals_line
 from hpchub.doctor.report import Finding, Verdict
 from hpchub.doctor.sshd_facts import SshdFacts, Step
@@ -20,20 +20,18 @@ _PENALTIES_SINCE = (9, 8)
 _LEAST_STARTUPS = 10  # the bridge keeps four handshakes in flight to one node, and is not alone there
 _LEAST_SESSIONS = 10
 _OLD_KRL_S = 15 * 60  # no certificate lives longer
-_PORTS: dict[Attach | None, str] = {Attach.SSH: "22", Attach.TCP: "*"}  # what the ways into jobs forward to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a login node is to be ready for.
 
-    `principal` is what the user's certificates say; `authority` is the hub's public line, and `attach` its
-    way into jobs, where they are known.
+    `principal` is what the user's certificates say; `authority` is the hub's public line, where it is known.
     """
 
     principal: str
     authority: str = ""
-    attach: Attach | None = None
+    forwards: Forwards = Forwards.SOCKETS
 
 
 def judge(facts: SshdFacts, expected: Expected) -> list[Finding]:
@@ -168,22 +166,34 @@ def _options(facts: SshdFacts, line: PrincipalsLine, expected: Expected, fix: st
         yield Finding(Verdict.OK, "from=", sources[0])
     if not line.has("restrict"):
         yield Finding(Verdict.MISSING, "restrict", "what OpenSSH permits by default is permitted.", fix)
-    elif not line.has("port-forwarding"):
-        yield Finding(Verdict.FAILED, "port-forwarding", "`restrict` takes the tunnel away.", fix)
     else:
-        yield Finding(Verdict.OK, "restrict", "with port-forwarding, for the tunnel")
+        yield Finding(Verdict.OK, "restrict", "is there")
+    yield from _forwarding(line, expected.forwards, fix)
+
+
+def _forwarding(line: PrincipalsLine, forwards: Forwards, fix: str) -> Iterator[Finding]:
+    permitted = line.has("port-forwarding") or not line.has("restrict")
+    needed = forwards is not Forwards.NOTHING
+    if permitted != needed:
+        verdict = Verdict.FAILED if needed else Verdict.MISSING
+        found = (
+            "`restrict` takes the tunnel away." if needed else "no tunnel is needed, and one is permitted."
+        )
+        yield Finding(verdict, "port-forwarding", found, fix)
+    if not needed or not permitted:
+        return
     opens = line.values("permitopen")
     ports = {target.rpartition(":")[2] for target in opens}
-    if expected.attach is Attach.TCP and (not opens or "*" in ports):
-        yield Finding(Verdict.NOTE, "permitopen=", "attach tcp needs every port of the compute nodes")
-    elif not opens or "*:*" in opens:
-        found = "a tunnel may lead to any port that this node reaches."
-        yield Finding(Verdict.MISSING, "permitopen=", found, fix)
-    elif expected.attach in _PORTS and not ports & {_PORTS[expected.attach], "*"}:
-        found = f"{', '.join(opens)}: attach {expected.attach} reaches no compute node."
+    if forwards is Forwards.SOCKETS and opens and "*:*" not in opens:
+        found = f"{', '.join(opens)}: sshd holds unix sockets to it too, and refuses them."
+        yield Finding(Verdict.FAILED, "permitopen=", found, fix)
+    elif forwards is Forwards.NODES and (not opens or "*:*" in opens):
+        yield Finding(Verdict.MISSING, "permitopen=", "a tunnel may lead to any port.", fix)
+    elif forwards is Forwards.NODES and not ports & {"22", "*"}:
+        found = f"{', '.join(opens)}: no compute node's sshd can be reached."
         yield Finding(Verdict.FAILED, "permitopen=", found, fix)
     else:
-        yield Finding(Verdict.OK, "permitopen=", ", ".join(opens))
+        yield Finding(Verdict.OK, "permitopen=", ", ".join(opens) or f"none, for {forwards}")
     if line.has("permitlisten"):
         yield Finding(Verdict.OK, "permitlisten=", ", ".join(line.values("permitlisten")))
     else:
@@ -253,15 +263,8 @@ def _room(facts: SshdFacts) -> Iterator[Finding]:
 _PRINCIPALS_FILE = "Write `AuthorizedPrincipalsFile /etc/ssh/hpchub_principals/%u`."
 
 
-def principals_line(principal: str, address: str, attach: Attach | None) -> str:
-    """The line that the strict level wants in a person's file of principals."""
-    target = f"*:{_PORTS[attach]}" if attach in _PORTS else "none:1"
-    options = f'from="{address}",restrict,port-forwarding,permitopen="{target}",permitlisten="none:1"'
-    return f"{options} {principal}"
-
-
 def _line(facts: SshdFacts, expected: Expected) -> str:
-    return principals_line(expected.principal, facts.address, expected.attach)
+    return principals_line(expected.principal, facts.address, expected.forwards)
 
 
 def _for_the_hub(facts: SshdFacts, line: str) -> str:

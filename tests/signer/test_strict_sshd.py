@@ -16,9 +16,10 @@ import asyncssh
 import pytest
 
 from hpchub.core.certificate import PLAIN_PRINCIPAL, Profile
+from hpchub.doctor.forwards import Forwards, principals_line
 from hpchub.doctor.report import Verdict
 from hpchub.doctor.sshd_facts import SCRIPT, parse_facts
-from hpchub.doctor.sshd_level import Expected, judge, principals_line
+from hpchub.doctor.sshd_level import Expected, judge
 from hpchub.signer.certificates import parse_public_key, sign
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
@@ -63,6 +64,12 @@ class Strict:
         line = sign(load_ca_key(self.settings.state_dir), parse_public_key(key.public), plan)
         return await self.connect_with(key, line, user)
 
+    async def connect_loosely(self, key: Any, principal: str) -> asyncssh.SSHClientConnection:
+        """With asyncssh's defaults, which permit all there is."""
+        ca = load_ca_key(self.settings.state_dir)
+        loose = ca.generate_user_certificate(key.private, "loose", serial=3, principals=[principal])
+        return await self.connect_with(key, loose.export_certificate("openssh").decode())
+
     async def connect_with(self, key: Any, line: str, user: str = "alice") -> asyncssh.SSHClientConnection:
         return await asyncssh.connect(
             "127.0.0.1",
@@ -87,9 +94,15 @@ async def strict(
     (folder / "host_key").write_bytes(host_key.export_private_key())
     (folder / "host_key").chmod(0o600)
     (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
-    (folder / "principals.alice").write_text(principals_line("hpchub:alice", "127.0.0.1", None) + "\n")
-    (folder / "principals.bob").write_text(principals_line("hpchub:alice", "192.0.2.7", None) + "\n")
-    (folder / "principals.root").write_text(principals_line("hpchub:alice", "127.0.0.1", None) + "\n")
+    lines = [principals_line("hpchub:alice", "127.0.0.1", Forwards.SOCKETS)]
+    lines += [principals_line(f"hpchub:{kind.name}", "127.0.0.1", kind) for kind in Forwards]
+    (folder / "principals.alice").write_text("\n".join(lines) + "\n")
+    (folder / "principals.bob").write_text(
+        principals_line("hpchub:alice", "192.0.2.7", Forwards.SOCKETS) + "\n"
+    )
+    (folder / "principals.root").write_text(
+        principals_line("hpchub:alice", "127.0.0.1", Forwards.SOCKETS) + "\n"
+    )
     assert settings.krl_file is not None
     settings.krl_file.touch()
     with socket.socket() as probe:
@@ -160,28 +173,47 @@ async def test_a_program_may_answer_instead_of_files(strict: Strict, user_key: A
     assert found["principals"].verdict is Verdict.FAILED
 
 
-async def test_what_a_tunnel_may(strict: Strict, user_key: Any) -> None:
-    """Unix sockets, no port of any host, none opened here, no terminal, whatever the certificate permits."""
-    ca = load_ca_key(strict.settings.state_dir)
-    # Not ours: asyncssh's defaults permit all there is.
-    loose = ca.generate_user_certificate(user_key.private, "loose", serial=3, principals=["hpchub:alice"])
-    for line in (
-        sign(ca, parse_public_key(user_key.public), strict.plan(user_key, Profile.TUNNEL)),
-        loose.export_certificate("openssh").decode(),
+async def test_what_a_tunnel_may(strict: Strict, user_key: Any, tmp_path: Path) -> None:
+    """What forwards.py says of each kind of cluster, with a certificate that permits everything."""
+    for kind, port_open, port_22_open, sockets in (
+        (Forwards.SOCKETS, True, True, True),
+        (Forwards.NODES, False, True, False),  # sshd holds sockets to permitopen as well
+        (Forwards.NOTHING, False, False, False),
     ):
-        async with await strict.connect_with(user_key, line) as connection:
-            for target in (("127.0.0.1", strict.port), ("localhost", 22)):
-                with pytest.raises(asyncssh.ChannelOpenError) as refused:
-                    await connection.open_connection(*target)
-                assert refused.value.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+        async with await strict.connect_loosely(user_key, f"hpchub:{kind.name}") as connection:
+            assert await _opens(connection.open_connection("127.0.0.1", strict.port)) is port_open
+            assert await _opens(connection.open_connection("127.0.0.1", 22)) is port_22_open
+            path = str(tmp_path / "homes" / "alice" / f"{kind.name}.sock")
+            assert await _carries_sockets(connection, path) is sockets
             with pytest.raises(asyncssh.ChannelListenError):
                 await connection.start_server(lambda *_: False, "127.0.0.1", 0)
-            path = f"/run/sshd/{len(line)}.sock"
-            with pytest.raises(asyncssh.ChannelOpenError) as failed:
-                await connection.open_unix_connection(path)
-            assert failed.value.code == asyncssh.OPEN_CONNECT_FAILED  # permitted; nobody listens
             with pytest.raises(asyncssh.ChannelOpenError, match="PTY"):
                 await connection.create_process("true", term_type="dumb")
+
+
+async def _opens(opening: Awaitable[Any]) -> bool:
+    """Whether sshd permits it; that nobody listens is another matter."""
+    try:
+        await opening
+    except asyncssh.ChannelOpenError as error:
+        return error.code != asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+    return True
+
+
+async def _carries_sockets(connection: asyncssh.SSHClientConnection, path: str) -> bool:
+    """Whether a socket there leads to us and back."""
+
+    async def answer(reader: asyncssh.SSHReader[bytes], writer: asyncssh.SSHWriter[bytes]) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    try:
+        async with await connection.start_unix_server(lambda: answer, path, encoding=None):
+            reader, writer = await connection.open_unix_connection(path, encoding=None)
+            writer.write(b"word\n")
+            return await reader.readline() == b"word\n"
+    except (asyncssh.ChannelOpenError, asyncssh.ChannelListenError):
+        return False
 
 
 async def test_a_revoked_certificate_is_refused(strict: Strict, user_key: Any) -> None:
@@ -216,7 +248,7 @@ async def test_a_revoked_certificate_is_refused(strict: Strict, user_key: Any) -
         ("echo alice >>/run/principals/alice", "principal form", Verdict.MISSING, "only names the account"),
         ("echo hpchub:alice >/run/principals/alice", "from=", Verdict.MISSING, "from anywhere"),
         ("echo hpchub:alice >/run/principals/alice", "restrict", Verdict.MISSING, "by default is permitted"),
-        ("echo hpchub:alice >/run/principals/alice", "permitopen=", Verdict.MISSING, "any port"),
+        ("sed -i s/permitlisten/permitopen/ /run/principals/alice", "permitopen=", Verdict.FAILED, "sockets"),
         ("echo hpchub:alice >/run/principals/alice", "permitlisten=", Verdict.MISSING, "open a port"),
         (
             "echo restrict hpchub:alice >/run/principals/alice",
