@@ -18,8 +18,8 @@ from support.demo import Demo, run_hpchub
 
 pytestmark = pytest.mark.live
 
-# The supervisor looks twice a second; a site's timer is a matter of the site.
-KRL_REACHES_S = 5.0
+# The supervisor looks twice a second, on a machine that may be busy.
+KRL_REACHES_S = 15.0
 # By this id test_logins_that_end.py knows that the signer has no record of them.
 FORGED = "forged-by-a-test"
 NODE, HUB, OTHER = "10.78.0.11", "10.78.0.1", "login2"
