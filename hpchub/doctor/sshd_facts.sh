@@ -35,7 +35,7 @@ if [ -n "$ca" ] && [ "$ca" != none ]; then cat -- "$ca" 2>/dev/null | say ca; fi
 
 home=$(getent passwd "$user" | cut -d: -f6)
 uid=$(getent passwd "$user" | cut -d: -f3)
-expand() { sed "s|%u|$user|g; s|%h|$home|g; s|%U|$uid|g; s|%%|%|g"; }
+expand() { sed "s|%%|\\n|g; s|%u|$user|g; s|%h|$home|g; s|%U|$uid|g; s|\\n|%|g"; }
 
 principals=$(value authorizedprincipalsfile | expand)
 command=$(value authorizedprincipalscommand)

@@ -241,17 +241,17 @@ def _penalties(facts: SshdFacts) -> Iterator[Finding]:
 
 def _room(facts: SshdFacts) -> Iterator[Finding]:
     startups, per_source = facts.setting("maxstartups"), facts.setting("persourcemaxstartups")
-    if int(startups.partition(":")[0] or 0) < _LEAST_STARTUPS:
+    if _number(startups.partition(":")[0]) < _LEAST_STARTUPS:
         yield Finding(
             Verdict.MISSING, "maxstartups", f"is {startups}.", "Write `MaxStartups 10:30:100`, or more."
         )
-    elif per_source.isdecimal() and int(per_source) < _LEAST_STARTUPS:
+    elif per_source not in {"", "none"} and _number(per_source) < _LEAST_STARTUPS:
         found, write = f"is {per_source}, and the hub is one source.", "Write `PerSourceMaxStartups none`."
         yield Finding(Verdict.MISSING, "persourcemaxstartups", found, write)
     else:
         yield Finding(Verdict.OK, "maxstartups", startups)
     sessions = facts.setting("maxsessions")
-    if int(sessions or 0) < _LEAST_SESSIONS:
+    if _number(sessions) < _LEAST_SESSIONS:
         found = f"is {sessions}: the hub takes more connections instead."
         yield Finding(Verdict.MISSING, "maxsessions", found, "Write `MaxSessions 10`.")
     else:
@@ -269,6 +269,11 @@ def _line(facts: SshdFacts, expected: Expected) -> str:
 
 def _for_the_hub(facts: SshdFacts, line: str) -> str:
     return f"Write `{line}`, if need be below `Match Address {facts.address}`."
+
+
+def _number(text: str) -> int:
+    """A number of sshd's; 0 for what is none."""
+    return int(text) if text.isascii() and text.isdecimal() else 0
 
 
 def _key(line: str) -> tuple[str, ...]:
