@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,8 +104,10 @@ def readiness(who: str, missing: Mapping[str, str]) -> web.Response:
     return web.json_response(body, status=error.status)
 
 
-async def read_object(request: web.Request, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """The body: a JSON object of exactly these keys, each of its kind.
+async def read_object(
+    request: web.Request, kinds: Mapping[str, type], optional: Collection[str] = ()
+) -> dict[str, Any]:
+    """The body: a JSON object of exactly these keys, each of its kind; those in `optional` may be missing.
 
     Raises:
         InvalidRequest: It is not. The message repeats nothing of the body, which may hold secrets.
@@ -118,10 +120,12 @@ async def read_object(request: web.Request, kinds: Mapping[str, type]) -> dict[s
         body = json.loads(raw)
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not JSON.") from None  # the cause quotes the body
-    if not isinstance(body, dict) or set(body) != set(kinds):
+    if not isinstance(body, dict) or not set(kinds) - set(optional) <= set(body) <= set(kinds):
         raise InvalidRequest(f"The body must be an object of {', '.join(kinds)}.")
     refused = {
-        name: f"Give a {kind.__name__}." for name, kind in kinds.items() if not isinstance(body[name], kind)
+        name: f"Give a {kind.__name__}."
+        for name, kind in kinds.items()
+        if name in body and not isinstance(body[name], kind)
     }
     if refused:
         raise InvalidRequest(f"These are of another kind: {', '.join(refused)}.", fields=refused)

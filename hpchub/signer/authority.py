@@ -131,6 +131,11 @@ class Authority:
         """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
         return [kind.value for kind in self._second_factors.settings.kinds] if self._second_factors else []
 
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The forms that principals may have, the usual one first."""
+        return self._policy.principals
+
     async def log_in(self, attempt: Attempt, public_key: str) -> Login:
         """The grant that an attempt earns for one public key.
 
@@ -186,11 +191,12 @@ class Authority:
         await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
-    async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
-        """The certificate that a grant earns now.
+    async def mint(self, token: Secret, public_key: str, profile: str, form: str = "") -> Minted:
+        """The certificate that a grant earns now, its principal of one of the policy's forms.
 
         Raises:
-            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
+            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling; or the form
+                is not the policy's.
             InvalidRequest: The public key or the profile is refused.
             SiteError: The certificate could not be signed or recorded.
         """
@@ -205,6 +211,7 @@ class Authority:
                 self._policy,
                 grant,
                 profile=_parse_profile(profile),
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
@@ -234,7 +241,7 @@ class Authority:
                 missing[name] = error.message
         return missing
 
-    async def mint_query(self, account: str, public_key: str) -> Minted:
+    async def mint_query(self, account: str, public_key: str, form: str = "") -> Minted:
         """The certificate with which a service account asks for the states of jobs.
 
         There is no login behind it: who reaches our socket may have it, for the accounts that the
@@ -253,6 +260,7 @@ class Authority:
             plan = plan_query_certificate(
                 self._policy,
                 account=account,
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
@@ -456,7 +464,7 @@ def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertifica
         serial=str(plan.serial),
         key_id=plan.key_id,
         profile=plan.profile.value,
-        account=plan.principal,
+        account=plan.account,
         grant_id=grant_id,
         public_key=key.line,
         fingerprint=plan.fingerprint,

@@ -86,11 +86,14 @@ class Certificate:
     """One line in OpenSSH's form, and what sshd will log of it. Public, like the key inside.
 
     `expires_at` is when the login behind it ends; until then another can be had. Unix seconds.
+    `principal` is what the certificate calls the account.
     """
 
     certificate: str = field(repr=False)
     serial: int
     key_id: str
+    account: str
+    principal: str
     valid_before: int
     expires_at: int
 
@@ -116,6 +119,10 @@ class SignerClient:
     async def ca_public_key(self) -> str:
         """One line: the key that clusters trust."""
         return _field(await self._call("GET", "/v1/ca"), "public_key", str)
+
+    async def principals(self) -> tuple[str, ...]:
+        """The forms that principals of certificates may have, the usual one first."""
+        return tuple(map(str, _field(await self._call("GET", "/v1/ca"), "principals", list)))
 
     async def grant(
         self, username: str, password: Secret, public_key: str, source: str, code: Secret = _NO_CODE
@@ -262,22 +269,28 @@ class SignerClient:
         answer = await self._call("POST", "/v1/second-factor/enrolments", body)
         return _codes(answer)
 
-    async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
+    async def certificate(
+        self, grant: Secret, public_key: str, profile: Profile, form: str = ""
+    ) -> Certificate:
         """Mint a certificate for the key that the grant was made for.
 
+        `form` is that of its principal: one of the signer's `principals`, or empty for the first of them.
+
         Raises:
-            NotAllowed: The login has ended, or the grant is for another key.
+            NotAllowed: The login has ended, the grant is for another key, or the form is not the signer's.
         """
-        body = {"grant": grant.reveal(), "public_key": public_key, "profile": profile.value}
+        body = {
+            "grant": grant.reveal(), "public_key": public_key, "profile": profile.value, "principal": form
+        }  # fmt: skip
         return _certificate(await self._call("POST", "/v1/certificates", body))
 
-    async def query_certificate(self, account: str, public_key: str) -> Certificate:
+    async def query_certificate(self, account: str, public_key: str, form: str = "") -> Certificate:
         """Mint a certificate with which a service account asks for the states of jobs.
 
         Raises:
             NotAllowed: The signer's settings do not name that account.
         """
-        body = {"account": account, "public_key": public_key}
+        body = {"account": account, "public_key": public_key, "principal": form}
         return _certificate(await self._call("POST", "/v1/query-certificates", body))
 
     async def log_out(self, grant: Secret) -> None:
@@ -334,6 +347,8 @@ def _certificate(answer: Mapping[str, Any]) -> Certificate:
         certificate=_field(answer, "certificate", str),
         serial=_field(answer, "serial", int),
         key_id=_field(answer, "key_id", str),
+        account=_field(answer, "account", str),
+        principal=_field(answer, "principal", str),
         valid_before=_field(answer, "valid_before", int),
         expires_at=_field(answer, "expires_at", int),
     )

@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hpchub.core.certificate import Profile
+from hpchub.core.certificate import (
+    PLAIN_PRINCIPAL,
+    PRINCIPAL_MARKS,
+    Profile,
+    account_of,
+    is_principal_form,
+    principal_of,
+)
 from hpchub.core.slugs import caseless, is_safe_account_name
 from hpchub.errors import NotAllowed
 from hpchub.remote.slurm_query import FORCED_COMMAND
@@ -20,6 +27,7 @@ PORT_FORWARDING = "permit-port-forwarding"
 # sshd prints the key id into its log as it is, so nothing that could end or confuse a line.
 _KEY_ID = re.compile(r"[A-Za-z0-9._:=@-]{1,128}", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+_PRINCIPAL = re.compile(r"[A-Za-z0-9._:@+-]{1,96}", re.ASCII)
 _GRANT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
 
@@ -29,14 +37,18 @@ class Policy:
     """The site's own choices. Seconds; addresses and networks in CIDR notation.
 
     `query_accounts` are the service accounts that may ask for the states of jobs, and may do nothing else.
+    `principals` are the forms that principals may have; a cluster that names none gets the first.
     """
 
     certificate_lifetime_s: int
     login_ceiling_s: int
     source_addresses: tuple[str, ...]
     query_accounts: tuple[str, ...] = ()
+    principals: tuple[str, ...] = (PLAIN_PRINCIPAL,)
 
     def __post_init__(self) -> None:
+        if not self.principals or not all(is_principal_form(form) for form in self.principals):
+            raise ValueError("a form of principals that no certificate may have")
         if not all(is_safe_account_name(account) for account in self.query_accounts):
             raise ValueError("an account for queries whose name may not stand in a certificate")
         if not self.source_addresses:
@@ -71,6 +83,7 @@ class Grant:
 class Plan:
     """Every field of one certificate. Times are Unix seconds."""
 
+    account: str
     principal: str
     profile: Profile
     serial: int
@@ -83,7 +96,13 @@ class Plan:
     extensions: frozenset[str]
 
     def __post_init__(self) -> None:
-        if not is_safe_account_name(self.principal):  # no comma, no wildcard, not empty, not root
+        if not is_safe_account_name(self.account):  # no comma, no wildcard, not empty, not root
+            raise ValueError("a certificate of an unsafe account")
+        if self.principal != self.account and (
+            not _PRINCIPAL.fullmatch(self.principal)
+            or self.account not in self.principal
+            or PRINCIPAL_MARKS.isdisjoint(self.principal)
+        ):
             raise ValueError("a certificate with an unsafe principal")
         if not _KEY_ID.fullmatch(self.key_id) or not 0 < self.serial < 2**64:
             raise ValueError("a certificate with an unusable key id or serial")
@@ -120,8 +139,34 @@ def ceiling_of(policy: Policy, grant: Grant) -> int:
     return min(grant.ceiling, grant.issued + policy.login_ceiling_s)
 
 
+def plan_principal(policy: Policy, account: str, form: str) -> str:
+    """What a certificate calls an account, in one of the policy's forms, the first where `form` is empty.
+
+    Raises:
+        NotAllowed: The site does not have that form, or by another of its forms that would be somebody else.
+    """
+    form = form or policy.principals[0]
+    if form not in policy.principals:
+        raise NotAllowed(
+            f"The signer makes no certificates for {form!r}.",
+            "Name it in principals of the signer's settings, or correct principal in the cluster file.",
+        )
+    principal = principal_of(form, account)
+    others = {account_of(other, principal) for other in policy.principals} - {account}
+    if any(is_safe_account_name(other) for other in others):
+        raise NotAllowed("That account's principal could be taken for somebody else's.")
+    return principal
+
+
 def plan_certificate(
-    policy: Policy, grant: Grant, *, profile: Profile, fingerprint: str, now: int, serial: int
+    policy: Policy,
+    grant: Grant,
+    *,
+    profile: Profile,
+    fingerprint: str,
+    now: int,
+    serial: int,
+    form: str = "",
 ) -> Plan:
     """The certificate that a grant earns now.
 
@@ -129,7 +174,7 @@ def plan_certificate(
 
     Raises:
         NotAllowed: The login has reached its ceiling, the grant is for another key, or no login earns
-            the profile.
+            the profile; or as `plan_principal`.
     """
     if profile is Profile.QUERY:
         raise NotAllowed("Certificates for queries are not earned by a login.")
@@ -140,7 +185,8 @@ def plan_certificate(
         raise NotAllowed("Your login has ended.", "Log in again.")
     tunnel = profile is Profile.TUNNEL
     return Plan(
-        principal=grant.account,
+        account=grant.account,
+        principal=plan_principal(policy, grant.account, form),
         profile=profile,
         serial=serial,
         key_id=f"hpchub:{grant.account}:{profile.value}:{serial:016x}",
@@ -154,11 +200,13 @@ def plan_certificate(
     )
 
 
-def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, now: int, serial: int) -> Plan:
+def plan_query_certificate(
+    policy: Policy, *, account: str, fingerprint: str, now: int, serial: int, form: str = ""
+) -> Plan:
     """The certificate with which a service account asks for the states of jobs. It can do nothing else.
 
     Raises:
-        NotAllowed: The site has not named that account for it.
+        NotAllowed: The site has not named that account for it; or as `plan_principal`.
     """
     if account not in policy.query_accounts:
         raise NotAllowed(
@@ -166,7 +214,8 @@ def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, no
             "Where it should, name it in query_accounts of the signer's settings.",
         )
     return Plan(
-        principal=account,
+        account=account,
+        principal=plan_principal(policy, account, form),
         profile=Profile.QUERY,
         serial=serial,
         key_id=f"hpchub:{account}:{Profile.QUERY.value}:{serial:016x}",

@@ -121,7 +121,7 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
 
 def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: Callers) -> web.Application:
     """The API's routes. Which of them are whose is in `callers`."""
-    ca = {"public_key": render_ca_public_key(keys.ca)}
+    ca = {"public_key": render_ca_public_key(keys.ca), "principals": list(authority.principals)}
 
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
@@ -165,13 +165,16 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: C
         return web.json_response({"username": enrolled.account, "recovery_codes": codes})
 
     async def certificates(request: web.Request) -> web.Response:
-        names = ("grant", "public_key", "profile")
+        names = ("grant", "public_key", "profile", "principal")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
-        return _minted(await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"]))
+        form = body.get("principal", "")
+        return _minted(await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"], form))
 
     async def query_certificates(request: web.Request) -> web.Response:
-        body = await _read_recorded(request, ("account", "public_key"), authority, Event.CERTIFICATE)
-        return _minted(await authority.mint_query(body["account"], body["public_key"]))
+        names = ("account", "public_key", "principal")
+        body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
+        form = body.get("principal", "")
+        return _minted(await authority.mint_query(body["account"], body["public_key"], form))
 
     app = make_app(_MAX_BODY_BYTES, admission(callers))
     app.router.add_get("/v1/health", health)
@@ -203,6 +206,8 @@ def _minted(minted: Minted) -> web.Response:
             "certificate": minted.certificate,
             "serial": minted.plan.serial,
             "key_id": minted.plan.key_id,
+            "account": minted.plan.account,
+            "principal": minted.plan.principal,
             "valid_before": minted.plan.valid_before,
             "expires_at": minted.expires_at,
         }
@@ -217,9 +222,9 @@ async def _read_recorded(
     *,
     longest: int = _MAX_FIELD_LENGTH,
 ) -> dict[str, str]:
-    """The body's fields. An attempt that cannot be read is recorded too."""
+    """The body's fields; `principal` may be missing. An attempt that cannot be read is recorded too."""
     try:
-        body = await read_object(request, dict.fromkeys(names, str))
+        body = await read_object(request, dict.fromkeys(names, str), optional=("principal",))
         if any(len(value) > longest for value in body.values()):
             raise InvalidRequest(f"No field may be longer than {longest} characters.")
     except InvalidRequest as error:

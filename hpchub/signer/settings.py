@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hpchub.audit import AuditLog
+from hpchub.core.certificate import PLAIN_PRINCIPAL, is_principal_form
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
@@ -102,6 +103,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
+    principals = _read_principals(top)
     guessing = _read_guessing(top.table("guessing"))
     second_factor = _read_second_factor(top.table("second_factor"), folder)
     callers = read_callers(top, folder)
@@ -129,6 +131,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
             login_ceiling_s=ceiling_s,
             source_addresses=sources,
             query_accounts=query_accounts,
+            principals=principals,
         ),
         proof=proof,
         guessing=guessing,
@@ -170,6 +173,20 @@ def _read_query_accounts(top: Table) -> tuple[str, ...]:
         if not is_safe_account_name(name):
             top.fault("query_accounts", f"{name!r} is no account that may have a certificate")
     return tuple(name for name in named if is_safe_account_name(name))
+
+
+def _read_principals(top: Table) -> tuple[str, ...]:
+    """Forms of principals; the account's own name where the site says nothing."""
+    if not top.has("principals"):
+        return (PLAIN_PRINCIPAL,)
+    forms = top.texts("principals", re.compile(".*", re.DOTALL))
+    good = tuple(form for form in forms if is_principal_form(form))
+    for form in forms:
+        if form not in good:
+            top.fault("principals", f"{form!r} is no form: write 'hpchub:{{account}}', with one of : @ +")
+    if not forms:
+        top.fault("principals", "is empty: no certificate could be made")
+    return good or (PLAIN_PRINCIPAL,)
 
 
 def _read_proof(table: Table, folder: Path) -> ProofSettings:

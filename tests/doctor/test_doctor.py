@@ -80,8 +80,8 @@ class Site:
         assert report.failed == len(failed)
         told = {}
         for line in self.lines:
-            what, _, found = line[8:].partition(": ")
-            told[what] = f"{line[:8].strip()} {found}"
+            what, _, found = line[9:].partition(": ")
+            told[what] = f"{line[:9].strip()} {found}"
         return told
 
 

@@ -22,6 +22,7 @@ USER = asyncssh.generate_private_key("ssh-ed25519")
 LINE = USER.export_public_key("openssh").decode()
 KEY = parse_public_key(LINE)
 PLAN = Plan(
+    account="alice",
     principal="alice",
     profile=Profile.TUNNEL,
     serial=2**64 - 1,
@@ -133,7 +134,8 @@ def test_what_is_signed_is_what_was_planned() -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"principal": "bob"}, "principals"),
+        ({"account": "bob", "principal": "bob"}, "principals"),
+        ({"principal": "hpchub:alice"}, "principals"),
         ({"serial": 7}, "serial"),
         ({"key_id": "other"}, "key id"),
         ({"valid_after": NOW - 61}, "valid after"),

@@ -64,6 +64,13 @@ def test_kerberos(tmp_path: Path) -> None:
     assert proof.kerberos.krb5_conf == Path("/etc/krb5.conf")
 
 
+def test_principals(tmp_path: Path) -> None:
+    """The account's own name unless the site has forms; the first is the usual one."""
+    assert load_settings(write(tmp_path, GOOD)).policy.principals == ("{account}",)
+    settings = load_settings(write(tmp_path, 'principals = ["hpchub:{account}", "{account}"]\n' + GOOD))
+    assert settings.policy.principals == ("hpchub:{account}", "{account}")
+
+
 def test_query_accounts(tmp_path: Path) -> None:
     """None unless the site names them."""
     assert load_settings(write(tmp_path, GOOD)).policy.query_accounts == ()
@@ -121,6 +128,9 @@ def test_audit_and_revocation_list(tmp_path: Path) -> None:
         ("socket", 'query_accounts = ["root"]\nsocket', "query_accounts: 'root' is no account"),
         ("socket", 'query_accounts = ["a,b"]\nsocket', "query_accounts: 'a,b' is no account"),
         ("socket", 'query_accounts = "w"\nsocket', "query_accounts: 'w' is not a list"),
+        ("socket", 'principals = ["hpchub-{account}"]\nsocket', "principals: 'hpchub-{account}' is no form"),
+        ("socket", 'principals = ["root"]\nsocket', "principals: 'root' is no form"),
+        ("socket", "principals = []\nsocket", "principals: is empty"),
         ("socket", "query_account = []\nsocket", "did you mean 'query_accounts'?"),
         (
             "socket",

@@ -49,7 +49,7 @@ class Source:
         self.lifetime_s = 600
         self.principal = ""
 
-    async def credential(self, user: str, profile: Profile) -> Credential:
+    async def credential(self, user: str, profile: Profile, form: str = "") -> Credential:
         self.asked.append((user, profile))
         valid_before = int(time.time()) + self.lifetime_s
         certificate = self.ca.generate_user_certificate(

@@ -456,7 +456,7 @@ async def test_a_server_on_the_connection_for_commands_keeps_it_for_itself_alone
         assert [(one.use, one.sessions) for one in pool.connections()] == [("commands", 2)]
         assert await pool.drop_user(USER, keep_servers=True) == 0
 
-        async def refuse(_user: str, _profile: Profile) -> Credential:
+        async def refuse(_user: str, _profile: Profile, _form: str) -> Credential:
             raise NoSession("logged out")
 
         with monkeypatch.context() as patch:
