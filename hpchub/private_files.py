@@ -49,7 +49,8 @@ def make_folder(path: Path, group: int | None) -> None:
         return
     try:
         path.mkdir(mode=0o700)
-        os.chown(path, -1, group)
+        if path.stat().st_gid != group:
+            os.chown(path, -1, group)
         path.chmod(0o750)
     except FileExistsError:
         pass

@@ -45,7 +45,7 @@ from hpchub.errors import HpchubError
 from hpchub.signer.client import SignerClient
 
 async def main(folder):
-    signer, bridge = SignerClient(folder / "s/api/signer.sock"), BridgeClient(folder / "b/bridge.sock")
+    signer, bridge = SignerClient(folder / "s/signer.sock"), BridgeClient(folder / "b/bridge.sock")
     said = {}
     key_id, public_key = await bridge.new_key()
     granted = await signer.grant("alice", Secret("canary-alice"), public_key, "192.0.2.7")
@@ -72,10 +72,8 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def as_account(uid: int, *argv: str, groups: tuple[int, ...] = ()) -> tuple[str, ...]:
-    own = str(uid) if groups else str(GROUP)
-    more = f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups"
-    return ("setpriv", f"--reuid={uid}", f"--regid={own}", more, "--", *argv)
+def as_account(uid: int, *argv: str) -> tuple[str, ...]:
+    return ("setpriv", f"--reuid={uid}", f"--regid={GROUP}", "--clear-groups", "--", *argv)
 
 
 @pytest.fixture
@@ -86,13 +84,13 @@ def folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="hpchub-3-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        for part, uid, gid, mode in (
-            ("s", SIGNER, SIGNER, 0o711),
-            ("b", BRIDGE, GROUP, 0o750),
-            ("agent", BRIDGE, GROUP, 0o700),
+        for part, uid, mode in (
+            ("s", SIGNER, 0o750),
+            ("b", BRIDGE, 0o750),
+            ("agent", BRIDGE, 0o700),
         ):
             (folder / part).mkdir(mode=mode)
-            os.chown(folder / part, uid, gid)
+            os.chown(folder / part, uid, GROUP)
             (folder / part).chmod(mode)
         (folder / "clusters.d").mkdir()
         (folder / "clusters.d" / "alpha.toml").write_text(CLUSTER)
@@ -100,14 +98,14 @@ def folder() -> Iterator[Path]:
         set_password(folder / "s" / "passwords", "alice", Secret("canary-alice"), CHEAP)
         init_keys(folder / "s" / "state")
         for path in (folder / "s").rglob("*"):
-            os.chown(path, SIGNER, SIGNER)
+            os.chown(path, SIGNER, GROUP)
         (folder / "signer.toml").write_text(
-            'socket = "s/api/signer.sock"\nstate_dir = "s/state"\naudit_log = "s/audit.jsonl"\n'
+            'socket = "s/signer.sock"\nstate_dir = "s/state"\naudit_log = "s/audit.jsonl"\n'
             'source_addresses = ["192.0.2.1"]\n[proof]\nkind = "password-file"\nfile = "s/passwords"\n'
             f'[callers]\ngroup = "{GROUP}"\nhub = ["{HUB}"]\nbridge = ["{BRIDGE}"]\n'
         )
         (folder / "bridge.toml").write_text(
-            'runtime_dir = "b"\nsigner_socket = "s/api/signer.sock"\nagent_socket = "agent/agent.sock"\n'
+            'runtime_dir = "b"\nsigner_socket = "s/signer.sock"\nagent_socket = "agent/agent.sock"\n'
             f'hub_socket = "hub.sock"\nclusters = "clusters.d"\ndatabase = "sqlite:///{folder}/b/bridge.db"\n'
             f'[callers]\ngroup = "{GROUP}"\nhub = ["{HUB}"]\n'
         )
@@ -129,7 +127,7 @@ def test_three_accounts(folder: Path) -> None:
 
         log = stack.enter_context((folder / "log").open("wb"))
         config = str(folder / "signer.toml")
-        start("s/api/signer.sock", *as_account(SIGNER, hpchub, "signer", "--config", config, groups=(GROUP,)))
+        start("s/signer.sock", *as_account(SIGNER, hpchub, "signer", "--config", config))
         agent = str(folder / "agent" / "agent.sock")
         start("agent/agent.sock", *as_account(BRIDGE, "ssh-agent", "-D", "-a", agent))
         config = str(folder / "bridge.toml")
