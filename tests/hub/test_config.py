@@ -15,6 +15,8 @@ from tornado import netutil
 from traitlets.config import Config
 
 from hpchub.hub import config
+from hpchub.hub.authenticators import HpchubAuthenticator
+from hpchub.local_api.tls import TlsPeer
 
 
 @pytest.fixture
@@ -56,3 +58,16 @@ def test_where_sqlite_cannot_write_ahead_it_syncs_as_ever() -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "memory"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
     engine.dispose()
+
+
+def test_a_signer_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With `signer_tls` the authenticator calls the host that the file names."""
+    monkeypatch.setattr(netutil, "bind_unix_socket", netutil.bind_unix_socket)
+    file = tmp_path / "tls.toml"
+    file.write_text('address = "signer.example.org:8443"\ncertificate = "a"\nkey = "b"\nca = "c"\n')
+    c = Config()
+    config.configure(c, clusters="/c", bridge_socket="/b.sock", signer_tls=file, hub_socket="/h.sock")
+    event.remove(Engine, "connect", config._write_ahead)
+    called = HpchubAuthenticator(config=c).signer().socket_path
+    assert isinstance(called, TlsPeer)
+    assert (str(called), called.ca) == ("signer.example.org:8443", tmp_path / "c")
