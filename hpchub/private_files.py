@@ -38,11 +38,19 @@ def make_private_folder(path: Path) -> None:
     check_private_folder(path)
 
 
-def make_group_folder(path: Path, group: int) -> None:
-    """Make a folder of mode 0750 for a group, or accept one that is so already. ConfigError where neither."""
+def make_folder(path: Path, group: int | None) -> None:
+    """Make a folder of mode 0700, or of 0750 for a group, or accept one that is so already.
+
+    Raises:
+        ConfigError: It is not so, or cannot be made.
+    """
+    if group is None:
+        make_private_folder(path)
+        return
     try:
         path.mkdir(mode=0o700)
-        os.chown(path, -1, group)
+        if path.stat().st_gid != group:
+            os.chown(path, -1, group)
         path.chmod(0o750)
     except FileExistsError:
         pass

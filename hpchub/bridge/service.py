@@ -47,6 +47,7 @@ from hpchub.errors import (
     SchedulerUnavailable,
     from_wire,
 )
+from hpchub.private_files import make_folder
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.key_agent import KeyAgent
@@ -92,7 +93,7 @@ class Service:
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
-        sockets.mkdir(mode=0o700, exist_ok=True)
+        make_folder(sockets, self.settings.group)
         for stale in sockets.iterdir():
             stale.unlink()
         await self._pool.__aenter__()
@@ -350,6 +351,7 @@ class Service:
             hub_socket=self.settings.hub_socket,
             progress=progress,
             queue=self._queues[record.cluster],
+            group=self.settings.group,
         )
 
     def _servers_on(self, cluster: str) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from hpchub.core.toml_table import Table, load_table
 from hpchub.errors import ConfigError
+from hpchub.local_api.accounts import read_group, read_uids
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.local_api.tls import TlsPeer, load_peer
 from hpchub.logs import LogFormat
@@ -34,7 +35,8 @@ _SSH = {
 class BridgeSettings:
     """Where everything is. docs/reference/processes.md says what each key means.
 
-    `signer_socket` is a host with TLS where the file has `signer_tls` in its place.
+    `signer_socket` is a host with TLS where the file has `signer_tls` in its place. `group` may reach our
+    sockets, and the accounts of `hub_uids` may call us, where the hub does not run as our own account.
     """
 
     runtime_dir: Path
@@ -48,6 +50,8 @@ class BridgeSettings:
     log_format: LogFormat = LogFormat.TEXT
     limits: Limits = field(default_factory=Limits)
     keep_tunnels: bool = False
+    group: int | None = None
+    hub_uids: frozenset[int] = frozenset()
 
 
 def load_settings(path: Path) -> BridgeSettings:
@@ -62,6 +66,7 @@ def load_settings(path: Path) -> BridgeSettings:
         if named and str(runtime_dir) != str(runtime_dir).lower():
             # JupyterHub lower-cases the socket's path in a server's URL.
             table.fault("runtime_dir", f"must be all lower case: {runtime_dir}")
+        group, hub_uids = _callers(table.table("callers"))
         settings = BridgeSettings(
             runtime_dir=runtime_dir,
             socket=folder / table.text("socket", str(runtime_dir / "bridge.sock")),
@@ -74,6 +79,8 @@ def load_settings(path: Path) -> BridgeSettings:
             log_format=table.choice("log_format", LogFormat, LogFormat.TEXT),
             limits=_limits(table.table("ssh")),
             keep_tunnels=table.boolean("keep_tunnels", False),
+            group=group,
+            hub_uids=hub_uids,
         )
         try:
             make_url(settings.database or "sqlite://")
@@ -95,6 +102,14 @@ def _signer(table: Table, folder: Path) -> Path | TlsPeer:
     except ConfigError as error:
         table.fault("signer_tls", str(error))
         return folder
+
+
+def _callers(table: Table) -> tuple[int | None, frozenset[int]]:
+    group, hub = read_group(table), read_uids(table, "hub")
+    if hub and group is None:
+        table.fault("group", "is missing: write the group of those who may reach the sockets")
+    table.finish()
+    return group, hub
 
 
 def _limits(table: Table) -> Limits:

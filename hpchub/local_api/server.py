@@ -30,34 +30,42 @@ _log = logging.getLogger(__name__)
 _SHUTDOWN_S = 5.0
 _MAX_BODY_BYTES = web.AppKey("max_body_bytes", int)
 
-_ADMIT = web.AppKey("admit", Callable[[web.Request], None])
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def admit_own(request: web.Request) -> None:
-    """Only root and our own account; NotAllowed otherwise. The folder's mode is the first lock."""
-    connection = request.get_extra_info("socket")
-    if connection is None:  # the peer has left
-        raise NotAllowed("Who calls cannot be told.")
-    uid = peer_uid(connection)
-    if uid not in {0, os.geteuid()}:
-        _log.warning("api.stranger uid=%d path=%s", uid, request.path)
-        raise NotAllowed("Only the hub's own account may call this.")
+def admit_accounts(uids: frozenset[int]) -> Callable[[web.Request], None]:
+    """A function that lets root, our own account and these call; it raises NotAllowed for others.
+
+    The folder's mode is the first lock, this is the second.
+    """
+
+    def admit(request: web.Request) -> None:
+        connection = request.get_extra_info("socket")
+        if connection is None:  # the peer has left
+            raise NotAllowed("Who calls cannot be told.")
+        uid = peer_uid(connection)
+        if uid not in uids | {0, os.geteuid()}:
+            _log.warning("api.stranger uid=%d path=%s", uid, request.path)
+            raise NotAllowed("Only the hub's own account may call this.")
+
+    return admit
 
 
-def make_app(max_body_bytes: int, admit: Callable[[web.Request], None] = admit_own) -> web.Application:
+def make_app(max_body_bytes: int, admit: Callable[[web.Request], None]) -> web.Application:
     """An application without routes yet, that answers errors as `hpchub.errors.to_wire` has them.
 
     Args:
         max_body_bytes: The longest body.
         admit: Returns where a request may be answered, and raises otherwise.
     """
-    app = web.Application(
-        middlewares=[_correlated, _answer_errors, _admitted], client_max_size=max_body_bytes
-    )
+
+    @web.middleware
+    async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        admit(request)
+        return await handler(request)
+
+    app = web.Application(middlewares=[_correlated, _answer_errors, admitted], client_max_size=max_body_bytes)
     app[_MAX_BODY_BYTES] = max_body_bytes
-    app[_ADMIT] = admit
     return app
 
 
@@ -155,12 +163,6 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         fault = SiteError("A part of the hub met a fault of its own.", "Tell the site's staff.")
         fault.__cause__ = error
         return web.json_response(to_wire(fault), status=fault.status)
-
-
-@web.middleware
-async def _admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
-    request.app[_ADMIT](request)
-    return await handler(request)
 
 
 async def _listen_remotely(runner: web.AppRunner, remote: TlsListen) -> None:

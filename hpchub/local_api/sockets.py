@@ -9,7 +9,8 @@ import struct
 from pathlib import Path
 
 from hpchub.errors import ConfigError
-from hpchub.private_files import make_group_folder, make_private_folder
+from hpchub.local_api.accounts import share_with_group
+from hpchub.private_files import make_folder
 
 # How many may wait to be let in. Where as many do, connect(2) fails at once on a unix socket (EAGAIN),
 # while TCP would have the caller try again. Linux allows no more than net.core.somaxconn, 4096.
@@ -27,19 +28,14 @@ def listen_privately(path: Path, group: int | None = None) -> socket.socket:
     """
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise ConfigError(f"The socket's path {path} is longer than {_MAX_PATH_BYTES} bytes.")
-    if group is None:
-        make_private_folder(path.parent)
-    else:
-        make_group_folder(path.parent, group)
+    make_folder(path.parent, group)
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # bind(2) makes the file with what the umask leaves; a later chmod would come too late.
     umask = os.umask(0o177)
     try:
         listener.bind(str(path))
-        if group is not None:
-            os.chown(path, -1, group)
-            path.chmod(0o660)
+        share_with_group(path, group)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()

@@ -7,10 +7,8 @@ and the signer's own account alone.
 
 from __future__ import annotations
 
-import grp
 import logging
 import os
-import pwd
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,12 +19,12 @@ from aiohttp import web
 
 from hpchub.core.toml_table import Table
 from hpchub.errors import NotAllowed
+from hpchub.local_api.accounts import read_group, read_uids
 from hpchub.local_api.sockets import peer_uid
 from hpchub.local_api.tls import TlsListen, peer_names, read_listen
 
 _log = logging.getLogger(__name__)
 
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,31}|[0-9]{1,10}", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 
 
@@ -85,8 +83,8 @@ class Callers:
 def read_callers(top: Table, folder: Path) -> Callers:
     """The tables `[callers]` and `[remote]`; nobody else's where they are left out."""
     table = top.table("callers")
-    group = _group(table) if table.has("group") else None
-    uids = {role: frozenset(_uids(table, role)) for role in Role}
+    group = read_group(table)
+    uids = {role: read_uids(table, role.value) for role in Role}
     if any(uids.values()) and group is None:
         table.fault("group", "is missing: write the group of those who may reach the socket")
     table.finish()
@@ -123,22 +121,3 @@ def admission(callers: Callers) -> Callable[[web.Request], None]:
             raise NotAllowed("That is not for this caller.")
 
     return admit
-
-
-def _group(table: Table) -> int | None:
-    name = table.text("group")
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        table.fault("group", f"this machine has no group {name!r}")
-        return None
-
-
-def _uids(table: Table, role: Role) -> list[int]:
-    found = []
-    for name in table.texts(role.value, _ACCOUNT):
-        try:
-            found.append(int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            table.fault(role.value, f"this machine has no account {name!r}")
-    return found

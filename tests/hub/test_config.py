@@ -15,6 +15,8 @@ from tornado import netutil
 from traitlets.config import Config
 
 from hpchub.hub import config
+from hpchub.hub.authenticators import HpchubAuthenticator
+from hpchub.local_api.tls import TlsPeer
 
 
 @pytest.fixture
@@ -81,3 +83,16 @@ def test_domains_of_what() -> None:
     c = Config()
     config._name_the_hub(c, "", False)
     assert "JupyterHub" not in c
+
+
+def test_a_signer_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With `signer_tls` the authenticator calls the host that the file names."""
+    monkeypatch.setattr(netutil, "bind_unix_socket", netutil.bind_unix_socket)
+    file = tmp_path / "tls.toml"
+    file.write_text('address = "signer.example.org:8443"\ncertificate = "a"\nkey = "b"\nca = "c"\n')
+    c = Config()
+    config.configure(c, clusters="/c", bridge_socket="/b.sock", signer_tls=file, hub_socket="/h.sock")
+    event.remove(Engine, "connect", config._write_ahead)
+    called = HpchubAuthenticator(config=c).signer().socket_path
+    assert isinstance(called, TlsPeer)
+    assert (str(called), called.ca) == ("signer.example.org:8443", tmp_path / "c")

@@ -8,7 +8,9 @@ import pytest
 
 from hpchub.errors import ConfigError
 from hpchub.signer.guessing import GuessLimits
+from hpchub.signer.second_factor import FactorKind
 from hpchub.signer.settings import ProofKind, load_settings
+from hpchub.signer.webauthn_settings import UserVerification, WebAuthnSettings
 
 GOOD = """\
 socket = "run/signer.sock"
@@ -112,6 +114,30 @@ def test_audit_and_revocation_list(tmp_path: Path) -> None:
             "'root' is no account that may log in",
         ),
         ("[proof]", '[second_factor]\nissuer = "a:b"\n[proof]', "second_factor.issuer"),
+        ("[proof]", '[second_factor]\nkinds = ["sms"]\n[proof]', "second_factor.kinds"),
+        ("[proof]", '[second_factor]\nkinds = ["webauthn"]\n[proof]', "write [second_factor.webauthn]"),
+        ("[proof]", "[second_factor.webauthn]\n[proof]", "rp_id: is missing"),
+        ("[proof]", '[second_factor.webauthn]\nrp_id = "Hub"\n[proof]', "rp_id"),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["https://b.org"]\n[proof]',
+            "https://b.org is not within a.org",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["http://a.org"]\n[proof]',
+            "only over https",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["https://a.org/hub"]\n[proof]',
+            "second_factor.webauthn.origins",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\nuser_verification = "no"\n[proof]',
+            "required, preferred, discouraged",
+        ),
         ("[proof]", '[second_factor]\nrequires = "all"\n[proof]', "did you mean 'required'?"),
         ("[proof]", "[guessing]\nfree_tries = 0\n[proof]", "guessing.free_tries: 0 is not a whole number"),
         ("[proof]", "[guessing]\nper_account = 101\n[proof]", "from 5 to 100"),
@@ -184,3 +210,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(tmp_path / "none.toml")
     assert "none.toml" in str(caught.value)
+
+
+def test_security_keys(tmp_path: Path) -> None:
+    """Kinds and pages as they are written; without pages, the domain's own over https."""
+    head = (
+        '[second_factor]\nkinds = ["webauthn", "totp"]\n[second_factor.webauthn]\nrp_id = "hub.example.org"\n'
+    )
+    found = load_settings(write(tmp_path, GOOD + head)).second_factor
+    assert found.kinds == (FactorKind.WEBAUTHN, FactorKind.TOTP)
+    assert found.webauthn == WebAuthnSettings(rp_id="hub.example.org", origins=("https://hub.example.org",))
+    pages = 'origins = ["https://hub.example.org:8443", "https://a.hub.example.org"]\n'
+    pages += 'user_verification = "required"\n'
+    found = load_settings(write(tmp_path, GOOD + head + pages)).second_factor
+    assert found.webauthn == WebAuthnSettings(
+        rp_id="hub.example.org",
+        origins=("https://hub.example.org:8443", "https://a.hub.example.org"),
+        user_verification=UserVerification.REQUIRED,
+    )
+    assert load_settings(write(tmp_path, GOOD)).second_factor.kinds == (FactorKind.TOTP,)
