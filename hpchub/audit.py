@@ -46,6 +46,8 @@ class Event(StrEnum):
     REVOCATION = "revocation"
     ENDED = "ended"
     DISCONNECTED = "disconnected"
+    CA_CHANGED = "ca-changed"
+    HOST_CERTIFICATE = "host-certificate"
 
 
 class Outcome(StrEnum):
@@ -64,7 +66,8 @@ class Record:
     `source` is the browser's address as the hub saw it; for a revocation, who asked for it. `serial` is
     decimal text: as a JSON number it would lose digits in tools that read numbers as doubles. `grant_id`
     joins certificates to a login; those for queries come of none. `server_id`, where the bridge asked for
-    a server's sake, joins to that server in the other logs.
+    a server's sake, joins to that server in the other logs. `authority` is the fingerprint of the key that
+    signed, or was to sign.
     """
 
     event: Event
@@ -79,6 +82,7 @@ class Record:
     fingerprint: str = ""
     grant_id: str = ""
     server_id: str = ""
+    authority: str = ""
 
 
 _FIELDS = tuple(Record.__dataclass_fields__)
@@ -125,6 +129,7 @@ SCHEMA = {
         "key_id": {"type": "string", "pattern": r"^[A-Za-z0-9._:=@-]{0,128}$"},
         "fingerprint": {"type": "string", "pattern": r"^(?:SHA256:[A-Za-z0-9+/]{43})?$"},
         "grant_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
+        "authority": {"type": "string", "pattern": r"^(?:SHA256:[A-Za-z0-9+/]{43})?$"},
         "server_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
         # What the chain adds to each line (hpchub.chain).
         "number": {"type": "integer", "minimum": 1},
@@ -135,7 +140,10 @@ SCHEMA = {
         {"if": _END, "then": {"not": _GRANTED}, "else": {"not": _DONE}},
         {"if": {"allOf": [_GRANTED, {"not": _KEYLESS}]}, "then": _filled("user", "fingerprint")},
         {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _KEYLESS}]}, "then": _filled("grant_id")},
-        {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
+        {
+            "if": {"allOf": [_GRANTED, _CERTIFICATE]},
+            "then": _filled("profile", "serial", "key_id", "authority"),
+        },
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],
 }

@@ -26,11 +26,13 @@ from hpchub.errors import (
     UserError,
 )
 from hpchub.signer.account_check import AccountCheck
-from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.certificate_bytes import blob_of
+from hpchub.signer.certificates import PublicKey, fingerprint_of, parse_public_key
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
+from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
-from hpchub.signer.keys import Keys
+from hpchub.signer.issuer import Issuer, issue
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
@@ -92,7 +94,8 @@ class Authority:
 
     def __init__(
         self,
-        keys: Keys,
+        issuer: Issuer,
+        grant_key: GrantKey,
         policy: Policy,
         proof: Proof,
         guard: Guard,
@@ -103,7 +106,9 @@ class Authority:
         metrics: SignerMetrics | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
-        self._keys = keys
+        self._issuer = issuer
+        self._authority = fingerprint_of(blob_of(issuer.public_key))
+        self._grant_key = grant_key
         self._policy = policy
         self._proof = proof
         self._guard = guard
@@ -111,7 +116,7 @@ class Authority:
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
-        self.ending = Ending(ends, keys.grant, self.write)
+        self.ending = Ending(ends, grant_key, self.write)
         self.accounts = AccountCheck(proof)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
@@ -146,7 +151,7 @@ class Authority:
             await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
-        login = Login(grant, self._keys.grant.render(grant))
+        login = Login(grant, self._grant_key.render(grant))
         self._ledger.add_grant(held_grant(grant, key, attempt.source))
         self.accounts.is_fine(grant.account)
         await self.write(replace(record, outcome=Outcome.GRANTED))
@@ -158,13 +163,16 @@ class Authority:
         Raises:
             NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
             InvalidRequest: The public key or the profile is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile)
+        record = Record(
+            event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, authority=self._authority
+        )
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
-            grant = self._keys.grant.parse(token)
+            grant = self._grant_key.parse(token)
             record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
             await self._refuse_ended(grant)
             plan = plan_certificate(
@@ -176,13 +184,14 @@ class Authority:
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
-            certificate = sign(self._keys.ca, key, plan)
+            issued = await issue(self._issuer, key, plan, int(time.time()))
+            plan = issued.plan
             self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
         except Exception as error:
             await self.write(_failed(record, error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, ceiling_of(self._policy, grant))
+        await self.write(replace(record, outcome=Outcome.GRANTED, serial=str(plan.serial)))
+        return Minted(issued.certificate, plan, ceiling_of(self._policy, grant))
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
@@ -198,6 +207,10 @@ class Authority:
                 await asyncio.to_thread(check)
             except HpchubError as error:
                 missing[name] = error.message
+        try:
+            await self._issuer.check()
+        except HpchubError as error:
+            missing["ca"] = error.message
         return missing
 
     async def mint_query(self, account: str, public_key: str) -> Minted:
@@ -209,10 +222,14 @@ class Authority:
         Raises:
             NotAllowed: The site has not named that account.
             InvalidRequest: The public key is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
         profile = Profile.QUERY.value
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account)
+        record = Record(
+            event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account,
+            authority=self._authority,
+        )  # fmt: skip
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint, factor=_SOCKET_FACTOR)
@@ -226,13 +243,14 @@ class Authority:
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-            certificate = sign(self._keys.ca, key, plan)
+            issued = await issue(self._issuer, key, plan, int(time.time()))
+            plan = issued.plan
             self._ledger.add_certificate(held_certificate(plan, key, ""))
         except Exception as error:
             await self.write(_failed(record, error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, plan.valid_before)
+        await self.write(replace(record, outcome=Outcome.GRANTED, serial=str(plan.serial)))
+        return Minted(issued.certificate, plan, plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
@@ -19,8 +19,9 @@ from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
 from hpchub.signer.guard import Guard
+from hpchub.signer.issuer_settings import make_issuer, trusted_keys
 from hpchub.signer.kerberos_proof import KerberosProof
-from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
+from hpchub.signer.keys import load_grant_key
 from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.ledger import LEDGER, Ledger
 from hpchub.signer.lookout import looking_after
@@ -48,30 +49,32 @@ async def serve(settings: SignerSettings) -> None:
 @asynccontextmanager
 async def running(settings: SignerSettings) -> AsyncIterator[None]:
     """The signer, listening while the context lasts."""
-    keys = load_keys(settings.state_dir)
+    issuer = make_issuer(settings.ca, settings.state_dir)
+    trusted = trusted_keys(settings.ca, settings.state_dir, issuer)
+    grant_key = load_grant_key(settings.state_dir)
     audit = open_audit_log(settings)
     audit.check()
     proof = make_proof(settings.proof)
     with closing(State(settings.state_dir)) as state, closing(Ledger(settings.state_dir / LEDGER)) as ledger:
         guard = Guard(state, settings.guessing)
-        ends = Ends(
-            ledger, render_ca_public_key(keys.ca), settings.policy.certificate_lifetime_s, settings.krl_file
-        )
+        ends = Ends(ledger, trusted, settings.policy.certificate_lifetime_s, settings.krl_file)
         second_factors = make_second_factors(settings, state)
-        authority = Authority(keys, settings.policy, proof, guard, audit, ledger, ends, second_factors)
+        authority = Authority(
+            issuer, grant_key, settings.policy, proof, guard, audit, ledger, ends, second_factors
+        )
         ends.write_krl()
-        async with _listening(settings, keys, authority, ledger):
+        async with _listening(settings, trusted, authority, ledger):
             yield
 
 
 @asynccontextmanager
 async def _listening(
-    settings: SignerSettings, keys: Keys, authority: Authority, ledger: Ledger
+    settings: SignerSettings, trusted: Sequence[str], authority: Authority, ledger: Ledger
 ) -> AsyncIterator[None]:
     try:
         async with (
             looking_after(ledger, authority),
-            listening(make_signer_app(keys, authority, ledger), settings.socket),
+            listening(make_signer_app(trusted, authority, ledger), settings.socket),
             serving_metrics(settings.metrics_listen, authority.metrics.registry),
         ):
             yield
@@ -102,9 +105,9 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
     return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
 
 
-def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger) -> web.Application:
-    """The API's routes."""
-    ca = {"public_key": render_ca_public_key(keys.ca)}
+def make_signer_app(trusted: Sequence[str], authority: Authority, ledger: Ledger) -> web.Application:
+    """The API's routes. `trusted`: lines of the keys that clusters are to trust, the one that signs first."""
+    ca = {"public_key": trusted[0], "trusted": list(trusted)}
 
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
