@@ -22,7 +22,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, HpchubError, RemoteError, SiteError
 from hpchub.signer import agent_issuer, issuer_http
 from hpchub.signer.agent_issuer import AgentIssuer
-from hpchub.signer.certificate_bytes import Contents
+from hpchub.signer.certificate_bytes import Contents, Kind
 from hpchub.signer.certificates import (
     PublicKey,
     line_of,
@@ -171,7 +171,7 @@ LIES: dict[str, dict[str, Any]] = {
     },
     "a terminal": {"extensions": frozenset({"permit-port-forwarding", "permit-pty"})},
     "no extension": {"extensions": frozenset()},
-    "a host's": {"kind": 2},
+    "a host's": {"kind": Kind.HOST},
     "for ever": {"valid_before": 2**64 - 1},
     "too long": {"valid_before": int(time.time()) + 3600},
     "over already": {"valid_before": int(time.time()) - 1},
