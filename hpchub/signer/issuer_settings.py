@@ -66,7 +66,7 @@ def read_ca(table: Table, folder: Path) -> CaSettings:
 
 
 def make_issuer(settings: CaSettings, state_dir: Path) -> Issuer:
-    """The authority that the settings name, whether it answers or not. ConfigError where a file will not do."""
+    """The authority that the settings name, whether it answers or not. ConfigError where a file is wrong."""
     if settings.agent_socket is not None:
         return AgentIssuer(settings.agent_socket, settings.public_key)
     if settings.vault is not None:

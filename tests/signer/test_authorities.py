@@ -182,7 +182,7 @@ async def test_a_host_authority_vouches_for_its_hosts_alone(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The right name by the right authority; no other name, authority, pattern, nothing expired, no user's."""
+    """The right name by the right authority; no other name, authority or pattern, nothing expired."""
     folder = tmp_path / "sshd"
     folder.mkdir(mode=0o755)
     new_host_key(folder)

@@ -19,9 +19,17 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from support.vault import PERMITS
+from support.vault import permits
 
 PROVISIONER = "hpchub"
+# What its default template adds to every user's certificate (sshutil/templates.go).
+_DEFAULT_EXTENSIONS = (
+    "permit-X11-forwarding",
+    "permit-agent-forwarding",
+    "permit-port-forwarding",
+    "permit-pty",
+    "permit-user-rc",
+)
 _KID = "canary-kid"
 
 
@@ -91,7 +99,7 @@ class StepCa:
     def _certificate(self, body: dict[str, Any], claims: dict[str, Any]) -> Any:
         asked, ours = claims["step"]["ssh"], claims["hpchub"]
         options: dict[str, str] = ours["criticalOptions"] if self.has_template else {}
-        extensions = ours["extensions"] if self.has_template else PERMITS
+        extensions = ours["extensions"] if self.has_template else _DEFAULT_EXTENSIONS
         source = options.get("source-address")
         key = base64.b64decode(body["publicKey"])
         return self.key.generate_user_certificate(
@@ -103,7 +111,7 @@ class StepCa:
             valid_before=_seconds(asked["validBefore"]),
             force_command=options.get("force-command"),
             source_address=source.split(",") if source else None,
-            **{argument: name in extensions for name, argument in PERMITS.items()},
+            **permits(extensions),
         )
 
 

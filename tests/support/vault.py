@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from aiohttp import web
 
 TOKEN = "hvs.canary-vault-token"
 
-PERMITS = {
+_PERMITS = {
     "permit-X11-forwarding": "permit_x11_forwarding",
     "permit-agent-forwarding": "permit_agent_forwarding",
     "permit-port-forwarding": "permit_port_forwarding",
@@ -122,5 +123,10 @@ class Vault:
             valid_before=now + ttl * self.ttl_factor,
             force_command=options.get("force-command"),
             source_address=source.split(",") if source else None,
-            **{argument: name in extensions for name, argument in PERMITS.items()},
+            **permits(extensions),
         )
+
+
+def permits(extensions: Iterable[str]) -> dict[str, Any]:
+    """Arguments of asyncssh's for exactly these extensions."""
+    return {argument: name in set(extensions) for name, argument in _PERMITS.items()}
