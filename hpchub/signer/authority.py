@@ -32,6 +32,7 @@ from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
+from hpchub.signer.holding import Holding
 from hpchub.signer.issuer import Issuer, issue
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
@@ -116,6 +117,7 @@ class Authority:
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
+        self._holding = Holding(ledger)
         self.ending = Ending(ends, grant_key, self.write)
         self.accounts = AccountCheck(proof)
         self._waiting = 0
@@ -186,7 +188,8 @@ class Authority:
             record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             issued = await issue(self._issuer, key, plan, int(time.time()))
             plan = issued.plan
-            self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
+            if why := await self._holding.add(held_certificate(plan, key, grant.grant_id), grant.issued):
+                raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
         except Exception as error:
             await self.write(_failed(record, error))
             raise
@@ -245,7 +248,8 @@ class Authority:
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
             issued = await issue(self._issuer, key, plan, int(time.time()))
             plan = issued.plan
-            self._ledger.add_certificate(held_certificate(plan, key, ""))
+            if why := await self._holding.add(held_certificate(plan, key, ""), None):
+                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
         except Exception as error:
             await self.write(_failed(record, error))
             raise

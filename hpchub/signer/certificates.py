@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     SSHCertificate,
     SSHCertificateType,
+    SSHPublicKeyTypes,
     load_ssh_public_identity,
     load_ssh_public_key,
 )
@@ -152,13 +153,12 @@ def find_differences(line: str, authority: str, public_key: PublicKey, contents:
         found.verify_cert_signature()
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         return ["signature or format"]
-    openssh = (Encoding.OpenSSH, PublicFormat.OpenSSH)
     options = {name.encode(): value.encode() for name, value in contents.critical_options.items()}
     kind = SSHCertificateType.USER if contents.kind is Kind.USER else SSHCertificateType.HOST
     pairs = {
         "type": (found.type, kind),
-        "key": (found.public_key().public_bytes(*openssh), public_key.line.encode()),
-        "authority": (found.signature_key().public_bytes(*openssh), authority.encode()),
+        "key": (found.public_key(), _loaded(public_key.line)),
+        "authority": (found.signature_key(), _loaded(authority)),
         "serial": (found.serial, contents.serial),
         "key id": (found.key_id, contents.key_id.encode()),
         "principals": (found.valid_principals, [name.encode() for name in contents.principals]),
@@ -168,6 +168,11 @@ def find_differences(line: str, authority: str, public_key: PublicKey, contents:
         "extensions": (found.extensions, {name.encode(): b"" for name in contents.extensions}),
     }
     return [name for name, (is_so, planned) in pairs.items() if is_so != planned]
+
+
+@lru_cache(maxsize=4096)
+def _loaded(line: str) -> SSHPublicKeyTypes:
+    return load_ssh_public_key(line.encode("ascii"))
 
 
 def read_bounds(line: str) -> tuple[int, int, int] | None:

@@ -14,7 +14,8 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
-from hpchub.signer.authority import Attempt, Authority, Minted
+from hpchub.signer.authority import Attempt, Authority
+from hpchub.signer.batch_route import batch_route, minted_body
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
@@ -32,7 +33,7 @@ from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
 
-_MAX_BODY_BYTES = 32 * 1024
+_MAX_BODY_BYTES = 64 * 1024
 _MAX_FIELD_LENGTH = 8192
 
 
@@ -154,11 +155,12 @@ def make_signer_app(trusted: Sequence[str], authority: Authority, ledger: Ledger
     async def certificates(request: web.Request) -> web.Response:
         names = ("grant", "public_key", "profile")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
-        return _minted(await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"]))
+        minted = await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"])
+        return web.json_response(minted_body(minted))
 
     async def query_certificates(request: web.Request) -> web.Response:
         body = await _read_recorded(request, ("account", "public_key"), authority, Event.CERTIFICATE)
-        return _minted(await authority.mint_query(body["account"], body["public_key"]))
+        return web.json_response(minted_body(await authority.mint_query(body["account"], body["public_key"])))
 
     app = make_app(_MAX_BODY_BYTES)
     app.router.add_get("/v1/health", health)
@@ -171,21 +173,10 @@ def make_signer_app(trusted: Sequence[str], authority: Authority, ledger: Ledger
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes([batch_route(authority)])
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
     return app
-
-
-def _minted(minted: Minted) -> web.Response:
-    return web.json_response(
-        {
-            "certificate": minted.certificate,
-            "serial": minted.plan.serial,
-            "key_id": minted.plan.key_id,
-            "valid_before": minted.plan.valid_before,
-            "expires_at": minted.expires_at,
-        }
-    )
 
 
 async def _read_recorded(
