@@ -36,6 +36,7 @@ class AgentIssuer:
     """One key of the agent behind a unix socket."""
 
     adjusts = False
+    own_key = None
 
     def __init__(self, socket: Path, public_key: str) -> None:
         self.public_key = public_key

@@ -17,7 +17,7 @@ from hpchub.signer.together import Answer, Together
 
 _Value = TypeVar("_Value")
 
-LARGEST_BATCH = 16  # certificates in one call
+LARGEST_BATCH = 64  # certificates in one call
 
 _NO_CODE = Secret("")
 _TIMEOUT_S = 10.0

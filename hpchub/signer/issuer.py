@@ -7,12 +7,13 @@ from typing import Protocol
 
 import asyncssh
 
-from hpchub.errors import SiteError
+from hpchub.errors import ConfigError, SiteError
 from hpchub.signer.certificate_bytes import Contents
 from hpchub.signer.certificates import (
     PublicKey,
     checked,
     contents_of,
+    is_pair,
     line_of,
     read_bounds,
     sign_contents,
@@ -34,6 +35,10 @@ class Issuer(Protocol):
     @property
     def adjusts(self) -> bool:
         """Whether it picks serial and times itself, as near as it likes to what was asked for."""
+
+    @property
+    def own_key(self) -> asyncssh.SSHKey | None:
+        """Its private key, where that is in our own memory."""
 
     async def sign(self, public_key: PublicKey, contents: Contents) -> str:
         """A certificate as one line, within `issuer_http.ANSWER_S`.
@@ -66,7 +71,8 @@ async def issue(issuer: Issuer, public_key: PublicKey, plan: Plan, now: int) -> 
         raise SiteError("A certificate was planned for another key.")
     line = await issuer.sign(public_key, contents_of(plan))
     made = _as_made(line, plan, now) if issuer.adjusts else plan
-    return Issued(checked(line, issuer.public_key, public_key, contents_of(made)), made)
+    contents = contents_of(made)
+    return Issued(checked(line, issuer.public_key, public_key, contents, issuer.own_key), made)
 
 
 class KeyIssuer:
@@ -75,12 +81,15 @@ class KeyIssuer:
     adjusts = False
 
     def __init__(self, key: asyncssh.SSHKey) -> None:
-        self._key = key
+        """ConfigError where the private key and its public half do not belong together."""
+        if not is_pair(key):
+            raise ConfigError("The authority's private key does not fit its public key.")
+        self.own_key = key
         self.public_key = line_of(key)
 
     async def sign(self, public_key: PublicKey, contents: Contents) -> str:
         """At once."""
-        return sign_contents(self._key, public_key, contents)
+        return sign_contents(self.own_key, public_key, contents)
 
     async def check(self) -> None:
         """It was loaded, so it is there."""

@@ -33,7 +33,7 @@ from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
 
-_MAX_BODY_BYTES = 64 * 1024
+_MAX_BODY_BYTES = 128 * 1024
 _MAX_FIELD_LENGTH = 8192
 
 

@@ -44,6 +44,7 @@ class StepIssuer:
     """One provisioner of one step-ca."""
 
     adjusts = False
+    own_key = None
 
     def __init__(self, settings: StepSettings, public_key: str) -> None:
         self.public_key = public_key

@@ -35,6 +35,7 @@ class VaultIssuer:
     """One role of one mount. The token is read anew each time: Vault's own agent renews it in its file."""
 
     adjusts = True
+    own_key = None
 
     def __init__(self, settings: VaultSettings, public_key: str) -> None:
         self.public_key = public_key

@@ -162,6 +162,9 @@ def test_differing_keys_and_forged_signatures_are_found() -> None:
     raw[-1] ^= 1
     forged = f"{kind} {base64.b64encode(raw).decode()}"
     assert find_differences(forged, line_of(CA), KEY, contents_of(PLAN)) == ["signature or format"]
+    assert find_differences(forged, line_of(CA), KEY, contents_of(PLAN), CA) == ["signature or format"]
+    assert find_differences(line, line_of(CA), KEY, contents_of(PLAN), other) == ["signature or format"]
+    assert find_differences(line, line_of(CA), KEY, contents_of(PLAN), CA) == []
     assert find_differences(KEY.line, line_of(CA), KEY, contents_of(PLAN)) == ["kind"]
     host = CA.generate_host_certificate(USER, PLAN.key_id, principals=["alice"]).export_certificate().decode()
     assert "type" in find_differences(host, line_of(CA), KEY, contents_of(PLAN))

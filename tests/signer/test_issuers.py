@@ -139,6 +139,7 @@ class Lying:
 
     def __init__(self, key: asyncssh.SSHKey, change: dict[str, Any], *, adjusts: bool) -> None:
         self.public_key = line_of(key)
+        self.own_key = None
         self.adjusts = adjusts
         self._key = key
         self._change = change
