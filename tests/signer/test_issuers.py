@@ -73,7 +73,12 @@ def agent(tmp_path: Path) -> Iterator[Path]:
     require.programs("ssh-agent", "ssh-add")
     tmp_path.chmod(0o700)
     path = tmp_path / "ca-agent.sock"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
+    # Where a token's library finds its tokens is in the agent's environment: it is its child that loads it.
+    softhsm = tmp_path / "softhsm2.conf"
+    softhsm.write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\n")
+    env = {"PATH": "/usr/bin:/bin", "SOFTHSM2_CONF": str(softhsm)}
+    argv = ["ssh-agent", "-D", "-a", path]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=env) as process:
         deadline = time.monotonic() + 10
         while not path.exists():
             assert process.poll() is None and time.monotonic() < deadline
@@ -232,6 +237,42 @@ async def test_an_agent_signs(
     assert asyncssh.import_certificate(minted.certificate).principals == ["alice"]
     assert algorithm != "ssh-rsa" or b"rsa-sha2-512" in base64.b64decode(minted.certificate.split()[1])
     assert records(settings)[-1]["authority"] == key.get_fingerprint()
+
+
+async def test_a_token_behind_an_agent_signs(
+    agent: Path, settings: SignerSettings, user_key: Any, tmp_path: Path
+) -> None:
+    """A key that only a PKCS#11 token has (SoftHSM's): ssh-agent asks the token, and we the agent."""
+    require.programs("softhsm2-util", "openssl")
+    module = Path("/usr/lib/softhsm/libsofthsm2.so").resolve()
+    (tmp_path / "tokens").mkdir(mode=0o700)
+    key, ask = tmp_path / "key.pem", tmp_path / "ask"
+    ask.write_text("#!/bin/sh\necho 1234\n")
+    ask.chmod(0o700)
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "SOFTHSM2_CONF": str(tmp_path / "softhsm2.conf"),
+        "SSH_AUTH_SOCK": str(agent),
+        "SSH_ASKPASS": str(ask),
+        "SSH_ASKPASS_REQUIRE": "force",
+    }
+
+    def run(*argv: object) -> str:
+        return subprocess.run(
+            [str(one) for one in argv], env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key)
+    run("softhsm2-util", "--init-token", "--free", "--label", "ca", "--pin", "1234", "--so-pin", "5678")
+    run("softhsm2-util", "--import", key, "--token", "ca", "--label", "ca", "--id", "01", "--pin", "1234")
+    key.unlink()
+    run("ssh-add", "-q", "-s", module)
+    public = parse_public_key(run("ssh-add", "-L"))
+    ca = CaSettings(kind=CaKind.AGENT, public_key=public.line, agent_socket=agent)
+    async with running(replace(settings, ca=ca)):
+        minted = await mint(SignerClient(settings.socket), user_key, Profile.TUNNEL)
+    assert asyncssh.import_certificate(minted.certificate).principals == ["alice"]
+    assert records(settings)[-1]["authority"] == public.fingerprint
 
 
 async def test_an_agent_that_is_away_slow_or_empty_may_come_back(
