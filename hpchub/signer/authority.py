@@ -33,7 +33,7 @@ from hpchub.signer.ends import Ends
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
 from hpchub.signer.holding import Holding
-from hpchub.signer.issuer import Issuer, issue
+from hpchub.signer.issuer import Issued, Issuer, issue
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.policy import (
@@ -168,14 +168,13 @@ class Authority:
             RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        record = Record(
-            event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, authority=self._authority
-        )
+        # A dict: a frozen record made anew at each step would cost a tenth of the whole.
+        told = {"profile": profile, "authority": self._authority}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint)
+            told["fingerprint"] = key.fingerprint
             grant = self._grant_key.parse(token)
-            record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            told |= {"user": grant.account, "factor": grant.factor, "grant_id": grant.grant_id}
             await self._refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
@@ -185,16 +184,22 @@ class Authority:
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
-            issued = await issue(self._issuer, key, plan, int(time.time()))
-            plan = issued.plan
-            if why := await self._holding.add(held_certificate(plan, key, grant.grant_id), grant.issued):
+            issued = await self._issue(key, plan, told)
+            held = held_certificate(issued.plan, key, grant.grant_id)
+            if why := await self._holding.add(held, grant.issued):
                 raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED, serial=str(plan.serial)))
-        return Minted(issued.certificate, plan, ceiling_of(self._policy, grant))
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, ceiling_of(self._policy, grant))
+
+    async def _issue(self, key: PublicKey, plan: Plan, told: dict[str, str]) -> Issued:
+        """The certificate. `told` gets its serial: first the planned one, then the one that it has."""
+        told |= {"serial": str(plan.serial), "key_id": plan.key_id}
+        issued = await issue(self._issuer, key, plan, int(time.time()))
+        told["serial"] = str(issued.plan.serial)
+        return issued
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
@@ -228,14 +233,10 @@ class Authority:
             RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        profile = Profile.QUERY.value
-        record = Record(
-            event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account,
-            authority=self._authority,
-        )  # fmt: skip
+        told = {"profile": Profile.QUERY.value, "user": account, "authority": self._authority}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint, factor=_SOCKET_FACTOR)
+            told |= {"fingerprint": key.fingerprint, "factor": _SOCKET_FACTOR}
             plan = plan_query_certificate(
                 self._policy,
                 account=account,
@@ -243,18 +244,16 @@ class Authority:
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-            issued = await issue(self._issuer, key, plan, int(time.time()))
-            plan = issued.plan
-            if why := await self._holding.add(held_certificate(plan, key, ""), None):
+            issued = await self._issue(key, plan, told)
+            if why := await self._holding.add(held_certificate(issued.plan, key, ""), None):
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED, serial=str(plan.serial)))
-        return Minted(issued.certificate, plan, plan.valid_before)
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""

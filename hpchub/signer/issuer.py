@@ -69,10 +69,12 @@ async def issue(issuer: Issuer, public_key: PublicKey, plan: Plan, now: int) -> 
     """
     if public_key.fingerprint != plan.fingerprint:
         raise SiteError("A certificate was planned for another key.")
-    line = await issuer.sign(public_key, contents_of(plan))
-    made = _as_made(line, plan, now) if issuer.adjusts else plan
-    contents = contents_of(made)
-    return Issued(checked(line, issuer.public_key, public_key, contents, issuer.own_key), made)
+    contents = contents_of(plan)
+    line = await issuer.sign(public_key, contents)
+    if issuer.adjusts:
+        plan = _as_made(line, plan, now)
+        contents = contents_of(plan)
+    return Issued(checked(line, issuer.public_key, public_key, contents, issuer.own_key), plan)
 
 
 class KeyIssuer:
