@@ -131,13 +131,18 @@ def write_private_file(path: Path, content: bytes, *, replace: bool, mode: int =
                 path.hardlink_to(draft)  # fails where the name is taken, which a rename does not
         finally:
             draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"The file {path} cannot be written: {error.strerror}.") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _check_owner_and_mode(path: Path, status: os.stat_result, wanted: str) -> None:

@@ -35,6 +35,7 @@ FOR_TESTS = (
     "krb5-kdc",
     "postgresql",
     "slapd",
+    "softhsm2",
     "systemd",
 )
 

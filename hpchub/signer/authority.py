@@ -25,12 +25,15 @@ from hpchub.errors import (
     SiteError,
 )
 from hpchub.signer.account_check import AccountCheck
-from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.certificate_bytes import blob_of
+from hpchub.signer.certificates import PublicKey, fingerprint_of, parse_public_key
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs, login_purpose
+from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
-from hpchub.signer.keys import Keys
+from hpchub.signer.holding import Holding
+from hpchub.signer.issuer import Issued, Issuer, issue
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.oidc_proof import OidcLogins, Presented
@@ -94,7 +97,8 @@ class Authority:
 
     def __init__(
         self,
-        keys: Keys,
+        issuer: Issuer,
+        grant_key: GrantKey,
         policy: Policy,
         proof: Proof,
         guard: Guard,
@@ -107,7 +111,9 @@ class Authority:
         oidc: OidcLogins | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
-        self._keys = keys
+        self._issuer = issuer
+        self._authority = fingerprint_of(blob_of(issuer.public_key))
+        self._grant_key = grant_key
         self._policy = policy
         self._proof = proof
         self._guard = guard
@@ -116,7 +122,8 @@ class Authority:
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
-        self.ending = Ending(ends, keys.grant, self.write)
+        self._holding = Holding(ledger)
+        self.ending = Ending(ends, grant_key, self.write)
         self.factors = FactorActs(second_factors, self.write)
         self.accounts = AccountCheck(proof)
         self._waiting = 0
@@ -185,7 +192,7 @@ class Authority:
             await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
-        login = Login(grant, self._keys.grant.render(grant))
+        login = Login(grant, self._grant_key.render(grant))
         self._ledger.add_grant(held_grant(grant, key, record.source))
         self.accounts.is_fine(grant.account)
         await self.write(replace(record, outcome=Outcome.GRANTED))
@@ -198,14 +205,16 @@ class Authority:
             NotAllowed: The grant is not ours, is for another key, or has reached its ceiling; or the form
                 is not the policy's.
             InvalidRequest: The public key or the profile is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile)
+        # A dict: a frozen record made anew at each step would cost a tenth of the whole.
+        told = {"profile": profile, "authority": self._authority}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint)
-            grant = self._keys.grant.parse(token)
-            record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            told["fingerprint"] = key.fingerprint
+            grant = self._grant_key.parse(token)
+            told |= {"user": grant.account, "factor": grant.factor, "grant_id": grant.grant_id}
             await self._refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
@@ -216,14 +225,22 @@ class Authority:
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
-            certificate = sign(self._keys.ca, key, plan)
-            self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
+            issued = await self._issue(key, plan, told)
+            held = held_certificate(issued.plan, key, grant.grant_id)
+            if why := await self._holding.add(held, grant.issued):
+                raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, ceiling_of(self._policy, grant))
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, ceiling_of(self._policy, grant))
+
+    async def _issue(self, key: PublicKey, plan: Plan, told: dict[str, str]) -> Issued:
+        """The certificate. `told` gets its serial: first the planned one, then the one that it has."""
+        told |= {"serial": str(plan.serial), "key_id": plan.key_id}
+        issued = await issue(self._issuer, key, plan, int(time.time()))
+        told["serial"] = str(issued.plan.serial)
+        return issued
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
@@ -239,6 +256,10 @@ class Authority:
                 await asyncio.to_thread(check)
             except HpchubError as error:
                 missing[name] = error.message
+        try:
+            await self._issuer.check()
+        except HpchubError as error:
+            missing["ca"] = error.message
         return missing
 
     async def mint_query(self, account: str, public_key: str, form: str = "") -> Minted:
@@ -250,13 +271,13 @@ class Authority:
         Raises:
             NotAllowed: The site has not named that account.
             InvalidRequest: The public key is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        profile = Profile.QUERY.value
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account)
+        told = {"profile": Profile.QUERY.value, "user": account, "authority": self._authority}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint, factor=_SOCKET_FACTOR)
+            told |= {"fingerprint": key.fingerprint, "factor": _SOCKET_FACTOR}
             plan = plan_query_certificate(
                 self._policy,
                 account=account,
@@ -265,16 +286,16 @@ class Authority:
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-            certificate = sign(self._keys.ca, key, plan)
-            self._ledger.add_certificate(held_certificate(plan, key, ""))
+            issued = await self._issue(key, plan, told)
+            if why := await self._holding.add(held_certificate(issued.plan, key, ""), None):
+                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, plan.valid_before)
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""

@@ -58,6 +58,7 @@ RIGHTS: dict[str, frozenset[Role]] = {
     "/v1/second-factor/removals": _HUB,
     "/v1/second-factor/recovery-codes": _HUB,
     "/v1/certificates": _BRIDGE,
+    "/v1/certificate-batches": _BRIDGE,
     "/v1/query-certificates": _BRIDGE,
     "/v1/logout": _BRIDGE,
     "/v1/ends": _BRIDGE,

@@ -8,7 +8,7 @@ Only what is taken back is forced onto the disk at once: the audit log has the r
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -111,14 +111,33 @@ class Ledger:
                  grant.fingerprint, grant.issued, grant.ceiling),
             )  # fmt: skip
 
-    def add_certificate(self, made: HeldCertificate) -> None:
-        """A certificate was signed."""
+    def add_certificates(self, signed: Sequence[tuple[HeldCertificate, int | None]]) -> list[str]:
+        """Certificates were signed, each on a grant that was issued then (None: on no grant).
+
+        Returns:
+            For each why it may not leave, because something was taken back meanwhile; or "", and it is held.
+        """
         with self._asked() as ask:
-            ask.execute(
-                "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (made.serial, made.key_id, made.profile, made.account, made.grant_id, made.public_key,
-                 made.fingerprint, made.valid_before),
-            )  # fmt: skip
+            ask.execute("BEGIN IMMEDIATE")
+            try:
+                refusals = []
+                for made, issued in signed:
+                    why = self._refused(ask, made.account, made.grant_id, made.fingerprint, issued)
+                    if not why:
+                        self._insert(ask, made)
+                    refusals.append(why)
+            except BaseException:
+                ask.execute("ROLLBACK")
+                raise
+            ask.execute("COMMIT")
+        return refusals
+
+    def _insert(self, ask: sqlite3.Connection, made: HeldCertificate) -> None:
+        ask.execute(
+            "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (made.serial, made.key_id, made.profile, made.account, made.grant_id, made.public_key,
+             made.fingerprint, made.valid_before),
+        )  # fmt: skip
 
     def grants(self, now: int, **where: str) -> list[HeldGrant]:
         """Those that have not ended in any way; by account, grant_id or fingerprint."""

@@ -29,7 +29,9 @@ class Recorder:
             SiteError: It could not be written. The caller must then grant nothing.
         """
         try:
-            text = render_record(replace(record, server_id=correlation_id()), datetime.now(UTC))
+            if server_id := correlation_id():
+                record = replace(record, server_id=server_id)
+            text = render_record(record, datetime.now(UTC))
         except ValueError as error:
             raise SiteError("An audit record breaks its schema.", "Tell the site's staff.") from error
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()

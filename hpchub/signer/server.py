@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
 from aiohttp import web
@@ -14,15 +14,17 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, read_object, readiness
-from hpchub.signer.authority import Attempt, Authority, Login, Minted
+from hpchub.signer.authority import Attempt, Authority, Login
+from hpchub.signer.batch_route import batch_route, minted_body
 from hpchub.signer.callers import Callers, admission
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
 from hpchub.signer.factor_routes import factor_routes
 from hpchub.signer.guard import Guard
+from hpchub.signer.issuer_settings import make_issuer, trusted_keys
 from hpchub.signer.kerberos_proof import KerberosProof
-from hpchub.signer.keys import Keys, load_keys, render_ca_public_key
+from hpchub.signer.keys import load_grant_key
 from hpchub.signer.ldap_proof import LdapProof
 from hpchub.signer.ledger import LEDGER, Ledger
 from hpchub.signer.lookout import looking_after
@@ -36,7 +38,7 @@ from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.state import State
 from hpchub.signer.used_logins import UsedLogins
 
-_MAX_BODY_BYTES = 32 * 1024
+_MAX_BODY_BYTES = 128 * 1024
 _MAX_FIELD_LENGTH = 8192
 
 
@@ -53,34 +55,34 @@ async def serve(settings: SignerSettings) -> None:
 @asynccontextmanager
 async def running(settings: SignerSettings) -> AsyncIterator[None]:
     """The signer, listening while the context lasts."""
-    keys = load_keys(settings.state_dir)
+    issuer = make_issuer(settings.ca, settings.state_dir)
+    trusted = trusted_keys(settings.ca, settings.state_dir, issuer)
+    grant_key = load_grant_key(settings.state_dir)
     audit = open_audit_log(settings)
     audit.check()
     proof = make_proof(settings.proof)
     with closing(State(settings.state_dir)) as state, closing(Ledger(settings.state_dir / LEDGER)) as ledger:
         guard = Guard(state, settings.guessing)
-        ends = Ends(
-            ledger, render_ca_public_key(keys.ca), settings.policy.certificate_lifetime_s, settings.krl_file
-        )
+        ends = Ends(ledger, trusted, settings.policy.certificate_lifetime_s, settings.krl_file)
         second_factors = make_second_factors(settings, state)
         oidc = OidcLogins(proof, UsedLogins(state)) if isinstance(proof, OidcProof) else None
         authority = Authority(
-            keys, settings.policy, proof, guard, audit, ledger, ends, second_factors, oidc=oidc
+            issuer, grant_key, settings.policy, proof, guard, audit, ledger, ends, second_factors, oidc=oidc
         )
         ends.write_krl()
-        async with _listening(settings, keys, authority, ledger):
+        async with _listening(settings, trusted, authority, ledger):
             yield
 
 
 @asynccontextmanager
 async def _listening(
-    settings: SignerSettings, keys: Keys, authority: Authority, ledger: Ledger
+    settings: SignerSettings, trusted: Sequence[str], authority: Authority, ledger: Ledger
 ) -> AsyncIterator[None]:
     try:
         async with (
             looking_after(ledger, authority),
             listening(
-                make_signer_app(keys, authority, ledger, settings.callers),
+                make_signer_app(trusted, authority, ledger, settings.callers),
                 settings.socket,
                 group=settings.callers.group,
                 remote=settings.callers.listen,
@@ -119,9 +121,16 @@ def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors
     return SecondFactors(state, load_factor_key(settings.factor_key), settings.second_factor)
 
 
-def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: Callers) -> web.Application:
-    """The API's routes. Which of them are whose is in `callers`."""
-    ca = {"public_key": render_ca_public_key(keys.ca), "principals": list(authority.principals)}
+def make_signer_app(
+    trusted: Sequence[str], authority: Authority, ledger: Ledger, callers: Callers
+) -> web.Application:
+    """The API's routes.
+
+    Args:
+        trusted: Lines of the keys that clusters are to trust, the one that signs first.
+        callers: Whose each route is.
+    """
+    ca = {"public_key": trusted[0], "trusted": list(trusted), "principals": list(authority.principals)}
 
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"ok": True})
@@ -168,13 +177,15 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: C
         names = ("grant", "public_key", "profile", "principal")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
         form = body.get("principal", "")
-        return _minted(await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"], form))
+        minted = await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"], form)
+        return web.json_response(minted_body(minted))
 
     async def query_certificates(request: web.Request) -> web.Response:
         names = ("account", "public_key", "principal")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
         form = body.get("principal", "")
-        return _minted(await authority.mint_query(body["account"], body["public_key"], form))
+        minted = await authority.mint_query(body["account"], body["public_key"], form)
+        return web.json_response(minted_body(minted))
 
     app = make_app(_MAX_BODY_BYTES, admission(callers))
     app.router.add_get("/v1/health", health)
@@ -188,6 +199,7 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: C
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)
     app.router.add_post("/v1/query-certificates", query_certificates)
+    app.add_routes([batch_route(authority)])
     app.add_routes(factor_routes(authority))
     app.add_routes(bridge_routes(authority.ending, ledger))
     app.add_routes(staff_routes(authority.ending, ledger))
@@ -197,20 +209,6 @@ def make_signer_app(keys: Keys, authority: Authority, ledger: Ledger, callers: C
 def _granted(login: Login) -> web.Response:
     return web.json_response(
         {"username": login.grant.account, "grant": login.token.reveal(), "expires_at": login.grant.ceiling}
-    )
-
-
-def _minted(minted: Minted) -> web.Response:
-    return web.json_response(
-        {
-            "certificate": minted.certificate,
-            "serial": minted.plan.serial,
-            "key_id": minted.plan.key_id,
-            "account": minted.plan.account,
-            "principal": minted.plan.principal,
-            "valid_before": minted.plan.valid_before,
-            "expires_at": minted.expires_at,
-        }
     )
 
 

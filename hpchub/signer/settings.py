@@ -19,6 +19,7 @@ from hpchub.logs import LogFormat
 from hpchub.signer.callers import Callers, read_callers
 from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
+from hpchub.signer.issuer_settings import CaSettings, read_ca
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.oidc_settings import OidcSettings, read_oidc
@@ -73,6 +74,7 @@ class SignerSettings:
     audit_syslog: Path | None = None
     krl_file: Path | None = None
     callers: Callers = field(default_factory=Callers)
+    ca: CaSettings = field(default_factory=CaSettings)
 
     @property
     def factor_key(self) -> Path:
@@ -110,6 +112,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
     krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
+    ca = read_ca(top.table("ca"), folder)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
@@ -142,6 +145,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         audit_syslog=audit_syslog,
         krl_file=krl_file,
         callers=callers,
+        ca=ca,
     )
 
 

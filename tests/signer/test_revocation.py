@@ -406,16 +406,15 @@ async def test_a_full_ledger_grants_nothing(
 ) -> None:
     """What could not be revoked later is not given out."""
     grant = await log_in(signer, user_key)
-    monkeypatch.setattr(ledger_module.Ledger, "add_certificate", _full)
+    monkeypatch.setattr(ledger_module.Ledger, "_insert", _full)
     with pytest.raises(SiteError, match="ledger"):
         await signer.certificate(grant, user_key.public, Profile.CONTROL)
     assert records(settings, event="certificate")[-1]["outcome"] == "error"
 
 
-def _full(ledger: ledger_module.Ledger, _made: object) -> None:
-    with ledger._asked() as ask:
-        ask.execute("PRAGMA max_page_count = 1")
-        ask.execute("CREATE TABLE big AS SELECT randomblob(1000000) AS content")
+def _full(_ledger: ledger_module.Ledger, ask: sqlite3.Connection, _made: object) -> None:
+    ask.execute("PRAGMA max_page_count = 1")
+    ask.execute("CREATE TABLE big AS SELECT randomblob(1000000) AS content")
 
 
 async def test_who_holds_what(signer: SignerClient, user_key: Any, other_key: Any) -> None:
