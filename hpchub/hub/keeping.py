@@ -15,18 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub.handlers import BaseHandler
-from jupyterhub.utils import maybe_future, url_path_join
-from tornado import web
+from jupyterhub.utils import maybe_future
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.login_nonce import login_nonce
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError
 from hpchub.hub.authenticators import HpchubAuthenticator
-from hpchub.hub.oidc import COOKIE, COOKIE_S, accept_id_token, unavailable
-from hpchub.hub.oidc_flow import Begun, begin, parse_begun
+from hpchub.hub.oidc import accept_id_token, unavailable
+from hpchub.hub.oidc_cookie import keep_begun, take_begun
+from hpchub.hub.oidc_flow import begin
 
-_OAUTH_PATH = "oauth_login"
+_LOGIN_PATH = "oauth_login"
+_CALLBACK_PATH = "oauth_callback"
 
 
 class KeepsPasswordAuthenticator(HpchubAuthenticator):
@@ -59,7 +60,7 @@ class KeepsOAuthenticator(HpchubAuthenticator):
         Raises:
             web.HTTPError: 403 where the login did not begin in this browser; 503 where somebody is away.
         """
-        begun = self._take_begun(handler)
+        begun = take_begun(handler, _CALLBACK_PATH)
         kept = await super(HpchubAuthenticator, self).authenticate(handler, data, **kwargs)
         id_token = _id_token(kept)
         if id_token is None:
@@ -71,17 +72,9 @@ class KeepsOAuthenticator(HpchubAuthenticator):
     def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
         """OAuthenticator's own, with a nonce added on the way to the provider."""
         handlers = super().get_handlers(app)
-        login = next(handler for path, handler, *_ in handlers if path == f"/{_OAUTH_PATH}")
+        login = next(handler for path, handler, *_ in handlers if path == f"/{_LOGIN_PATH}")
         nonced = type("NoncedLoginHandler", (_AddsNonce, login), {})
-        return [(f"/{_OAUTH_PATH}", nonced), *handlers]
-
-    def _take_begun(self, handler: BaseHandler) -> Begun:
-        held = handler.get_secure_cookie(COOKIE, max_age_days=1)
-        handler.clear_cookie(COOKIE, path=_cookie_path(handler))
-        try:
-            return parse_begun((held or b"").decode("utf-8"))
-        except ValueError as error:
-            raise web.HTTPError(403, "That login did not begin in this browser, or took too long.") from error
+        return [(f"/{_LOGIN_PATH}", nonced), *handlers]
 
 
 class _AddsNonce(BaseHandler):
@@ -98,25 +91,12 @@ class _AddsNonce(BaseHandler):
             raise unavailable(self, error) from error
         begun = begin(key_id, public_key, "")
         self._nonce = login_nonce(begun.public_key, begun.salt)
-        self.set_secure_cookie(
-            COOKIE,
-            begun.to_text(),
-            expires_days=None,
-            max_age=COOKIE_S,
-            path=_cookie_path(self),
-            httponly=True,
-            samesite="Lax",
-            secure=self.request.protocol == "https",
-        )
+        keep_begun(self, begun, _CALLBACK_PATH)
         await maybe_future(super().get())
 
     def authorize_redirect(self, *, extra_params: dict[str, Any], **kwargs: Any) -> Any:
         """OAuthenticator has tornado's OAuth2Mixin build the address there."""
         return super().authorize_redirect(extra_params=extra_params | {"nonce": self._nonce}, **kwargs)
-
-
-def _cookie_path(handler: BaseHandler) -> str:
-    return str(url_path_join(handler.hub.base_url, "oauth_callback"))
 
 
 def _id_token(kept: Any) -> Secret | None:

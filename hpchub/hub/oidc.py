@@ -15,11 +15,10 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, UserError
 from hpchub.hub.authenticators import HpchubAuthenticator
-from hpchub.hub.oidc_flow import Begun, Client, authorization_url, begin, code_of, fetch_id_token, parse_begun
+from hpchub.hub.oidc_cookie import keep_begun, take_begun
+from hpchub.hub.oidc_flow import Begun, Client, authorization_url, begin, code_of, fetch_id_token
 from hpchub.logs import printable
 
-COOKIE = "hpchub-oidc"
-COOKIE_S = 300  # as long as the bridge keeps a key without a login
 _LOGIN_PATH = "oidc_login"
 _CALLBACK_PATH = "oidc_callback"
 _MAX_NEXT = 1024
@@ -134,16 +133,7 @@ class OidcLoginHandler(BaseHandler):
             raise unavailable(self, error) from error
         next_url = self._validate_next_url(self.get_argument("next", ""))
         begun = begin(key_id, public_key, next_url if len(next_url) <= _MAX_NEXT else "")
-        self.set_secure_cookie(
-            COOKIE,
-            begun.to_text(),
-            expires_days=None,
-            max_age=COOKIE_S,
-            path=_callback_path(self),
-            httponly=True,
-            samesite="Lax",  # the way back begins on the provider's page
-            secure=authenticator.callback_url.startswith("https://"),
-        )
+        keep_begun(self, begun, _CALLBACK_PATH)
         self.set_header("Cache-Control", "no-store")
         self.redirect(authorization_url(request, begun, authenticator.callback_url))
 
@@ -162,7 +152,7 @@ class OidcCallbackHandler(BaseHandler):
     async def get(self) -> None:
         """To where the person wanted to go; 403 where they are not let in."""
         authenticator: HpchubOidcAuthenticator = self.authenticator
-        begun = self._take_begun()
+        begun = take_begun(self, _CALLBACK_PATH)
         try:
             request = await authenticator.signer().oidc_request()
             returned = {name: self.get_query_argument(name, "") for name in _RETURNED}
@@ -182,27 +172,12 @@ class OidcCallbackHandler(BaseHandler):
         self.redirect(self.get_next_url(user))
 
     def get_next_url(self, user: Any = None, default: str | None = None) -> str:
-        """What the browser asked for before it was sent away; never what stands in this page's address."""
+        """What the browser asked for before it was sent away; JupyterHub's usual page where it did not."""
         return str(self._validate_next_url(self._next_url) or super().get_next_url(user, default))
 
     def append_query_parameters(self, url: str, exclude: Any = None) -> str:
         """Nothing: JupyterHub would hand the code on."""
         return url
-
-    def _take_begun(self) -> Begun:
-        """The login that this browser has begun, which counts once. 403 where there is none."""
-        held = self.get_secure_cookie(COOKIE, max_age_days=1)
-        self.clear_cookie(COOKIE, path=_callback_path(self))
-        try:
-            return parse_begun((held or b"").decode("utf-8"))
-        except ValueError as error:
-            raise web.HTTPError(
-                403, "That login did not begin in this browser, or took too long. Log in again."
-            ) from error
-
-
-def _callback_path(handler: BaseHandler) -> str:
-    return str(url_path_join(handler.hub.base_url, _CALLBACK_PATH))
 
 
 def unavailable(logged: Any, error: HpchubError) -> web.HTTPError:

@@ -22,6 +22,7 @@ _REQUIRED = ("iss", "aud", "exp", "iat", "sub", "nonce")
 _LEEWAY_S = 30
 # The key that it is bound to lives no longer without a login (bridge/sessions.py), with a moment to spare.
 _MOST_AGE_S = 600
+_LAST_S = 2**40
 _MOST_KID = 256
 _MOST_SUBJECT = 255  # OpenID Connect Core, section 2
 
@@ -122,7 +123,8 @@ def _check_authentication(claims: Mapping[str, Any], settings: OidcSettings, now
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # Python reads NaN from JSON, which is neither before nor after any time, and integers of any length.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LAST_S:
         raise BadToken(f"the id_token has no {name}")
     return value
 
