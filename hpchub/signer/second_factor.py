@@ -164,20 +164,9 @@ class SecondFactors:
                 return verdict
             if not finding.has_app and not keys_of(connection, account):
                 return replace(verdict, must_enrol=self.is_required(verdict.account))
-            factor = ""
-            if pressed.key_id and self.keys is not None:
-                factor = "webauthn"
+            if factor := _factor_of(finding, pressed):
                 if may_use_up:
-                    self.keys.use(connection, pressed)
-            elif finding.step is not None:
-                factor = "totp"
-                if may_use_up:
-                    _use_step(connection, account, finding.step)
-            elif finding.digest is not None:
-                factor = "recovery"
-                if may_use_up:
-                    _use_recovery_code(connection, account, finding.digest)
-            if factor:
+                    self._use_up(connection, account, finding, pressed)
                 must_enrol = not self._has_allowed(connection, account)
                 return replace(
                     verdict, factor=f"{verdict.factor}+{factor}", must_enrol=must_enrol, has_second=True
@@ -190,6 +179,16 @@ class SecondFactors:
         if self.keys is None:
             return Pressed(reason="a security key, which this site does not have")
         return self.keys.check(connection, account, code, purpose)
+
+    def _use_up(
+        self, connection: sqlite3.Connection, account: str, finding: _Finding, pressed: Pressed
+    ) -> None:
+        if pressed.key_id and self.keys is not None:
+            self.keys.use(connection, pressed)
+        elif finding.step is not None:
+            _use_step(connection, account, finding.step)
+        elif finding.digest is not None:
+            _use_recovery_code(connection, account, finding.digest)
 
     def _has_allowed(self, connection: sqlite3.Connection, account: str) -> bool:
         """Whether one of what the account has is of a kind that the site has."""
@@ -350,6 +349,15 @@ def forget_second_factor(state: State, account: str) -> bool:
     """Forget somebody's second factor and recovery codes; whether there was one. It needs no key."""
     with state.transaction() as connection:
         return _forget(connection, account_key(account))
+
+
+def _factor_of(finding: _Finding, pressed: Pressed) -> str:
+    """What was proven, in one word; empty where nothing was."""
+    if pressed.key_id:
+        return FactorKind.WEBAUTHN.value
+    if finding.step is not None:
+        return FactorKind.TOTP.value
+    return "recovery" if finding.digest is not None else ""
 
 
 def _use_step(connection: sqlite3.Connection, account: str, step: int) -> None:
