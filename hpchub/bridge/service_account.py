@@ -9,7 +9,7 @@ from collections.abc import Callable
 import asyncssh
 
 from hpchub.core.certificate import Profile
-from hpchub.errors import ConfigError, NotAllowed
+from hpchub.errors import ConfigError, InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential, CredentialSource
 
@@ -54,6 +54,8 @@ class WithServiceAccounts:
         public_key = self._key.export_public_key().decode().strip()
         try:
             minted = await self._signer.query_certificate(account, public_key, form)
+        except InvalidRequest as error:
+            raise ConfigError(error.message, error.hint) from error
         except NotAllowed as error:
             raise ConfigError(
                 f"The signer lets {account} ask for no job's state.",

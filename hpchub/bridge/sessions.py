@@ -22,7 +22,7 @@ from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
 from hpchub.core.certificate import Profile, principal_of
 from hpchub.core.secret import Secret
-from hpchub.errors import HpchubError, InvalidRequest, NoSession, NotAllowed
+from hpchub.errors import ConfigError, HpchubError, InvalidRequest, NoSession, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
@@ -213,7 +213,10 @@ class Sessions:
     async def _mint(self, session: _Session, user: str, profile: Profile, form: str) -> Credential:
         with self._metrics.minting():
             public_key = _text(session.public_key)
-            minted = await self._signer.certificate(session.grant, public_key, profile, form)
+            try:
+                minted = await self._signer.certificate(session.grant, public_key, profile, form)
+            except InvalidRequest as error:  # the form: all else that we send is the signer's own
+                raise ConfigError(error.message, error.hint) from error
         certificate = asyncssh.import_certificate(minted.certificate)
         wanted = [principal_of(form, user) if form else minted.principal]
         if (

@@ -6,6 +6,7 @@ revocation list that `push_krl` brings, as a site does whose login nodes cannot 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from hpchub.demo.site import COMPUTE_HOSTS, HUB, LOGIN_HOSTS, Site
 from hpchub.demo.slurm import Daemon, start_daemons
 
 PRINCIPAL = "hpchub:{account}"
+_PENALTIES_SINCE = (9, 8)
 _HOST_KEYS = "ssh/hpchub"
 _CA = "ssh/hpchub_ca.pub"
 _PRINCIPALS = "ssh/hpchub_principals"
@@ -84,6 +86,13 @@ def known_host(name: str, address: str, public_key: str) -> str:
     return f"{name},{address} {' '.join(public_key.split()[:2])}"
 
 
+def openssh_version() -> tuple[int, int]:
+    """Of this machine's OpenSSH, which every way to run the demo uses."""
+    done = subprocess.run(["ssh", "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    found = re.search(r"OpenSSH_([0-9]+)\.([0-9]+)", done.stdout + done.stderr)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 def sshd(name: str, site: Site, etc: Path) -> Daemon:
     """The sshd of a host. On one machine each has a loopback address of its own."""
     argv = ["/usr/sbin/sshd", "-D", "-e", "-f", f"{etc}/ssh/sshd_config", "-h", f"{etc}/{_HOST_KEYS}/{name}"]
@@ -98,6 +107,9 @@ def sshd(name: str, site: Site, etc: Path) -> Daemon:
             f"PidFile={site.run}/sshd-{name}.pid",
         ):
             argv += ["-o", option]
+    # Older ones do not know the word, and would not start with it.
+    if openssh_version() >= _PENALTIES_SINCE:
+        argv += ["-o", f"PerSourcePenaltyExemptList={site.edge[HUB]}"]
     ready = ("bash", "-c", f"exec 3<>/dev/tcp/{address}/22")
     return Daemon(name="sshd", host=name, argv=tuple(argv), ready=ready)
 

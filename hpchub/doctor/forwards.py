@@ -2,7 +2,7 @@
 
 sshd holds the path of a unix socket to `permitopen` as well, knows no patterns there, and each server's path
 is new: so a login node that carries sockets can have no `permitopen`. `permitlisten` counts for ports only.
-Seen with OpenSSH 9.2; channels.c has it so up to 10.x.
+Seen with OpenSSH 9.2 (channels.c, channel_connect_to_path); a test asks the sshd that is installed.
 """
 
 from __future__ import annotations

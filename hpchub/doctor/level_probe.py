@@ -19,7 +19,7 @@ from hpchub.core.cluster import Cluster, LoginNode
 from hpchub.doctor.forwards import Forwards, forwards_of, principals_line
 from hpchub.doctor.report import Finding, Report, Verdict
 from hpchub.doctor.sshd_level import level_of
-from hpchub.errors import AccountProblem, HostUnreachable, HpchubError, NotAllowed
+from hpchub.errors import AccountProblem, ConfigError, HostUnreachable, HpchubError
 from hpchub.ssh.connect import known_host_keys, log_in
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.failures import reason
@@ -82,7 +82,7 @@ class LevelProbe:
     async def _plain(self, what: str, node: LoginNode) -> None:
         try:
             plain = await self._credential(Profile.CONTROL, PLAIN_PRINCIPAL)
-        except NotAllowed:
+        except ConfigError:
             self._say(Verdict.OK, what, "the signer makes no certificate that only names the account")
             return
         if await self._is_refused(node, self._user, plain):

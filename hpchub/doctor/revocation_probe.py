@@ -19,7 +19,7 @@ from hpchub.ssh.limits import Limits
 
 # A timer of a minute, with some room. The certificates that are tried live for five at least.
 LIMIT_S = 150.0
-_PAUSE_S = 2.0
+PAUSE_S = 2.0
 _WRITE = "Have the node fetch the list, and name it in RevokedKeys (docs/howto/revocation.md)."
 
 
@@ -61,5 +61,5 @@ async def _refused(
         except HpchubError as error:
             return Finding(Verdict.FAILED, what, error.message, error.hint)
         connection.close()
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(PAUSE_S)
     return Finding(Verdict.MISSING, what, f"a revoked certificate is let in after {LIMIT_S:.0f} s.", _WRITE)

@@ -202,9 +202,8 @@ class Authority:
         """The certificate that a grant earns now, its principal of one of the policy's forms.
 
         Raises:
-            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling; or the form
-                is not the policy's.
-            InvalidRequest: The public key or the profile is refused.
+            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
+            InvalidRequest: The public key, the profile or the form is refused.
             RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """

@@ -283,7 +283,8 @@ class SignerClient:
         the signer's `principals`, or empty for the first of them.
 
         Raises:
-            NotAllowed: The login has ended, the grant is for another key, or the form is not the signer's.
+            NotAllowed: The login has ended, or the grant is for another key.
+            InvalidRequest: The form is not one of the signer's.
         """
         body = {
             "grant": grant.reveal(),

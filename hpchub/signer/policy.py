@@ -17,7 +17,7 @@ from hpchub.core.certificate import (
     principal_of,
 )
 from hpchub.core.slugs import caseless, is_safe_account_name
-from hpchub.errors import NotAllowed
+from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.remote.slurm_query import FORCED_COMMAND
 
 BACKDATE_S = 60  # a login node's clock may be behind ours
@@ -143,18 +143,19 @@ def plan_principal(policy: Policy, account: str, form: str) -> str:
     """What a certificate calls an account, in one of the policy's forms, the first where `form` is empty.
 
     Raises:
-        NotAllowed: The site does not have that form, or by another of its forms that would be somebody else.
+        InvalidRequest: The site does not have that form, or by another of its forms that would be
+            somebody else. It says nothing against the login, which may have other certificates.
     """
     form = form or policy.principals[0]
     if form not in policy.principals:
-        raise NotAllowed(
+        raise InvalidRequest(
             f"The signer makes no certificates for {form!r}.",
             "Name it in principals of the signer's settings, or correct principal in the cluster file.",
         )
     principal = principal_of(form, account)
     others = {account_of(other, principal) for other in policy.principals} - {account}
     if any(is_safe_account_name(other) for other in others):
-        raise NotAllowed("That account's principal could be taken for somebody else's.")
+        raise InvalidRequest("That account's principal could be taken for somebody else's.")
     return principal
 
 
@@ -174,7 +175,8 @@ def plan_certificate(
 
     Raises:
         NotAllowed: The login has reached its ceiling, the grant is for another key, or no login earns
-            the profile; or as `plan_principal`.
+            the profile.
+        InvalidRequest: As `plan_principal`.
     """
     if profile is Profile.QUERY:
         raise NotAllowed("Certificates for queries are not earned by a login.")
@@ -206,7 +208,8 @@ def plan_query_certificate(
     """The certificate with which a service account asks for the states of jobs. It can do nothing else.
 
     Raises:
-        NotAllowed: The site has not named that account for it; or as `plan_principal`.
+        NotAllowed: The site has not named that account for it.
+        InvalidRequest: As `plan_principal`.
     """
     if account not in policy.query_accounts:
         raise NotAllowed(

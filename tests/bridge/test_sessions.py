@@ -14,7 +14,7 @@ from hpchub.bridge.sessions import KEY_LIFETIME_S, Sessions
 from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway
+from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway
 from hpchub.signer.client import Certificate, SignerClient
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
@@ -227,8 +227,9 @@ async def test_a_form_that_the_signer_does_not_have(
     minted = counting.minted
     assert await sessions.credential("alice", Profile.CONTROL, "{account}") is plain
     assert counting.minted == minted
-    with pytest.raises(NotAllowed, match="makes no certificates"):
+    with pytest.raises(ConfigError, match="makes no certificates"):
         await sessions.credential("alice", Profile.CONTROL, "hpchub:{account}")
+    assert not sessions.refused, "the login is as good as before"
     counting.change = lambda made: replace(made, principal="hpchub:alice")
     with pytest.raises(NotAllowed, match="not alice's"):
         await sessions.credential("alice", Profile.TUNNEL)

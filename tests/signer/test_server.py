@@ -82,7 +82,7 @@ async def test_two_clusters_may_differ_in_principals(settings: SignerSettings, u
             assert asyncssh.import_certificate(minted.certificate).principals == [wanted]
             assert (minted.account, minted.principal) == ("alice", wanted)
             assert minted.key_id.startswith("hpchub:alice:control:")
-        with pytest.raises(NotAllowed, match="makes no certificates"):
+        with pytest.raises(InvalidRequest, match="makes no certificates"):
             await signer.certificate(login.grant, user_key.public, Profile.CONTROL, "{account}")
         query = await signer.query_certificate("slurmwatch", user_key.public, "{account}@beta")
         assert query.principal == "slurmwatch@beta"
