@@ -1,10 +1,13 @@
 // A real OpenID provider (oidc-provider, certified) for the tests, on loopback.
-// Its settings are JSON on standard input; it says `ready` on standard output.
+// Its settings are a line of JSON on standard input, and it ends when that is closed, so that it cannot
+// outlive the tests. It says `ready` on standard output.
 
-import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
 
-const settings = JSON.parse(readFileSync(0, 'utf8'));
+const lines = createInterface({ input: process.stdin });
+lines.once('close', () => process.exit());
+const settings = JSON.parse(await new Promise((resolve) => lines.once('line', resolve)));
 const require = createRequire(settings.modules);
 const { default: Provider } = await import(require.resolve('oidc-provider'));
 

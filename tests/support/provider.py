@@ -95,8 +95,8 @@ class RealProvider:
             stderr=subprocess.PIPE,
         )
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(settings).encode())
-        self.process.stdin.close()
+        self.process.stdin.write(json.dumps(settings).encode() + b"\n")
+        self.process.stdin.flush()
         if b"ready" not in self.process.stdout.readline():
             assert self.process.stderr is not None
             raise AssertionError(f"the provider did not start:\n{self.process.stderr.read().decode()}")
@@ -106,7 +106,7 @@ class RealProvider:
             return
         self.process.terminate()
         self.process.wait(20)
-        for pipe in (self.process.stdout, self.process.stderr):
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
         self.process = None
