@@ -25,8 +25,8 @@ from hpchub.signer.settings import SignerSettings
 async def test_it_cannot_mint_for_whoever_has_not_logged_in(
     signer: SignerClient, settings: SignerSettings, user_key: Any, other_key: Any
 ) -> None:
-    """No proof, an expired one, one for another key, audience or person, a forged one: nothing is minted, each
-    try is recorded, and bob, who has logged in, goes on.
+    """No proof, an expired one, one for another key, audience or person, a forged one: nothing is minted,
+    each try is recorded, and bob, who has logged in, goes on.
     """
     thief = user_key.public
     bob = await signer.grant("bob", Secret("canary-bob-78"), other_key.public, "192.0.2.1")
