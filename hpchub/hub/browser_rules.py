@@ -56,6 +56,8 @@ def set_browser_rules(app: Any) -> None:
     if has_tls(app):
         headers["Strict-Transport-Security"] = f"max-age={_HSTS_S}"
         cookies |= {"secure": True}
+    elif not app.public_url:
+        app.log.warning("browser_rules.no_tls: cookies are sent in clear too; set public_url= of configure()")
     headers.update(settings.get("headers", {}))
     settings["headers"] = headers
     settings["cookie_options"] = cookies | settings.get("cookie_options", {})

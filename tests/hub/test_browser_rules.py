@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,7 @@ def test_a_login_s_address_makes_no_header(hub: RunningHub) -> None:
 def app(**more: Any) -> SimpleNamespace:
     """As much of JupyterHub as the rules look at."""
     known: dict[str, Any] = dict.fromkeys(("ssl_cert", "public_url", "subdomain_host"), "")
+    known["log"] = logging.getLogger("hub")
     known |= {"bind_url": "http://:8000", "services": []}
     environments = {name: Environment(autoescape=True) for name in ("jinja2_env", "jinja2_env_sync")}
     return SimpleNamespace(**{**known, "tornado_settings": environments, **more})
@@ -209,10 +211,11 @@ def policy_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"public_url": "http://hub.example.org/"}, False),
     ],
 )
-def test_tls_makes_it_stricter(more: dict[str, str], is_tls: bool) -> None:
+def test_tls_makes_it_stricter(more: dict[str, str], is_tls: bool, caplog: pytest.LogCaptureFixture) -> None:
     """With TLS, cookies are for TLS alone and browsers remember to use it; without, nobody is locked out."""
     hub = app(**more)
     set_browser_rules(hub)
+    assert ("no_tls" in caplog.text) is not bool(more)  # said where the site has said nothing
     settings = hub.tornado_settings
     assert has_tls(hub) is is_tls
     assert ("Strict-Transport-Security" in settings["headers"]) is is_tls
