@@ -59,8 +59,8 @@ def make_folder(path: Path, group: int | None) -> None:
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise ConfigError(f"{path} must be a folder of our own account.")
-    if status.st_gid != group or status.st_mode & 0o027:
-        mode = stat.S_IMODE(status.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_gid != group or mode != 0o750:
         raise ConfigError(
             f"{path} has mode {mode:04o} and group id {status.st_gid}, not 0750 and {group}.",
             f"Run: chgrp {group} {path}; chmod 0750 {path}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -113,11 +114,12 @@ async def test_without_callers_only_our_own(settings: SignerSettings) -> None:
         await SignerClient(settings.socket).sessions()
 
 
-@pytest.mark.parametrize("mode", [0o755, 0o770, 0o757])
-async def test_a_loose_folder_is_refused(settings: SignerSettings, mode: int) -> None:
-    """A folder that others can enter, or the group can write to, is none for the socket."""
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o757, 0o700])
+async def test_a_folder_of_another_mode_is_refused(settings: SignerSettings, mode: int) -> None:
+    """One that others can enter, that the group can write to, or that the group cannot enter."""
     require.root()
     settings.socket.parent.mkdir()
+    os.chown(settings.socket.parent, -1, GROUP)
     settings.socket.parent.chmod(mode)
     with pytest.raises(ConfigError, match="not 0750"):
         async with running(replace(settings, callers=Callers(group=GROUP))):
