@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import fastjsonschema
 
@@ -111,7 +112,7 @@ def _filled(*names: str) -> dict[str, object]:
 
 _TEXT = {"type": "string", "maxLength": _TEXT_LENGTH}
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "hpchub audit record",
     "type": "object",
