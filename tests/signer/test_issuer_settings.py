@@ -72,7 +72,7 @@ def test_each_kind_has_its_own_keys(tmp_path: Path) -> None:
     ],
 )
 def test_faults_are_named(table: str, said: str, tmp_path: Path) -> None:
-    """An unknown kind, a foreign or missing key, no TLS, a path that leads elsewhere, a secret in the settings."""
+    """An unknown kind, a foreign or missing key, no TLS, a path that leads elsewhere, a secret."""
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, table)
     assert any(said in problem for problem in caught.value.problems), caught.value.problems
