@@ -20,7 +20,8 @@ from hpchub.signer.certificates import (
 )
 from hpchub.signer.policy import Plan
 
-# How far an authority that picks times itself may be off: its clock, and how much it dates back.
+# How far an authority that picks times itself may be off at the start: its clock, and how much it dates back.
+# At the end not at all: no certificate outlives its login's ceiling.
 _LATER_S = 60
 _EARLIER_S = 300
 
@@ -106,7 +107,7 @@ def _as_made(line: str, plan: Plan, now: int) -> Plan:
     if (
         not 0 < serial < 2**64
         or not plan.valid_after - _EARLIER_S <= valid_after <= now + _LATER_S
-        or not now < valid_before <= plan.valid_before + _LATER_S
+        or not now < valid_before <= plan.valid_before
     ):
         raise SiteError("A signed certificate differs from its plan in serial or times by too much.")
     return replace(plan, serial=serial, valid_after=valid_after, valid_before=valid_before)

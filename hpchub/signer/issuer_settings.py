@@ -19,7 +19,7 @@ from hpchub.signer.vault_issuer import VaultIssuer, VaultSettings
 _URL = re.compile(
     r"https://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/?|https://\[[0-9A-Fa-f:]+\](?::[0-9]{1,5})?/?", re.ASCII
 )
-_PATH = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,127}", re.ASCII)
 
 

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS certificates (
     valid_before INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS certificates_caseless ON certificates (account COLLATE NOCASE);
 CREATE INDEX IF NOT EXISTS certificates_fingerprint ON certificates (fingerprint);
-CREATE INDEX IF NOT EXISTS certificates_key_id ON certificates (key_id);
+DROP INDEX IF EXISTS certificates_key_id;
 CREATE TABLE IF NOT EXISTS refusals (
     kind TEXT NOT NULL, value TEXT NOT NULL, at INTEGER NOT NULL, until INTEGER, why TEXT NOT NULL,
     PRIMARY KEY (kind, value));

@@ -18,6 +18,9 @@ from hpchub.signer.certificate_bytes import Contents
 from hpchub.signer.certificates import PublicKey
 from hpchub.signer.issuer_http import Https
 
+# Vault counts from its own clock. Where that is ahead by no more than this, the end is not past the planned.
+_CLOCK_S = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultSettings:
@@ -49,7 +52,7 @@ class VaultIssuer:
             "cert_type": contents.kind.name.lower(),
             "key_id": contents.key_id,
             "valid_principals": ",".join(contents.principals),  # account names, which hold no comma
-            "ttl": f"{contents.valid_before - int(time.time())}s",
+            "ttl": f"{max(1, contents.valid_before - int(time.time()) - _CLOCK_S)}s",
             "critical_options": dict(contents.critical_options),
             "extensions": dict.fromkeys(contents.extensions, ""),
         }

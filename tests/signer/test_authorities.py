@@ -28,10 +28,12 @@ from hpchub.signer.certificate_bytes import Kind
 from hpchub.signer.certificates import line_of, parse_public_key
 from hpchub.signer.client import SignerClient
 from hpchub.signer.host_certificates import known_hosts_line, plan_host_certificate, sign_host_certificate
+from hpchub.signer.issuer_settings import CaKind, CaSettings
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.connect import known_host_keys, log_in
 from hpchub.ssh.limits import Limits
+from support.ca_agent import a_ca_agent, add_key
 from support.sshd import an_sshd
 
 QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=5, keepalive_tries=2)
@@ -131,6 +133,33 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
     assert signed_by == [parse_public_key(line).fingerprint for line in both]
     changes = [one["reason"] for one in records if one["event"] == "ca-changed"]
     assert changes == ["next key made", "switched", "old key retired"]
+
+
+async def test_sshd_takes_what_an_agent_has_signed(
+    settings: SignerSettings, namespace: tuple[str, ...], user_key: Any, tmp_path: Path
+) -> None:
+    """With each kind of key; and not once the line is gone from TrustedUserCAKeys, or by another key."""
+    folder = tmp_path / "sshd"
+    folder.mkdir(mode=0o755)
+    new_host_key(folder)
+    trusted = folder / "ca.pub"
+    trusted.touch()
+    kinds: dict[str, dict[str, int]] = {
+        "ssh-ed25519": {},
+        "ecdsa-sha2-nistp256": {},
+        "ssh-rsa": {"key_size": 3072},
+    }
+    lines = (f"HostKey {folder}/host_key", f"TrustedUserCAKeys {trusted}")
+    async with an_sshd(folder, namespace, *lines) as port:
+        with a_ca_agent(tmp_path) as agent:
+            for kind, size in kinds.items():
+                key = asyncssh.generate_private_key(kind, **size)
+                add_key(agent, key)
+                ca = CaSettings(kind=CaKind.AGENT, public_key=line_of(key), agent_socket=agent)
+                made = await certificate(replace(settings, ca=ca), user_key)
+                assert not await enters(port, user_key, made), kind
+                trusted.write_text(line_of(key) + "\n")
+                assert await enters(port, user_key, made), kind
 
 
 def test_no_key_is_lost_on_the_way(settings: SignerSettings) -> None:

@@ -172,6 +172,24 @@ def test_differing_keys_and_forged_signatures_are_found() -> None:
     assert "type" in find_differences(host, line_of(CA), KEY, contents_of(PLAN))
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 419), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 9)
+)
+def test_no_changed_certificate_passes(changes: list[tuple[int, int]], cut: int) -> None:
+    """Whatever bytes an authority elsewhere answers with: a difference, and never another error."""
+    kind, encoded = _CERTIFICATE.split()
+    good = base64.b64decode(encoded)
+    raw = bytearray(good)
+    for at, value in changes:
+        raw[at % len(raw)] = value
+    raw = raw[: len(raw) - cut]
+    line = f"{kind} {base64.b64encode(raw).decode()}"
+    assert bool(find_differences(line, line_of(CA), KEY, contents_of(PLAN))) == (raw != good)
+
+
+_CERTIFICATE = sign(CA, KEY, PLAN)
+
+
 def test_asyncssh_defaults_would_be_found() -> None:
     """A certificate made with asyncssh's own defaults differs in all that matters, and is not let out."""
     loose = CA.generate_user_certificate(USER, PLAN.key_id).export_certificate().decode()

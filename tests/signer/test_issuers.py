@@ -38,6 +38,7 @@ from hpchub.signer.settings import SignerSettings
 from hpchub.signer.step_issuer import StepIssuer, StepSettings
 from hpchub.signer.vault_issuer import VaultSettings
 from support import require
+from support.ca_agent import a_ca_agent, add_key
 from support.https import https
 from support.step_ca import PROVISIONER, StepCa, new_provisioner_key
 from support.vault import TOKEN, Role, Vault
@@ -70,31 +71,9 @@ def plan_for(settings: SignerSettings, user_key: Any, profile: Profile) -> Plan:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
     """A real ssh-agent without keys; its socket."""
-    require.programs("ssh-agent", "ssh-add")
     tmp_path.chmod(0o700)
-    path = tmp_path / "ca-agent.sock"
-    # Where a token's library finds its tokens is in the agent's environment: it is its child that loads it.
-    softhsm = tmp_path / "softhsm2.conf"
-    softhsm.write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\n")
-    env = {"PATH": "/usr/bin:/bin", "SOFTHSM2_CONF": str(softhsm)}
-    argv = ["ssh-agent", "-D", "-a", path]
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, env=env) as process:
-        deadline = time.monotonic() + 10
-        while not path.exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+    with a_ca_agent(tmp_path) as path:
         yield path
-        process.terminate()
-
-
-def add_key(agent: Path, key: asyncssh.SSHKey) -> None:
-    """As staff do it: ssh-add."""
-    subprocess.run(
-        ["ssh-add", "-q", "-"],
-        input=key.export_private_key("openssh"),
-        env={"SSH_AUTH_SOCK": str(agent), "PATH": "/usr/bin:/bin"},
-        check=True,
-    )
 
 
 @asynccontextmanager
