@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jupyterhub.handlers import BaseHandler
-from jupyterhub.utils import get_browser_protocol, url_path_join
+from jupyterhub.utils import url_path_join
 from tornado import web
 
 from hpchub.hub.oidc_flow import Begun, parse_begun
@@ -15,15 +15,14 @@ _LASTS_S = 300  # as long as the bridge keeps a key without a login
 def keep_begun(handler: BaseHandler, begun: Begun, callback: str) -> None:
     """Signed, for no script to read, and for the callback's page alone."""
     name, path = _place(handler, callback)
-    handler.set_secure_cookie(
+    # JupyterHub's own way: it knows whether browsers speak TLS. Signed, and hidden from scripts.
+    handler._set_cookie(
         name,
         begun.to_text(),
         expires_days=None,
         max_age=_LASTS_S,
         path=path,
-        httponly=True,
         samesite="Lax",  # the way back begins on the provider's page
-        secure=path == "/" or get_browser_protocol(handler.request) == "https",
     )
 
 
