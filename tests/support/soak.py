@@ -271,9 +271,12 @@ def _witness(server: Server) -> Witness:
 def _is_stopped(server: Server) -> bool:
     """Ask the hub to stop it; whether it will, or has done so."""
     try:
-        return server.session.delete(server.api).status_code in {202, 204, 404}
+        answer = server.session.delete(server.api)
     except requests.RequestException:
         return False
+    # A proxy that was just started answers 404 to everything, with a page.
+    is_from_the_hub = answer.headers.get("Content-Type", "").startswith("application/json")
+    return answer.status_code in {202, 204} or (answer.status_code == 404 and is_from_the_hub)
 
 
 def _logs_in(session: HubSession, name: str, password: str) -> bool:
