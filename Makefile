@@ -38,7 +38,7 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format pictures bench bench-crowd soak
+.PHONY: test test-fast coverage lint types audit docs format pictures bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest $(PYTEST)
@@ -57,6 +57,9 @@ lint: $(STAMPS)/dev ## ruff, and who may import whom
 types: $(STAMPS)/dev ## mypy --strict
 	$(BIN)/mypy
 
+audit: $(STAMPS)/audit ## known weaknesses of what is pinned, where the data can be reached
+	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit
+
 docs: $(STAMPS)/dev ## links and snippets of every page
 	$(BIN)/python -m pytest tests/project/test_docs.py $(PYTEST)
 
@@ -64,10 +67,10 @@ format: $(STAMPS)/dev ## rewrite the sources as `lint` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=20 RESTARTS=1
+soak: $(STAMPS)/dev $(PROXY) ## random faults while people work: SEED=7 MINUTES=20 RESTARTS=1 SOAK_DIR=.demo
 	@$(HPCHUB) demo install
 	PYTHONPATH=tests $(BIN)/python -m support.soak --minutes $(or $(MINUTES),20) \
-		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts)
+		$(if $(SEED),--seed $(SEED)) $(if $(RESTARTS),--restarts) $(if $(SOAK_DIR),--dir $(SOAK_DIR))
 
 pictures: $(STAMPS)/dev ## take docs/pictures again, from a running demo
 	$(BIN)/python scripts/take_pictures.py --dir $(DEMO_DIR)
@@ -101,6 +104,12 @@ $(STAMPS)/hub: requirements/build.txt requirements/hub.txt pyproject.toml $(STAM
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/hub
 	@echo "Installing the test tools into $(VENV), from requirements/dev.txt"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/audit: requirements/audit.txt $(STAMPS)/venv
+	@echo "Installing pip-audit into $(VENV)/audit, from requirements/audit.txt"
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(PROXY): package.json package-lock.json

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import fastjsonschema
 
@@ -32,6 +34,7 @@ _SYSLOG_PRIORITY = (10 << 3) | 6
 class Event(StrEnum):
     """What was tried, or what happened.
 
+    `second-factor-change`: somebody proves who they are, to add or remove second factors.
     `ended`: a login has ended before its ceiling, or an account is locked. `disconnected`: the bridge has
     closed somebody's connections for it.
     """
@@ -39,6 +42,8 @@ class Event(StrEnum):
     LOGIN = "login"
     CERTIFICATE = "certificate"
     ENROLMENT = "enrolment"
+    FACTOR_CHANGE = "second-factor-change"
+    FACTOR_REMOVAL = "second-factor-removal"
     SECOND_FACTOR_RESET = "second-factor-reset"
     LIMIT_LIFTED = "limit-lifted"
     ADDRESS_KNOWN = "address-known"
@@ -46,6 +51,8 @@ class Event(StrEnum):
     REVOCATION = "revocation"
     ENDED = "ended"
     DISCONNECTED = "disconnected"
+    CA_CHANGED = "ca-changed"
+    HOST_CERTIFICATE = "host-certificate"
 
 
 class Outcome(StrEnum):
@@ -64,7 +71,8 @@ class Record:
     `source` is the browser's address as the hub saw it; for a revocation, who asked for it. `serial` is
     decimal text: as a JSON number it would lose digits in tools that read numbers as doubles. `grant_id`
     joins certificates to a login; those for queries come of none. `server_id`, where the bridge asked for
-    a server's sake, joins to that server in the other logs.
+    a server's sake, joins to that server in the other logs. `authority` is the fingerprint of the key that
+    signed, or was to sign.
     """
 
     event: Event
@@ -79,6 +87,7 @@ class Record:
     fingerprint: str = ""
     grant_id: str = ""
     server_id: str = ""
+    authority: str = ""
 
 
 _FIELDS = tuple(Record.__dataclass_fields__)
@@ -106,7 +115,7 @@ def _filled(*names: str) -> dict[str, object]:
 
 _TEXT = {"type": "string", "maxLength": _TEXT_LENGTH}
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "hpchub audit record",
     "type": "object",
@@ -125,6 +134,7 @@ SCHEMA = {
         "key_id": {"type": "string", "pattern": r"^[A-Za-z0-9._:=@-]{0,128}$"},
         "fingerprint": {"type": "string", "pattern": r"^(?:SHA256:[A-Za-z0-9+/]{43})?$"},
         "grant_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
+        "authority": {"type": "string", "pattern": r"^(?:SHA256:[A-Za-z0-9+/]{43})?$"},
         "server_id": {"type": "string", "pattern": r"^[0-9a-f]{0,64}$"},
         # What the chain adds to each line (hpchub.chain).
         "number": {"type": "integer", "minimum": 1},
@@ -135,13 +145,34 @@ SCHEMA = {
         {"if": _END, "then": {"not": _GRANTED}, "else": {"not": _DONE}},
         {"if": {"allOf": [_GRANTED, {"not": _KEYLESS}]}, "then": _filled("user", "fingerprint")},
         {"if": {"allOf": [_GRANTED, {"not": _QUERY}, {"not": _KEYLESS}]}, "then": _filled("grant_id")},
-        {"if": {"allOf": [_GRANTED, _CERTIFICATE]}, "then": _filled("profile", "serial", "key_id")},
+        {
+            "if": {"allOf": [_GRANTED, _CERTIFICATE]},
+            "then": _filled("profile", "serial", "key_id", "authority"),
+        },
         {"if": _LOGIN, "then": {"properties": {"serial": {"maxLength": 0}, "key_id": {"maxLength": 0}}}},
     ],
 }
 
-# Compiled: interpreting the schema took longer than signing a certificate and writing the record.
-_check = fastjsonschema.compile(SCHEMA)
+_CONDITIONS = [(fastjsonschema.compile(one["if"]), one) for one in SCHEMA["allOf"]]
+
+
+@lru_cache
+def _check_for(event: str, outcome: str, profile: str) -> Callable[[object], object]:
+    """The schema compiled for records of one kind: its conditions ask for nothing but these three fields.
+
+    Interpreting the schema took longer than signing a certificate, and trying its conditions as long.
+    """
+    kind = {"event": event, "outcome": outcome, "profile": profile}
+    branches = [one.get("then" if _holds(check, kind) else "else") for check, one in _CONDITIONS]
+    return fastjsonschema.compile({**SCHEMA, "allOf": [branch for branch in branches if branch is not None]})
+
+
+def _holds(check: Callable[[object], object], body: object) -> bool:
+    try:
+        check(body)
+    except fastjsonschema.JsonSchemaValueException:
+        return False
+    return True
 
 
 def render_record(record: Record, at: datetime) -> str:
@@ -153,7 +184,7 @@ def render_record(record: Record, at: datetime) -> str:
     body = {"time": at.astimezone(UTC).isoformat(timespec="microseconds")}
     body |= {name: _bounded(getattr(record, name)) for name in _FIELDS}
     try:
-        _check(body)
+        _check_for(record.event, record.outcome, "query" if record.profile == "query" else "")(body)
     except fastjsonschema.JsonSchemaValueException as error:
         # Not chained: the exception carries the record.
         raise ValueError(f"an audit record breaks its schema at {error.name}: {error.rule}") from None

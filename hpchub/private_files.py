@@ -38,6 +38,35 @@ def make_private_folder(path: Path) -> None:
     check_private_folder(path)
 
 
+def make_folder(path: Path, group: int | None) -> None:
+    """Make a folder of mode 0700, or of 0750 for a group, or accept one that is so already.
+
+    Raises:
+        ConfigError: It is not so, or cannot be made.
+    """
+    if group is None:
+        make_private_folder(path)
+        return
+    try:
+        path.mkdir(mode=0o700)
+        if path.stat().st_gid != group:
+            os.chown(path, -1, group)
+        path.chmod(0o750)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"The folder {path} cannot be made: {error.strerror}.") from error
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise ConfigError(f"{path} must be a folder of our own account.")
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_gid != group or mode != 0o750:
+        raise ConfigError(
+            f"{path} has mode {mode:04o} and group id {status.st_gid}, not 0750 and {group}.",
+            f"Run: chgrp {group} {path}; chmod 0750 {path}",
+        )
+
+
 def check_private_file(path: Path) -> None:
     """Return where the file is our own with mode 0600, and no symbolic link.
 
@@ -102,13 +131,18 @@ def write_private_file(path: Path, content: bytes, *, replace: bool, mode: int =
                 path.hardlink_to(draft)  # fails where the name is taken, which a rename does not
         finally:
             draft.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise ConfigError(f"The file {path} cannot be written: {error.strerror}.") from error
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _check_owner_and_mode(path: Path, status: os.stat_result, wanted: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.settings import load_settings
 from hpchub.core.server import ServerView
+from hpchub.core.slugs import caseless
 from hpchub.errors import HpchubError, InvalidRequest
 from hpchub.logs import printable
 from hpchub.signer.client import SignerClient
@@ -83,7 +84,7 @@ def render(target: str, taken: dict[str, Any]) -> list[str]:
 async def _stop_servers(bridge: BridgeClient, user: str) -> list[str]:
     """End a user's servers while there is a session to do it with; what could not be ended, in words."""
     try:
-        servers = await bridge.servers(user)
+        servers = [one for one in await bridge.servers() if caseless(one.user) == caseless(user)]
     except HpchubError as error:  # no reason not to revoke
         return [f"the servers of {user}: {error}"]
     return [line for line in await asyncio.gather(*(_stop(bridge, server) for server in servers)) if line]

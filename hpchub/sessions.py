@@ -14,6 +14,7 @@ from typing import Any
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.settings import load_settings
+from hpchub.core.slugs import caseless
 from hpchub.signer.client import SignerClient
 from hpchub.tables import table
 
@@ -33,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     found = asyncio.run(_ask(SignerClient(settings.signer_socket), BridgeClient(settings.socket)))
     if args.user:
         found = {
-            "sessions": [one for one in found["sessions"] if one["user"] == args.user],
-            "revoked": {user: at for user, at in found["revoked"].items() if user == args.user},
+            "sessions": [one for one in found["sessions"] if caseless(one["user"]) == caseless(args.user)],
+            "revoked": {user: at for user, at in found["revoked"].items() if user == caseless(args.user)},
         }
     print(json.dumps(found) if args.json else render(found, shutil.get_terminal_size().columns))
     return 0

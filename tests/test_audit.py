@@ -31,6 +31,7 @@ GRANTED = Record(
     key_id="hpchub:alice:control:ff",
     fingerprint="SHA256:" + "a" * 43,
     grant_id="0" * 32,
+    authority="SHA256:" + "b" * 43,
 )
 REFUSED = Record(event=Event.LOGIN, outcome=Outcome.REFUSED, reason="wrong password", user="alice")
 
@@ -77,8 +78,24 @@ IS_GRANTED = {
     Event.ENROLMENT: Record(
         event=Event.ENROLMENT, outcome=Outcome.GRANTED, user="alice", factor="totp", source="192.0.2.1"
     ),
+    Event.FACTOR_CHANGE: Record(
+        event=Event.FACTOR_CHANGE, outcome=Outcome.GRANTED, user="alice", factor="password+webauthn"
+    ),
+    Event.FACTOR_REMOVAL: Record(
+        event=Event.FACTOR_REMOVAL, outcome=Outcome.GRANTED, user="alice", factor="webauthn"
+    ),
     Event.SECOND_FACTOR_RESET: Record(
         event=Event.SECOND_FACTOR_RESET, outcome=Outcome.GRANTED, user="alice", factor="staff"
+    ),
+    Event.CA_CHANGED: Record(
+        event=Event.CA_CHANGED, outcome=Outcome.GRANTED, reason="switched", factor="staff"
+    ),
+    Event.HOST_CERTIFICATE: Record(
+        event=Event.HOST_CERTIFICATE,
+        outcome=Outcome.GRANTED,
+        serial="5",
+        key_id="hpchub:host",
+        factor="staff",
     ),
     Event.LIMIT_LIFTED: Record(
         event=Event.LIMIT_LIFTED, outcome=Outcome.GRANTED, source="192.0.2.1", factor="staff"
@@ -114,6 +131,8 @@ def test_long_texts_are_cut() -> None:
         replace(REFUSED, reason=""),
         replace(REFUSED, serial="5"),
         replace(GRANTED, serial=""),
+        replace(GRANTED, authority=""),
+        replace(GRANTED, authority="SHA256:short"),
         replace(GRANTED, serial="0"),
         replace(GRANTED, serial="1e9"),
         replace(GRANTED, key_id=""),
@@ -143,7 +162,7 @@ def test_no_field_could_hold_a_secret_by_name() -> None:
     assert SCHEMA["additionalProperties"] is False
     assert {field.name for field in fields(Record)} == {
         "event", "outcome", "reason", "user", "factor", "source",
-        "profile", "serial", "key_id", "fingerprint", "grant_id", "server_id",
+        "profile", "serial", "key_id", "fingerprint", "grant_id", "server_id", "authority",
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ MINTED = Record(
     serial="18446744073709551615",
     key_id="hpchub:alice:control:ffffffffffffffff",
     fingerprint="SHA256:" + "a" * 43,
+    authority="SHA256:" + "b" * 43,
     grant_id="0" * 32,
 )
 REFUSED = Record(event=Event.LOGIN, outcome=Outcome.REFUSED, reason="wrong password", user="bob")

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 from hpchub.errors import StoreTaken
 
@@ -71,8 +72,15 @@ def claiming_engine(url: URL) -> Engine:
         pool_timeout=_LONGEST_WAIT_S,
         pool_pre_ping=True,
     )
+    event.listen(engine, "do_connect", lambda _dialect, _record, args, named: _connect(*args, **named))
     event.listen(engine, "connect", _SessionClaim(url).take)
     return engine
+
+
+def _connect(*args: Any, **named: Any) -> Any:
+    from hpchub.bridge.patient_connection import PatientConnection  # needs psycopg, which not everybody has
+
+    return PatientConnection.connect(*args, **named)
 
 
 class _SessionClaim:
@@ -89,7 +97,7 @@ class _SessionClaim:
             while not self._taken(cursor):
                 connection.commit()
                 if time.monotonic() > deadline:
-                    raise taken(self._url)
+                    raise self._refusal(cursor)
                 time.sleep(_STEP_S)
             cursor.execute(
                 "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
@@ -106,6 +114,18 @@ class _SessionClaim:
         )
         cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", LOCK)
         return bool(cursor.fetchone()[0])
+
+    def _refusal(self, cursor: Any) -> Exception:
+        cursor.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND classid = %s AND objid = %s AND database = (SELECT oid FROM pg_database"
+            " WHERE datname = current_database())",
+            LOCK,
+        )
+        if cursor.fetchone() != (self._session[0],):
+            return taken(self._url)
+        hung = ConnectionError("its last session with this bridge hangs, and has not ended yet")
+        return OperationalError("pg_try_advisory_lock", None, hung)
 
 
 def taken(url: URL) -> StoreTaken:

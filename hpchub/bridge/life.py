@@ -24,6 +24,7 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.errors import HostUnreachable, HpchubError, NoSession, NotListening, StartFailed, to_wire
+from hpchub.local_api.accounts import share_with_group
 from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -63,6 +64,7 @@ class ServerLife:
         hub_socket: Path,
         progress: Progress,
         queue: StartQueue,
+        group: int | None = None,
     ) -> None:
         self.record = record
         self.progress = progress
@@ -73,6 +75,7 @@ class ServerLife:
         self._place = place
         self._keeper = keeper
         self._hub_socket = hub_socket
+        self._group = group
         self._queue = queue
         self._waits_for_turn = False
         self._tried_to_attach = record.handed_over
@@ -276,6 +279,7 @@ class ServerLife:
             self._way = attachment, heartbeat
             stack.enter_context(self.progress.end.told_to(heartbeat))
             await attachment.forward_notebook(self.local_socket)
+            share_with_group(self.local_socket, self._group)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
             # JupyterHub 6.1 appends the port to a unix socket's URL, and the proxy looks there.

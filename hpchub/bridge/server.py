@@ -13,7 +13,7 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler
-from hpchub.local_api.server import make_app, read_object, readiness
+from hpchub.local_api.server import admit_accounts, make_app, read_object, readiness
 
 # An environment of a few hundred variables; anything near this is no notebook's.
 _LARGEST_BODY = 1024**2
@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 30.0
 def make_bridge_app(service: Service) -> web.Application:
     """The application that answers for a service."""
     api = _Api(service)
-    app = make_app(_LARGEST_BODY)
+    app = make_app(_LARGEST_BODY, admit_accounts(service.settings.hub_uids))
     app.middlewares.append(_once_up(service))
     app.add_routes(
         [

@@ -47,6 +47,7 @@ from hpchub.errors import (
     SchedulerUnavailable,
     from_wire,
 )
+from hpchub.private_files import make_folder
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.slurm_token import SlurmToken, parse_token, token_command
@@ -94,7 +95,7 @@ class Service:
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
-        sockets.mkdir(mode=0o700, exist_ok=True)
+        make_folder(sockets, self.settings.group)
         for stale in sockets.iterdir():
             stale.unlink()
         await self._pool.__aenter__()
@@ -368,6 +369,7 @@ class Service:
             hub_socket=self.settings.hub_socket,
             progress=progress,
             queue=self._queues[record.cluster],
+            group=self.settings.group,
         )
 
     def _servers_on(self, cluster: str) -> Mapping[str, int]:

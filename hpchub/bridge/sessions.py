@@ -20,10 +20,10 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 from hpchub.bridge.keeper import STORE_FAILURES, reading
 from hpchub.bridge.metrics import BridgeMetrics
 from hpchub.bridge.store import SessionRecord, Store
-from hpchub.core.certificate import Profile
+from hpchub.core.certificate import Profile, principal_of
 from hpchub.core.secret import Secret
 from hpchub.core.terminal import terminal_request
-from hpchub.errors import HpchubError, InvalidRequest, NoSession, NotAllowed
+from hpchub.errors import ConfigError, HpchubError, InvalidRequest, NoSession, NotAllowed
 from hpchub.signer.client import Certificate, SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
@@ -44,7 +44,8 @@ class _Session:
     public_key: asyncssh.SSHKey = field(repr=False)
     grant: Secret
     expires_at: float = 0
-    credentials: dict[Profile, Credential] = field(default_factory=dict, repr=False)
+    # By what they are for, and the form of the principal.
+    credentials: dict[tuple[Profile, str], Credential] = field(default_factory=dict, repr=False)
     minting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -124,7 +125,7 @@ class Sessions:
         if entry is None or self._now() - entry[1] >= KEY_LIFETIME_S:
             raise InvalidRequest("The login took too long, or was used already.", "Log in again.")
         session = _Session(entry[0].convert_to_public(), grant)
-        session.credentials[Profile.CONTROL] = await self._mint(session, user, Profile.CONTROL)
+        session.credentials[Profile.CONTROL, ""] = await self._mint(session, user, Profile.CONTROL, "")
         await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
         # The agent forgets the key before it at its ceiling: a handshake may be under way with it.
         earlier, self._sessions[user] = self._sessions.get(user), session
@@ -183,7 +184,7 @@ class Sessions:
         except HpchubError as error:
             log.warning("logout.untold user=%s error=%s", user, error)
 
-    async def credential(self, user: str, profile: Profile) -> Credential:
+    async def credential(self, user: str, profile: Profile, form: str = "") -> Credential:
         """The session's key with a certificate that is good for a while yet.
 
         Raises:
@@ -192,14 +193,14 @@ class Sessions:
         """
         session = self._session(user)
         async with session.minting:
-            credential = session.credentials.get(profile)
+            credential = session.credentials.get((profile, form))
             if credential is None or credential.valid_before - self._now() < _MARGIN_S:
                 try:
-                    credential = await self._mint(session, user, profile)
+                    credential = await self._mint(session, user, profile, form)
                 except NotAllowed as error:
                     self.refused.add(user)
                     raise NoSession(error.message, error.hint) from error
-                session.credentials[profile] = credential
+                session.credentials[profile, form] = credential
             if self._sessions.get(user) is not session:  # it has ended while we waited
                 raise _no_session(user)
             return credential
@@ -231,11 +232,20 @@ class Sessions:
             raise _no_session(user)
         return session
 
-    async def _mint(self, session: _Session, user: str, profile: Profile) -> Credential:
+    async def _mint(self, session: _Session, user: str, profile: Profile, form: str) -> Credential:
         with self._metrics.minting():
-            minted = await self._signer.certificate(session.grant, _text(session.public_key), profile)
+            public_key = _text(session.public_key)
+            try:
+                minted = await self._signer.certificate(session.grant, public_key, profile, form)
+            except InvalidRequest as error:  # the form: all else that we send is the signer's own
+                raise ConfigError(error.message, error.hint) from error
         certificate = asyncssh.import_certificate(minted.certificate)
-        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
+        wanted = [principal_of(form, user) if form else minted.principal]
+        if (
+            not isinstance(certificate, SSHOpenSSHCertificate)
+            or minted.account != user
+            or certificate.principals != wanted
+        ):
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
         session.expires_at = minted.expires_at
         return Credential(self._agent.pair(session.public_key), certificate, minted.valid_before)

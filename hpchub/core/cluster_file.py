@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpchub.core.certificate import is_principal_form
 from hpchub.core.cluster import (
     STARTS_AT_ONCE,
     Attach,
@@ -75,6 +76,12 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     if not is_scheduler_name(path.stem):
         top.fault("", f"the file's name, {path.stem!r}, is the cluster's: use letters, digits, '-', '_'")
     title = top.text("title", path.stem)
+    principal = top.text("principal", "")
+    if principal and not is_principal_form(principal):
+        top.fault(
+            "principal",
+            f"{principal!r} is no form of a principal: write 'hpchub:{{account}}' or '{{account}}'",
+        )
     scheduler = top.table("scheduler")
     kind = scheduler.text("kind", "slurm")
     if kind not in SCHEDULERS:
@@ -119,6 +126,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         scheduler=kind,
         scheduler_cluster=scheduler_cluster,
         status_account=status_account,
+        principal=principal,
         templates=path.parent / templates if templates else None,
         login_nodes=tuple(nodes),
         proxy_jump=proxy_jump,

@@ -36,6 +36,7 @@ FOR_TESTS = (
     "postgresql",
     "slapd",
     "slurm-wlm-jwt-plugin",
+    "softhsm2",
     "systemd",
 )
 

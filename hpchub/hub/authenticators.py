@@ -19,12 +19,16 @@ from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import EnrolmentRequired, HpchubError, NotAllowed, UserError
 from hpchub.hub.addresses import client_address, peer_address
+from hpchub.hub.browser_rules import set_browser_rules
 from hpchub.hub.deletion import end_everything
+from hpchub.hub.factor_changes import attempt_key, factor_change_handlers
 from hpchub.hub.krl import KrlHandler
+from hpchub.hub.pages import script_handlers
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.hub.terminal_keys import terminal_key_handlers
 from hpchub.hub.terminals import terminal_handlers
+from hpchub.local_api.tls import load_peer
 from hpchub.signer.client import SignerClient
 
 
@@ -37,6 +41,9 @@ class HpchubAuthenticator(Authenticator):
 
     bridge_socket = Unicode(help="The unix socket of `hpchub bridge`.").tag(config=True)
     signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
+    signer_tls = Unicode(
+        help="For a signer on another host: the file with its address, and the certificates for it."
+    ).tag(config=True)
 
     trusted_proxies = List(
         Unicode(),
@@ -47,6 +54,9 @@ class HpchubAuthenticator(Authenticator):
         the failed logins of all are counted together.
         """,
     ).tag(config=True)
+
+    # What the signer said last.
+    factor_kinds: tuple[str, ...] = ()
 
     @validate("trusted_proxies")
     def _valid_trusted_proxies(self, proposal: Any) -> list[str]:
@@ -76,15 +86,16 @@ class HpchubAuthenticator(Authenticator):
         """
         username = data.get("username", "")
         bridge = BridgeClient(Path(self.bridge_socket))
-        signer = self.signer()
         try:
-            key_id, public_key = await bridge.new_key()
+            signer = self.signer()
+            answer = data.get("security_key", "")
+            key_id, public_key = attempt_key(handler) if answer else await bridge.new_key()
             granted = await signer.grant(
                 username,
                 Secret(data.get("password", "")),
                 public_key,
                 self.source_of(handler),
-                Secret(data.get("otp", "")),
+                Secret(answer or data.get("otp", "")),
             )
             await bridge.open_session(granted.username, key_id, granted.grant)
             handler.hpchub_session = granted.username
@@ -103,13 +114,15 @@ class HpchubAuthenticator(Authenticator):
         return str(granted.username)
 
     def signer(self) -> SignerClient:
-        """Who checks passwords and codes."""
-        return SignerClient(Path(self.signer_socket))
+        """Who checks passwords and codes. ConfigError where the file of `signer_tls` will not do."""
+        where = load_peer(Path(self.signer_tls)) if self.signer_tls else Path(self.signer_socket)
+        return SignerClient(where)
 
-    async def learn_whether_codes_are_asked(self) -> None:
-        """Show the login page's field for a code where the signer may want one; as before, if it is away."""
+    async def learn_factor_kinds(self) -> None:
+        """Show on the login page what the signer may want; as before, if it is away."""
         try:
-            self.request_otp = await self.signer().asks_for_codes()
+            self.factor_kinds = await self.signer().factor_kinds()
+            self.request_otp = bool(self.factor_kinds)
         except HpchubError as error:
             self.log.warning("login.codes_unknown error=%s", error.message)
 
@@ -170,10 +183,16 @@ class HpchubAuthenticator(Authenticator):
         await end_everything(user, BridgeClient(Path(self.bridge_socket)), self.parent.proxy)
         super().delete_user(user)
 
-    def get_handlers(self, app: Any) -> list[tuple[str, type[BaseHandler]]]:
-        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask."""
+    def get_handlers(self, app: Any) -> list[tuple[Any, ...]]:
+        """Login and second factor, a logout that ends the session on the bridge too, what our pages ask.
+
+        JupyterHub calls this while it begins, so it is also where what browsers are told is set up.
+        """
+        set_browser_rules(app)
         return [
             *second_factor_handlers(),
+            *factor_change_handlers(),
+            *script_handlers(),
             ("/logout", HpchubLogoutHandler),
             ("/hpchub/krl", KrlHandler),
             *SERVERS_HANDLERS,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jupyterhub.handlers import BaseHandler
 from tornado import web
 
 from hpchub.errors import HpchubError
-from hpchub.signer.client import SignerClient
 
 
 class KrlHandler(BaseHandler):
@@ -22,7 +20,7 @@ class KrlHandler(BaseHandler):
         """The list, as the signer has it now; 503 where it cannot be asked."""
         authenticator: Any = self.authenticator
         try:
-            content = await SignerClient(Path(authenticator.signer_socket)).krl()
+            content = await authenticator.signer().krl()
         except HpchubError as error:
             self.log.error("krl.unavailable error=%s", error.message)
             raise web.HTTPError(503, "The revocation list cannot be had just now.") from error

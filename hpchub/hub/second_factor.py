@@ -1,7 +1,8 @@
-"""The page on which people set up their second factor, and the login page's field for its code.
+"""The page on which people set up their second factors, and the login page's field for a code.
 
-Whoever gets to the page has proven the password and nothing more: there is no login at the hub and no
-session on the bridge yet. What lets them in is the signer's ticket, in a cookie for this page alone.
+Whoever gets to the page has proven the password, and a second factor if they had one: there need be no login
+at the hub and no session on the bridge. What lets them in is the signer's ticket, in a cookie for this page
+alone. What else the page does is in `factor_changes`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jupyterhub.utils import url_path_join
 
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, UserError
+from hpchub.signer.client import OfferedFactor
 
 _COOKIE = "hpchub-second-factor"
 _PATH = "second-factor"
@@ -22,6 +24,8 @@ _LOGIN_PATH = "login"
 _COOKIE_S = 600
 _PLAIN_REFUSAL = "Invalid username or password"
 _REFUSAL = "Invalid username, password or code"
+_REFUSAL_WITH_KEYS = "Invalid username, password, code or security key"
+_APP, _KEY = "totp", "webauthn"
 
 
 class HpchubLoginHandler(LoginHandler):
@@ -30,16 +34,17 @@ class HpchubLoginHandler(LoginHandler):
     async def prepare(self) -> None:
         """Ask the signer, so that its settings are the only place where a site says so."""
         await super().prepare()
-        await self.authenticator.learn_whether_codes_are_asked()
+        await self.authenticator.learn_factor_kinds()
 
     def _render(self, login_error: str | None = None, **kwargs: Any) -> Any:
         if login_error == _PLAIN_REFUSAL and self.authenticator.request_otp:
-            login_error = _REFUSAL
+            has_keys = _KEY in self.authenticator.factor_kinds
+            login_error = _REFUSAL_WITH_KEYS if has_keys else _REFUSAL
         return super()._render(login_error=login_error, **kwargs)
 
 
-class SecondFactorHandler(BaseHandler):
-    """Shows a QR code, asks for a first code, and shows the recovery codes, once."""
+class FactorHandler(BaseHandler):
+    """What all addresses of the page share: the ticket, and what to do without one."""
 
     def set_default_headers(self) -> None:
         """No copy of the page stays in the browser or on the way."""
@@ -47,64 +52,49 @@ class SecondFactorHandler(BaseHandler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Referrer-Policy", "no-referrer")
 
-    async def get(self) -> None:
-        """The QR code."""
-        await self._show_offer()
-
-    async def post(self) -> None:
-        """The first code."""
-        ticket = self._ticket()
+    async def show_page(self, refusal: str = "") -> None:
+        """The page; `refusal` is what was wrong with what came last."""
+        ticket = self.ticket()
         if ticket is None:
-            self._back_to_login()
+            self.back_to_login()
             return
         signer = self.authenticator.signer()
         try:
-            codes = await signer.enrol(
-                ticket, Secret(self.get_argument("code", "")), self.authenticator.source_of(self)
-            )
-        except InvalidRequest as error:
-            await self._show_offer(refusal=str(error))
-            return
-        except NotAllowed:
-            self._back_to_login()
-            return
-        except HpchubError as error:
-            await self._show_failure(error)
-            return
-        self.clear_cookie(_COOKIE, path=_page_url(self))
-        page = await self.render_template(
-            "hpchub_recovery_codes.html",
-            codes=[code.reveal() for code in codes],
-            login_url=self.settings["login_url"],
-        )
-        self.finish(page)
-
-    async def _show_offer(self, refusal: str = "") -> None:
-        ticket = self._ticket()
-        if ticket is None:
-            self._back_to_login()
-            return
-        try:
-            offer = await self.authenticator.signer().offer(ticket)
+            held = await signer.held_factors(ticket)
+            offer = await signer.offer(ticket) if _APP in held.kinds else None
         except UserError:
-            self._back_to_login()
+            self.back_to_login()
             return
         except HpchubError as error:
-            await self._show_failure(error)
+            await self.show_failure(error)
             return
         if refusal:
             self.set_status(422)
         page = await self.render_template(
             "hpchub_second_factor.html",
-            username=offer.username,
-            seed=offer.seed.reveal(),
-            picture=_picture(offer.uri),
+            held=held,
+            has_any=held.has_app or bool(held.keys),
+            seed=offer.seed.reveal() if offer else "",
+            picture=_picture(offer) if offer else "",
             refusal=refusal,
+            action=_page_url(self),
             xsrf=self.xsrf_token.decode("ascii"),
         )
         self.finish(page)
 
-    async def _show_failure(self, error: HpchubError) -> None:
+    async def show_codes(self, codes: tuple[Secret, ...], what: str) -> None:
+        """The recovery codes, once. `what` has begun to count: an `app`, or a `key`; or nothing new, ``."""
+        page = await self.render_template(
+            "hpchub_recovery_codes.html",
+            codes=[code.reveal() for code in codes],
+            what=what,
+            page_url=_page_url(self),
+            login_url=self.settings["login_url"],
+        )
+        self.finish(page)
+
+    async def show_failure(self, error: HpchubError) -> None:
+        """That the signer cannot be asked."""
         self.log.error("second_factor.unavailable error=%s message=%s", type(error).__name__, error.message)
         self.set_status(503)
         message = "Second factors cannot be set up just now. Try again in a minute, or tell the site's staff."
@@ -113,26 +103,56 @@ class SecondFactorHandler(BaseHandler):
         )
         self.finish(page)
 
-    def _ticket(self) -> Secret | None:
+    def ticket(self) -> Secret | None:
+        """What lets in whoever opens the page."""
         held = self.get_secure_cookie(_COOKIE, max_age_days=1)
         return Secret(held.decode("ascii", "replace")) if held else None
 
-    def _back_to_login(self) -> None:
+    def forget_ticket(self) -> None:
+        """The page opens no more in this browser."""
         self.clear_cookie(_COOKIE, path=_page_url(self))
+
+    def back_to_login(self) -> None:
+        """Without a ticket there is nothing to see."""
+        self.forget_ticket()
         self.redirect(self.settings["login_url"])
+
+
+class SecondFactorHandler(FactorHandler):
+    """Shows what somebody has and can add: an app by its QR code, whose first code comes back here."""
+
+    async def get(self) -> None:
+        """The page."""
+        await self.show_page()
+
+    async def post(self) -> None:
+        """An app's first code."""
+        ticket = self.ticket()
+        if ticket is None:
+            self.back_to_login()
+            return
+        try:
+            codes = await self.authenticator.signer().enrol(
+                ticket, Secret(self.get_argument("code", "")), self.authenticator.source_of(self)
+            )
+        except InvalidRequest as error:
+            await self.show_page(refusal=str(error))
+            return
+        except NotAllowed:
+            self.back_to_login()
+            return
+        except HpchubError as error:
+            await self.show_failure(error)
+            return
+        self.forget_ticket()  # the signer has ended it
+        await self.show_codes(codes, "app")
 
 
 def lead_to_enrolment(handler: BaseHandler, ticket: str) -> None:
     """Answer a login with the way to the page, and its ticket in a cookie that no script can read."""
-    handler.set_secure_cookie(
-        _COOKIE,
-        ticket,
-        expires_days=None,
-        max_age=_COOKIE_S,
-        path=_page_url(handler),
-        httponly=True,
-        samesite="Strict",
-        secure=handler.request.protocol == "https",
+    # JupyterHub's own way: it knows whether browsers speak TLS, whatever the proxies say.
+    handler._set_cookie(
+        _COOKIE, ticket, expires_days=None, max_age=_COOKIE_S, path=_page_url(handler), samesite="Strict"
     )
     handler.redirect(_page_url(handler))
 
@@ -146,9 +166,9 @@ def _page_url(handler: BaseHandler) -> str:
     return str(url_path_join(handler.hub.base_url, _PATH))
 
 
-def _picture(uri: Secret) -> str:
+def _picture(offer: OfferedFactor) -> str:
     """The QR code as SVG: dark on light whatever the page's colours, because cameras want it so."""
-    code = segno.make_qr(uri.reveal(), error="m")
+    code = segno.make_qr(offer.uri.reveal(), error="m")
     return str(
         code.svg_inline(
             scale=5, border=4, dark="#000", light="#fff", omitsize=True, svgclass=None, lineclass=None

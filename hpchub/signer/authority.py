@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.certificate import Profile
@@ -23,16 +23,20 @@ from hpchub.errors import (
     NotAllowed,
     RemoteError,
     SiteError,
-    UserError,
 )
 from hpchub.signer.account_check import AccountCheck
-from hpchub.signer.certificates import PublicKey, parse_public_key, sign
+from hpchub.signer.certificate_bytes import blob_of
+from hpchub.signer.certificates import PublicKey, fingerprint_of, parse_public_key
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
+from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs, login_purpose
+from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
-from hpchub.signer.keys import Keys
+from hpchub.signer.holding import Holding
+from hpchub.signer.issuer import Issued, Issuer, issue
 from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
 from hpchub.signer.metrics import SignerMetrics
+from hpchub.signer.oidc_proof import OidcLogins, Presented
 from hpchub.signer.policy import (
     Grant,
     Plan,
@@ -44,6 +48,7 @@ from hpchub.signer.policy import (
 )
 from hpchub.signer.proofs import Accepted, Proof, Refused
 from hpchub.signer.recorder import Recorder
+from hpchub.signer.recorder import failed as _failed
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
 
 _Result = TypeVar("_Result")
@@ -92,7 +97,8 @@ class Authority:
 
     def __init__(
         self,
-        keys: Keys,
+        issuer: Issuer,
+        grant_key: GrantKey,
         policy: Policy,
         proof: Proof,
         guard: Guard,
@@ -101,17 +107,24 @@ class Authority:
         ends: Ends,
         second_factors: SecondFactors | None = None,
         metrics: SignerMetrics | None = None,
+        *,
+        oidc: OidcLogins | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
-        self._keys = keys
+        self._issuer = issuer
+        self._authority = fingerprint_of(blob_of(issuer.public_key))
+        self._grant_key = grant_key
         self._policy = policy
         self._proof = proof
         self._guard = guard
         self._second_factors = second_factors
+        self._oidc = oidc
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
-        self.ending = Ending(ends, keys.grant, self.write)
+        self._holding = Holding(ledger)
+        self.ending = Ending(ends, grant_key, self.write)
+        self.factors = FactorActs(second_factors, self.write)
         self.accounts = AccountCheck(proof)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
@@ -126,9 +139,14 @@ class Authority:
         return self._policy
 
     @property
-    def asks_for_codes(self) -> bool:
-        """Whether anybody may need a code to log in."""
-        return self._second_factors is not None
+    def factor_kinds(self) -> list[str]:
+        """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
+        return [kind.value for kind in self._second_factors.settings.kinds] if self._second_factors else []
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The forms that principals may have, the usual one first."""
+        return self._policy.principals
 
     async def log_in(self, attempt: Attempt, public_key: str) -> Login:
         """The grant that an attempt earns for one public key.
@@ -143,51 +161,102 @@ class Authority:
         record = Record(
             event=Event.LOGIN, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
         )
+        return await self._log_in(record, public_key, lambda key: self._prove(attempt, key))
+
+    async def log_in_with_token(self, presented: Presented, public_key: str) -> Login:
+        """The grant that an OpenID provider's id_token earns for the key that is in its nonce.
+
+        Nobody guesses a signature, so no failures are counted.
+
+        Raises:
+            NotAllowed: Refused, always in the same words.
+            InvalidRequest: The public key is refused.
+            RemoteError: The provider's keys cannot be had.
+            SiteError: The attempt could not be checked or recorded.
+        """
+        record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=presented.source)
+        return await self._log_in(record, public_key, lambda key: self._prove_by_token(presented, key))
+
+    async def oidc_request(self) -> dict[str, Any]:
+        """What the hub is to ask the OpenID provider for, as processes.md has it.
+
+        Raises:
+            NotAllowed: The site has none.
+            RemoteError: The provider cannot be asked where its pages are.
+        """
+        return await self._oidc_logins().request()
+
+    async def _log_in(
+        self, record: Record, public_key: str, prove: Callable[[PublicKey], Awaitable[Grant]]
+    ) -> Login:
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
-            grant = await self._prove(attempt, key)
+            grant = await prove(key)
         except Exception as error:
             await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
-        login = Login(grant, self._keys.grant.render(grant))
-        self._ledger.add_grant(held_grant(grant, key, attempt.source))
+        login = Login(grant, self._grant_key.render(grant))
+        self._ledger.add_grant(held_grant(grant, key, record.source))
         self.accounts.is_fine(grant.account)
         await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
-    async def mint(self, token: Secret, public_key: str, profile: str) -> Minted:
-        """The certificate that a grant earns now.
+    def parse_grant(self, token: Secret) -> Grant:
+        """What a grant says. NotAllowed where it is none of ours."""
+        return self._grant_key.parse(token)
+
+    async def mint(self, token: Secret, public_key: str, profile: str, form: str = "") -> Minted:
+        """The certificate that a grant earns now, its principal of one of the policy's forms.
 
         Raises:
             NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
-            InvalidRequest: The public key or the profile is refused.
+            InvalidRequest: The public key, the profile or the form is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile)
+        # A dict: a frozen record made anew at each step would cost a tenth of the whole.
+        told = {"profile": profile}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint)
-            grant = self._keys.grant.parse(token)
-            record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
+            told["fingerprint"] = key.fingerprint
+            grant = self.parse_grant(token)
+            told |= {"user": grant.account, "factor": grant.factor, "grant_id": grant.grant_id}
             await self.refuse_ended(grant)
             plan = plan_certificate(
                 self._policy,
                 grant,
                 profile=_parse_profile(profile),
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
-            certificate = sign(self._keys.ca, key, plan)
-            self._ledger.add_certificate(held_certificate(plan, key, grant.grant_id))
+            issued = await self.issue(key, plan, told)
+            held = held_certificate(issued.plan, key, grant.grant_id)
+            if why := await self._holding.add(held, grant.issued):
+                raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, ceiling_of(self._policy, grant))
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, ceiling_of(self._policy, grant))
+
+    async def issue(self, key: PublicKey, plan: Plan, told: dict[str, str]) -> Issued:
+        """The certificate, of which neither ledger nor log know yet.
+
+        `told`, what the record says of it, gets who signs and its serial: first the planned one, then the one
+        that it has.
+
+        Raises:
+            RemoteError: The authority that signs is away or slow.
+            SiteError: What was signed is not what was planned.
+        """
+        told |= {"serial": str(plan.serial), "key_id": plan.key_id, "authority": self._authority}
+        issued = await issue(self._issuer, key, plan, int(time.time()))
+        told["serial"] = str(issued.plan.serial)
+        return issued
 
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
@@ -203,9 +272,13 @@ class Authority:
                 await asyncio.to_thread(check)
             except HpchubError as error:
                 missing[name] = error.message
+        try:
+            await self._issuer.check()
+        except HpchubError as error:
+            missing["ca"] = error.message
         return missing
 
-    async def mint_query(self, account: str, public_key: str) -> Minted:
+    async def mint_query(self, account: str, public_key: str, form: str = "") -> Minted:
         """The certificate with which a service account asks for the states of jobs.
 
         There is no login behind it: who reaches our socket may have it, for the accounts that the
@@ -214,30 +287,31 @@ class Authority:
         Raises:
             NotAllowed: The site has not named that account.
             InvalidRequest: The public key is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        profile = Profile.QUERY.value
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, user=account)
+        told = {"profile": Profile.QUERY.value, "user": account}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint, factor=_SOCKET_FACTOR)
+            told |= {"fingerprint": key.fingerprint, "factor": _SOCKET_FACTOR}
             plan = plan_query_certificate(
                 self._policy,
                 account=account,
+                form=form,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
             if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
                 raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-            certificate = sign(self._keys.ca, key, plan)
-            self._ledger.add_certificate(held_certificate(plan, key, ""))
+            issued = await self.issue(key, plan, told)
+            if why := await self._holding.add(held_certificate(issued.plan, key, ""), None):
+                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
         except Exception as error:
-            await self.write(_failed(record, error))
+            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
             raise
-        await self.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, plan.valid_before)
+        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""
@@ -273,28 +347,78 @@ class Authority:
             raise NotAllowed("Second factors are not asked for here.")
         return self._second_factors
 
+    async def ticket(self, attempt: Attempt) -> Secret:
+        """A ticket with which somebody changes their second factors, for the same proof as a login.
+
+        Raises:
+            NotAllowed: Refused, in the words of a login.
+            RemoteError, SiteError: As for `log_in`.
+        """
+        record = Record(
+            event=Event.FACTOR_CHANGE, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
+        )
+        try:
+            second_factors = self._enrolling()
+            began, verdict = await self._judge(attempt, CHANGE_PURPOSE)
+            why = verdict.reason if isinstance(verdict, Refused) else self._ledger.refusal(verdict.account)
+            if why or isinstance(verdict, Refused):
+                await self._wait_with_refusal(began)
+                raise _refused_login() from TrueReason(why)
+            ticket = await asyncio.to_thread(
+                second_factors.begin, verdict.account, has_second=verdict.has_second
+            )
+        except Exception as error:
+            await self.write(_failed(record, error))
+            raise
+        await self.write(
+            replace(record, user=verdict.account, factor=verdict.factor, outcome=Outcome.GRANTED)
+        )
+        return ticket
+
     async def _prove(self, attempt: Attempt, key: PublicKey) -> Grant:
         """The grant that an attempt earns. Each refusal waits as long as the proof wants."""
+        began, verdict = await self._judge(attempt, login_purpose(key.fingerprint))
+        try:
+            return await self._earned(verdict, key)
+        except EnrolmentRequired:
+            raise
+        except NotAllowed:
+            await self._wait_with_refusal(began)
+            raise
+
+    async def _judge(self, attempt: Attempt, purpose: str) -> tuple[float, Accepted | Refused]:
+        """When the question began, and what password and second factor are worth."""
 
         def check(counts: bool) -> Accepted | Refused:
             verdict = self._proof.verify(attempt.username, attempt.password)
             if self._second_factors is None:
                 return verdict
-            return self._second_factors.judge(attempt.username, attempt.code, verdict, may_use_up=counts)
+            return self._second_factors.judge(
+                attempt.username, attempt.code, verdict, may_use_up=counts, purpose=purpose
+            )
 
         def judge() -> tuple[float, Accepted | Refused]:
             began = time.monotonic()
             return began, self._guard.attempt(attempt.username, attempt.source, check)
 
         with self.metrics.proof_seconds.time():
-            began, verdict = await self._in_thread(judge)
+            return await self._in_thread(judge)
+
+    async def _wait_with_refusal(self, began: float) -> None:
+        await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
+
+    async def _prove_by_token(self, presented: Presented, key: PublicKey) -> Grant:
+        with self.metrics.proof_seconds.time():
+            verdict = await self._oidc_logins().judge(presented, key.line)
         try:
             return await self._earned(verdict, key)
-        except EnrolmentRequired:
-            raise
-        except NotAllowed:
-            await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
-            raise
+        except NotAllowed as error:
+            raise NotAllowed("The hub does not let you in with that login.") from error.__cause__
+
+    def _oidc_logins(self) -> OidcLogins:
+        if self._oidc is None:
+            raise NotAllowed("Logins at an OpenID provider are not taken here.")
+        return self._oidc
 
     async def _earned(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
         if isinstance(verdict, Refused):
@@ -313,7 +437,9 @@ class Authority:
         except NotAllowed as error:
             raise _refused_login() from error
         if verdict.must_enrol:
-            ticket = await asyncio.to_thread(self._enrolling().begin, grant.account)
+            ticket = await asyncio.to_thread(
+                self._enrolling().begin, grant.account, has_second=verdict.has_second
+            )
             raise EnrolmentRequired(
                 "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
             )
@@ -359,14 +485,6 @@ def _refused_login() -> NotAllowed:
     return NotAllowed("That username and password do not match.", "Check both and try again.")
 
 
-def _failed(record: Record, error: Exception) -> Record:
-    """The record of a failure. The cause of an error is its true reason."""
-    outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR
-    if not isinstance(error, HpchubError):
-        return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
-    return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)
-
-
 def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:
     """What the ledger keeps of a login."""
     return HeldGrant(
@@ -387,7 +505,7 @@ def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertifica
         serial=str(plan.serial),
         key_id=plan.key_id,
         profile=plan.profile.value,
-        account=plan.principal,
+        account=plan.account,
         grant_id=grant_id,
         public_key=key.line,
         fingerprint=plan.fingerprint,

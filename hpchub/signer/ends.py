@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,9 +50,11 @@ class Taken:
 class Ends:
     """One signer's. `krl_file` None: the list can be fetched, and is in no file."""
 
-    def __init__(self, ledger: Ledger, ca_public_key: str, lifetime_s: int, krl_file: Path | None) -> None:
+    def __init__(
+        self, ledger: Ledger, authorities: Sequence[str], lifetime_s: int, krl_file: Path | None
+    ) -> None:
         self._ledger = ledger
-        self._ca = ca_public_key
+        self._authorities = authorities
         self._lifetime_s = lifetime_s
         self._file = krl_file
         self._written: bytes | None = None
@@ -150,7 +152,7 @@ class Ends:
             public_keys=held.get("key", ()),
             fingerprints=held.get("fingerprint", ()),
         )
-        return render_krl(self._ca, revoked, version=time.time_ns() // 1_000_000, now=now)
+        return render_krl(self._authorities, revoked, version=time.time_ns() // 1_000_000, now=now)
 
     def write_krl(self) -> str:
         """Write the file, if there is to be one; why it could not be, or "". An old one stays then."""

@@ -27,6 +27,7 @@ class FactorKey:
     def __init__(self, key: bytes) -> None:
         self._seal = AESGCM(_derived(key, b"seal"))
         self._digest_key = _derived(key, b"digest")
+        self._tag_key = _derived(key, b"tag")
 
     def seal(self, account: str, content: bytes) -> bytes:
         """The content, encrypted for that account."""
@@ -43,6 +44,10 @@ class FactorKey:
     def digest(self, account: str, code: str) -> bytes:
         """Under what a recovery code is kept. Without the key it cannot be tried out."""
         return hmac.digest(self._digest_key, f"{account}\0{code}".encode(), "sha256")
+
+    def tag(self, content: bytes) -> bytes:
+        """32 bytes that only the signer can make of this content; always the same."""
+        return hmac.digest(self._tag_key, content, "sha256")
 
 
 def make_factor_key(path: Path) -> None:

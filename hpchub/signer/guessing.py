@@ -17,7 +17,7 @@ import ipaddress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from hpchub.core.slugs import is_safe_account_name
+from hpchub.core.slugs import caseless, is_safe_account_name
 
 # What stands for every name that no account can have, and for every source that is no address. Neither
 # is a safe account name or an address itself.
@@ -90,8 +90,8 @@ class Standing:
 
 
 def account_key(username: str) -> str:
-    """Under which name failures are counted: many directories take `Alice` and `alice` for one."""
-    return username.lower() if is_safe_account_name(username) else NO_ACCOUNT
+    """Under which name failures are counted; one for all names that are none."""
+    return caseless(username) if is_safe_account_name(username) else NO_ACCOUNT
 
 
 def address_key(source: str) -> str:

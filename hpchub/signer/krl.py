@@ -30,11 +30,12 @@ class Revoked:
     fingerprints: Sequence[str] = ()
 
 
-def render_krl(ca_public_key: str, revoked: Revoked, *, version: int, now: int) -> bytes:
+def render_krl(authorities: Iterable[str], revoked: Revoked, *, version: int, now: int) -> bytes:
     """The list as a file's content; an empty one is valid too, and revokes nothing.
 
     Args:
-        ca_public_key: The authority's line. Serials and key ids of other authorities are not meant.
+        authorities: Lines of the keys whose serials and key ids are meant; more than one while one of them
+            follows another.
         revoked: What it is to hold.
         version: Higher than that of any list before.
         now: Unix seconds.
@@ -48,7 +49,8 @@ def render_krl(ca_public_key: str, revoked: Revoked, *, version: int, now: int) 
     if revoked.key_ids:
         certificates.append(_section(_KEY_ID, (_text(one.encode()) for one in sorted(set(revoked.key_ids)))))
     if certificates:
-        sections.append(_section(_CERTIFICATES, (_text(_blob(ca_public_key)), _text(b""), *certificates)))
+        for line in authorities:
+            sections.append(_section(_CERTIFICATES, (_text(_blob(line)), _text(b""), *certificates)))
     if revoked.public_keys:
         blobs = sorted({_blob(line) for line in revoked.public_keys})
         sections.append(_section(_EXPLICIT_KEY, map(_text, blobs)))

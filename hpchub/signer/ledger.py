@@ -8,12 +8,13 @@ Only what is taken back is forced onto the disk at once: the audit log has the r
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from hpchub.core.slugs import caseless
 from hpchub.errors import ConfigError, SiteError
 
 LEDGER = "ledger.sqlite"
@@ -22,15 +23,15 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS grants (
     grant_id TEXT PRIMARY KEY, account TEXT NOT NULL, factor TEXT NOT NULL, source TEXT NOT NULL,
     public_key TEXT NOT NULL, fingerprint TEXT NOT NULL, issued INTEGER NOT NULL, ceiling INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS grants_account ON grants (account);
+CREATE INDEX IF NOT EXISTS grants_caseless ON grants (account COLLATE NOCASE);
 CREATE INDEX IF NOT EXISTS grants_fingerprint ON grants (fingerprint);
 CREATE TABLE IF NOT EXISTS certificates (
     serial TEXT PRIMARY KEY, key_id TEXT NOT NULL, profile TEXT NOT NULL, account TEXT NOT NULL,
     grant_id TEXT NOT NULL, public_key TEXT NOT NULL, fingerprint TEXT NOT NULL,
     valid_before INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS certificates_account ON certificates (account);
+CREATE INDEX IF NOT EXISTS certificates_caseless ON certificates (account COLLATE NOCASE);
 CREATE INDEX IF NOT EXISTS certificates_fingerprint ON certificates (fingerprint);
-CREATE INDEX IF NOT EXISTS certificates_key_id ON certificates (key_id);
+DROP INDEX IF EXISTS certificates_key_id;
 CREATE TABLE IF NOT EXISTS refusals (
     kind TEXT NOT NULL, value TEXT NOT NULL, at INTEGER NOT NULL, until INTEGER, why TEXT NOT NULL,
     PRIMARY KEY (kind, value));
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS revoked (
 CREATE TABLE IF NOT EXISTS ends (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, fingerprint TEXT NOT NULL, why TEXT NOT NULL,
     until INTEGER NOT NULL);
+UPDATE OR REPLACE refusals SET value = lower(value) WHERE kind IN ('account', 'before');
 """
 
 
@@ -109,20 +111,39 @@ class Ledger:
                  grant.fingerprint, grant.issued, grant.ceiling),
             )  # fmt: skip
 
-    def add_certificate(self, made: HeldCertificate) -> None:
-        """A certificate was signed."""
+    def add_certificates(self, signed: Sequence[tuple[HeldCertificate, int | None]]) -> list[str]:
+        """Certificates were signed, each on a grant that was issued then (None: on no grant).
+
+        Returns:
+            For each why it may not leave, because something was taken back meanwhile; or "", and it is held.
+        """
         with self._asked() as ask:
-            ask.execute(
-                "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (made.serial, made.key_id, made.profile, made.account, made.grant_id, made.public_key,
-                 made.fingerprint, made.valid_before),
-            )  # fmt: skip
+            ask.execute("BEGIN IMMEDIATE")
+            try:
+                refusals = []
+                for made, issued in signed:
+                    why = self._refused(ask, made.account, made.grant_id, made.fingerprint, issued)
+                    if not why:
+                        self._insert(ask, made)
+                    refusals.append(why)
+            except BaseException:
+                ask.execute("ROLLBACK")
+                raise
+            ask.execute("COMMIT")
+        return refusals
+
+    def _insert(self, ask: sqlite3.Connection, made: HeldCertificate) -> None:
+        ask.execute(
+            "INSERT INTO certificates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (made.serial, made.key_id, made.profile, made.account, made.grant_id, made.public_key,
+             made.fingerprint, made.valid_before),
+        )  # fmt: skip
 
     def grants(self, now: int, **where: str) -> list[HeldGrant]:
         """Those that have not ended in any way; by account, grant_id or fingerprint."""
         with self._asked() as ask:
             rows = ask.execute(
-                f"SELECT * FROM grants WHERE ceiling > ? {_and(where)}",  # noqa: S608
+                f"SELECT * FROM grants WHERE ceiling > ? {_and(where)}",  # noqa: S608  our own words
                 (now, *where.values()),
             )
             held = [HeldGrant(**row) for row in rows]
@@ -136,7 +157,7 @@ class Ledger:
         """Those that are valid after `now`; by serial, key_id, account, grant_id or fingerprint."""
         with self._asked() as ask:
             rows = ask.execute(
-                f"SELECT * FROM certificates WHERE valid_before > ? {_and(where)}",  # noqa: S608
+                f"SELECT * FROM certificates WHERE valid_before > ? {_and(where)}",  # noqa: S608  our own words
                 (now, *where.values()),
             )
             return [HeldCertificate(**row) for row in rows]
@@ -164,7 +185,7 @@ class Ledger:
             "SELECT why FROM refusals WHERE (kind = 'account' AND value = ?1)"
             " OR (kind = 'grant' AND value = ?2) OR (kind = 'key' AND value = ?3)"
             " OR (kind = 'before' AND value = ?1 AND at > ?4)",
-            (account, grant_id, fingerprint, 2**62 if issued is None else issued),
+            (caseless(account), grant_id, fingerprint, 2**62 if issued is None else issued),
         ).fetchone()
         return "" if row is None else str(row["why"])
 
@@ -185,7 +206,7 @@ class Ledger:
                 ask.execute("PRAGMA synchronous = NORMAL")
 
     def blocked(self) -> dict[str, int]:
-        """Accounts that staff have revoked and not undone, and since when, in Unix seconds."""
+        """Accounts that staff have revoked, without capitals, and since when, in Unix seconds."""
         with self._asked() as ask:
             return dict(ask.execute("SELECT value, at FROM refusals WHERE kind = 'account'").fetchall())
 
@@ -240,13 +261,14 @@ class TakeBack:
     def refuse(self, kind: Refuse, value: str, why: str, *, at: int, until: int | None) -> None:
         """Refuse it from now on; `until` None is until that is undone."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?, ?)", (kind.value, value, at, until, why)
+            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?, ?)",
+            (kind.value, _compared(kind, value), at, until, why),
         )
 
     def allow(self, kind: Refuse, value: str) -> bool:
         """Refuse it no more; whether it was."""
         done = self._connection.execute(
-            "DELETE FROM refusals WHERE kind = ? AND value = ?", (kind.value, value)
+            "DELETE FROM refusals WHERE kind = ? AND value = ?", (kind.value, _compared(kind, value))
         )
         return done.rowcount > 0
 
@@ -269,6 +291,12 @@ class TakeBack:
         )
 
 
+def _compared(kind: Refuse, value: str) -> str:
+    """Account names count without their capitals; fingerprints and ids as they are."""
+    return caseless(value) if kind in {Refuse.ACCOUNT, Refuse.BEFORE} else value
+
+
 def _and(where: dict[str, str]) -> str:
     """Conditions on columns, whose names are keywords in this package's own calls."""
-    return "".join(f" AND {name} = ?" for name in where)
+    # NOCASE is what `caseless` does: account names are ASCII.
+    return "".join(f" AND {name} = ?{' COLLATE NOCASE' * (name == 'account')}" for name in where)

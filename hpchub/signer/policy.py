@@ -8,9 +8,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hpchub.core.certificate import Profile
-from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import NotAllowed
+from hpchub.core.certificate import (
+    PLAIN_PRINCIPAL,
+    PRINCIPAL_MARKS,
+    Profile,
+    account_of,
+    is_principal_form,
+    principal_of,
+)
+from hpchub.core.slugs import caseless, is_safe_account_name
+from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.remote.slurm_query import FORCED_COMMAND
 
 BACKDATE_S = 60  # a login node's clock may be behind ours
@@ -21,17 +28,22 @@ PTY = "permit-pty"
 # sshd prints the key id into its log as it is, so nothing that could end or confuse a line.
 _KEY_ID = re.compile(r"[A-Za-z0-9._:=@-]{1,128}", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+_PRINCIPAL = re.compile(r"[A-Za-z0-9._:@+-]{1,96}", re.ASCII)
 _GRANT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TerminalPolicy:
-    """What the site gives to people's own terminals. No `source_addresses` is from anywhere: laptops move."""
+    """What the site gives to people's own terminals. No `source_addresses` is from anywhere: laptops move.
+
+    `principal` is the form of their principals, one of the policy's; the first of them where it is empty.
+    """
 
     lifetime_s: int
     port_forwarding: bool = True
     source_addresses: tuple[str, ...] = ()
+    principal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +52,19 @@ class Policy:
 
     `query_accounts` are the service accounts that may ask for the states of jobs, and may do nothing else.
     `terminal` is None where people's own terminals get no certificates.
+    `principals` are the forms that principals may have; a cluster that names none gets the first.
     """
 
     certificate_lifetime_s: int
     login_ceiling_s: int
     source_addresses: tuple[str, ...]
     query_accounts: tuple[str, ...] = ()
+    principals: tuple[str, ...] = (PLAIN_PRINCIPAL,)
     terminal: TerminalPolicy | None = None
 
     def __post_init__(self) -> None:
+        if not self.principals or not all(is_principal_form(form) for form in self.principals):
+            raise ValueError("a form of principals that no certificate may have")
         if not all(is_safe_account_name(account) for account in self.query_accounts):
             raise ValueError("an account for queries whose name may not stand in a certificate")
         if not self.source_addresses:
@@ -83,6 +99,7 @@ class Grant:
 class Plan:
     """Every field of one certificate. Times are Unix seconds."""
 
+    account: str
     principal: str
     profile: Profile
     serial: int
@@ -95,7 +112,13 @@ class Plan:
     extensions: frozenset[str]
 
     def __post_init__(self) -> None:
-        if not is_safe_account_name(self.principal):  # no comma, no wildcard, not empty, not root
+        if not is_safe_account_name(self.account):  # no comma, no wildcard, not empty, not root
+            raise ValueError("a certificate of an unsafe account")
+        if self.principal != self.account and (
+            not _PRINCIPAL.fullmatch(self.principal)
+            or self.account not in self.principal
+            or PRINCIPAL_MARKS.isdisjoint(self.principal)
+        ):
             raise ValueError("a certificate with an unsafe principal")
         if not _KEY_ID.fullmatch(self.key_id) or not 0 < self.serial < 2**64:
             raise ValueError("a certificate with an unusable key id or serial")
@@ -116,7 +139,7 @@ def plan_grant(
     Raises:
         NotAllowed: The account's name may never stand in a certificate, or it is a service account.
     """
-    if not is_safe_account_name(account) or account in policy.query_accounts:
+    if not is_safe_account_name(account) or caseless(account) in map(caseless, policy.query_accounts):
         raise NotAllowed("That account may not log in here.")
     return Grant(
         account=account,
@@ -133,8 +156,35 @@ def ceiling_of(policy: Policy, grant: Grant) -> int:
     return min(grant.ceiling, grant.issued + policy.login_ceiling_s)
 
 
+def plan_principal(policy: Policy, account: str, form: str) -> str:
+    """What a certificate calls an account, in one of the policy's forms, the first where `form` is empty.
+
+    Raises:
+        InvalidRequest: The site does not have that form, or by another of its forms that would be
+            somebody else. It says nothing against the login, which may have other certificates.
+    """
+    form = form or policy.principals[0]
+    if form not in policy.principals:
+        raise InvalidRequest(
+            f"The signer makes no certificates for {form!r}.",
+            "Name it in principals of the signer's settings, or correct principal in the cluster file.",
+        )
+    principal = principal_of(form, account)
+    others = {account_of(other, principal) for other in policy.principals} - {account}
+    if any(is_safe_account_name(other) for other in others):
+        raise InvalidRequest("That account's principal could be taken for somebody else's.")
+    return principal
+
+
 def plan_certificate(
-    policy: Policy, grant: Grant, *, profile: Profile, fingerprint: str, now: int, serial: int
+    policy: Policy,
+    grant: Grant,
+    *,
+    profile: Profile,
+    fingerprint: str,
+    now: int,
+    serial: int,
+    form: str = "",
 ) -> Plan:
     """The certificate that a grant earns now.
 
@@ -143,6 +193,7 @@ def plan_certificate(
     Raises:
         NotAllowed: The login has reached its ceiling, the grant is for another key, or no login earns
             the profile.
+        InvalidRequest: As `plan_principal`.
     """
     if profile is Profile.QUERY:
         raise NotAllowed("Certificates for queries are not earned by a login.")
@@ -153,7 +204,8 @@ def plan_certificate(
     ceiling = _live_ceiling(policy, grant, now)
     tunnel = profile is Profile.TUNNEL
     return Plan(
-        principal=grant.account,
+        account=grant.account,
+        principal=plan_principal(policy, grant.account, form),
         profile=profile,
         serial=serial,
         key_id=f"hpchub:{grant.account}:{profile.value}:{serial:016x}",
@@ -176,6 +228,7 @@ def plan_terminal_certificate(
 
     Raises:
         NotAllowed: The site gives none, the login has reached its ceiling, or the key is the login's own.
+        InvalidRequest: As `plan_principal`.
     """
     terminal = policy.terminal
     if terminal is None:
@@ -187,7 +240,8 @@ def plan_terminal_certificate(
         raise NotAllowed("A terminal needs a key of its own.")
     ceiling = _live_ceiling(policy, grant, now)
     return Plan(
-        principal=grant.account,
+        account=grant.account,
+        principal=plan_principal(policy, grant.account, terminal.principal),
         profile=Profile.TERMINAL,
         serial=serial,
         key_id=f"hpchub:{grant.account}:{Profile.TERMINAL.value}:{serial:016x}",
@@ -208,11 +262,14 @@ def _live_ceiling(policy: Policy, grant: Grant, now: int) -> int:
     return ceiling
 
 
-def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, now: int, serial: int) -> Plan:
+def plan_query_certificate(
+    policy: Policy, *, account: str, fingerprint: str, now: int, serial: int, form: str = ""
+) -> Plan:
     """The certificate with which a service account asks for the states of jobs. It can do nothing else.
 
     Raises:
         NotAllowed: The site has not named that account for it.
+        InvalidRequest: As `plan_principal`.
     """
     if account not in policy.query_accounts:
         raise NotAllowed(
@@ -220,7 +277,8 @@ def plan_query_certificate(policy: Policy, *, account: str, fingerprint: str, no
             "Where it should, name it in query_accounts of the signer's settings.",
         )
     return Plan(
-        principal=account,
+        account=account,
+        principal=plan_principal(policy, account, form),
         profile=Profile.QUERY,
         serial=serial,
         key_id=f"hpchub:{account}:{Profile.QUERY.value}:{serial:016x}",

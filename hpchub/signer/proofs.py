@@ -25,12 +25,14 @@ _PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")  # pam.d(5),
 class Accepted:
     """Proven: the account, and the factors that proved it, in one word for the audit log.
 
-    `must_enrol`: nothing is earned by it yet but to set up a second factor.
+    `must_enrol`: nothing is earned by it yet but to set up a second factor. `has_second`: a second factor
+    is among those that proved it.
     """
 
     account: str
     factor: str
     must_enrol: bool = field(default=False, repr=False)
+    has_second: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

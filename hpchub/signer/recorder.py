@@ -9,8 +9,8 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hpchub.audit import AuditLog, Record, render_record
-from hpchub.errors import SiteError
+from hpchub.audit import AuditLog, Outcome, Record, render_record
+from hpchub.errors import HpchubError, SiteError, UserError
 from hpchub.logs import correlation_id
 
 
@@ -29,7 +29,9 @@ class Recorder:
             SiteError: It could not be written. The caller must then grant nothing.
         """
         try:
-            text = render_record(replace(record, server_id=correlation_id()), datetime.now(UTC))
+            if server_id := correlation_id():
+                record = replace(record, server_id=server_id)
+            text = render_record(record, datetime.now(UTC))
         except ValueError as error:
             raise SiteError("An audit record breaks its schema.", "Tell the site's staff.") from error
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -62,3 +64,11 @@ def _settle(batch: list[tuple[str, asyncio.Future[None]]], error: SiteError | No
             refusal = SiteError(error.message, error.hint)
             refusal.__cause__ = error.__cause__
             written.set_exception(refusal)
+
+
+def failed(record: Record, error: Exception) -> Record:
+    """The record of a failure. The cause of an error is its true reason."""
+    outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR
+    if not isinstance(error, HpchubError):
+        return replace(record, outcome=outcome, reason=f"unforeseen {type(error).__name__}")
+    return replace(record, outcome=outcome, reason=str(error.__cause__ or "") or error.message)

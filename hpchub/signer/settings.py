@@ -10,17 +10,22 @@ from enum import StrEnum
 from pathlib import Path
 
 from hpchub.audit import AuditLog
+from hpchub.core.certificate import PLAIN_PRINCIPAL, is_principal_form
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.core.toml_table import Table, load_table
 from hpchub.core.units import parse_time, render_time
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
+from hpchub.signer.callers import Callers, read_callers
 from hpchub.signer.factor_key import FACTOR_KEY
 from hpchub.signer.guessing import GuessLimits
+from hpchub.signer.issuer_settings import CaSettings, read_ca
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
+from hpchub.signer.oidc_settings import OidcSettings, read_oidc
 from hpchub.signer.policy import Policy, TerminalPolicy
-from hpchub.signer.second_factor import FactorSettings, Required
+from hpchub.signer.second_factor import FactorKind, FactorSettings, Required
+from hpchub.signer.webauthn_settings import WebAuthnSettings, read_webauthn
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
@@ -38,6 +43,7 @@ class ProofKind(StrEnum):
     PAM = "pam"
     LDAP = "ldap"
     KERBEROS = "kerberos"
+    OIDC = "oidc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,7 @@ class ProofSettings:
     service: str = ""
     ldap: LdapSettings | None = None
     kerberos: KerberosSettings | None = None
+    oidc: OidcSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +74,8 @@ class SignerSettings:
     audit_rotate_mb: int = 0
     audit_syslog: Path | None = None
     krl_file: Path | None = None
+    callers: Callers = field(default_factory=Callers)
+    ca: CaSettings = field(default_factory=CaSettings)
 
     @property
     def factor_key(self) -> Path:
@@ -94,20 +103,27 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     lifetime_s = top.amount("certificate_lifetime", _time_within(*_LIFETIME_S), 10 * 60)
     ceiling_s = top.amount("login_ceiling", _time_within(*_CEILING_S), 12 * 3600)
     sources = _read_sources(top)
-    terminal = _read_terminal(top.table("terminal")) if top.has("terminal") else None
     metrics_listen = read_metrics_listen(top)
     log_format = top.choice("log_format", LogFormat, LogFormat.TEXT)
     query_accounts = _read_query_accounts(top)
+    principals = _read_principals(top)
+    terminal = _read_terminal(top.table("terminal"), principals) if top.has("terminal") else None
     guessing = _read_guessing(top.table("guessing"))
     second_factor = _read_second_factor(top.table("second_factor"), folder)
+    callers = read_callers(top, folder)
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
     krl_file = folder / top.text("krl_file") if top.has("krl_file") else None
+    ca = read_ca(top.table("ca"), folder)
     if not top.has("proof"):
         top.fault("proof", "is missing: write [proof] with kind")
         top.finish()
         return None
     proof = _read_proof(top.table("proof"), folder)
+    if proof.oidc is not None and second_factor.required is not Required.NONE:
+        top.fault(
+            "second_factor.required", "is the OpenID provider's to ask for: write acr_values in [proof]"
+        )
     top.finish()
     if not sources or not lifetime_s or not ceiling_s:
         return None
@@ -120,6 +136,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
             login_ceiling_s=ceiling_s,
             source_addresses=sources,
             query_accounts=query_accounts,
+            principals=principals,
             terminal=terminal,
         ),
         proof=proof,
@@ -130,6 +147,8 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
         audit_rotate_mb=audit_rotate_mb,
         audit_syslog=audit_syslog,
         krl_file=krl_file,
+        callers=callers,
+        ca=ca,
     )
 
 
@@ -158,14 +177,18 @@ def _read_networks(table: Table, if_empty: str) -> tuple[str, ...]:
     return tuple(networks)
 
 
-def _read_terminal(table: Table) -> TerminalPolicy:
-    """Left out, `source_addresses` is from anywhere."""
+def _read_terminal(table: Table, principals: tuple[str, ...]) -> TerminalPolicy:
+    """Left out, `source_addresses` is from anywhere, and `principal` the first of them."""
+    principal = table.text("principal", principals[0])
+    if principal not in principals:
+        table.fault("principal", f"{principal!r} is not among principals, which must have it too")
     policy = TerminalPolicy(
         lifetime_s=table.amount("lifetime", _time_within(*_TERMINAL_S), 8 * 3600),
         port_forwarding=table.boolean("port_forwarding", True),
         source_addresses=_read_networks(table, "leave it out, where from anywhere is meant")
         if table.has("source_addresses")
         else (),
+        principal=principal,
     )
     table.finish()
     return policy
@@ -180,6 +203,20 @@ def _read_query_accounts(top: Table) -> tuple[str, ...]:
     return tuple(name for name in named if is_safe_account_name(name))
 
 
+def _read_principals(top: Table) -> tuple[str, ...]:
+    """Forms of principals; the account's own name where the site says nothing."""
+    if not top.has("principals"):
+        return (PLAIN_PRINCIPAL,)
+    forms = top.texts("principals", re.compile(".*", re.DOTALL))
+    good = tuple(form for form in forms if is_principal_form(form))
+    for form in forms:
+        if form not in good:
+            top.fault("principals", f"{form!r} is no form: write 'hpchub:{{account}}', with one of : @ +")
+    if not forms:
+        top.fault("principals", "is empty: no certificate could be made")
+    return good or (PLAIN_PRINCIPAL,)
+
+
 def _read_proof(table: Table, folder: Path) -> ProofSettings:
     kind = table.choice("kind", ProofKind)
     if kind is ProofKind.PASSWORD_FILE:
@@ -188,6 +225,8 @@ def _read_proof(table: Table, folder: Path) -> ProofSettings:
         proof = ProofSettings(kind=kind, ldap=read_ldap(table, folder))
     elif kind is ProofKind.KERBEROS:
         proof = ProofSettings(kind=kind, kerberos=read_kerberos(table, folder))
+    elif kind is ProofKind.OIDC:
+        proof = ProofSettings(kind=kind, oidc=read_oidc(table, folder))
     else:
         proof = ProofSettings(kind=kind, service=table.text("service", pattern=_SERVICE))
     table.finish()
@@ -230,8 +269,11 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
         table.fault("required", "is some, of whom? Write groups or users")
     if required is not Required.SOME and (groups or users):
         table.fault("groups" if groups else "users", 'says nothing without required = "some"')
+    kinds, webauthn = _read_kinds(table)
     settings = FactorSettings(
         required=required,
+        kinds=kinds,
+        webauthn=webauthn,
         groups=groups,
         users=users,
         issuer=table.text("issuer", "hpchub", _ISSUER),
@@ -239,6 +281,17 @@ def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
     )
     table.finish()
     return settings
+
+
+def _read_kinds(table: Table) -> tuple[tuple[FactorKind, ...], WebAuthnSettings | None]:
+    """What may be set up; and how security keys are, which may be there for those set up before."""
+    known = re.compile("|".join(FactorKind), re.ASCII)
+    kinds = tuple(FactorKind(text) for text in table.texts("kinds", known)) or (FactorKind.TOTP,)
+    if not table.has("webauthn"):
+        if FactorKind.WEBAUTHN in kinds:
+            table.fault("kinds", "names webauthn: write [second_factor.webauthn] with rp_id")
+        return kinds, None
+    return kinds, read_webauthn(table.table("webauthn"))
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

@@ -95,7 +95,14 @@ CREATE TABLE IF NOT EXISTS enrolments (
     account TEXT PRIMARY KEY, name TEXT NOT NULL, ticket BLOB NOT NULL, seed BLOB NOT NULL,
     expires_at REAL NOT NULL, tries INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS used_logins (nonce TEXT PRIMARY KEY, used_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS factor_key_check (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS security_keys (
+    key_id TEXT PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, credential BLOB NOT NULL,
+    sign_count INTEGER NOT NULL, added_at REAL NOT NULL, used_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS security_keys_account ON security_keys (account);
+CREATE TABLE IF NOT EXISTS spent_challenges (nonce BLOB PRIMARY KEY, ends_at REAL NOT NULL) WITHOUT ROWID;
 PRAGMA user_version={_VERSION};
 COMMIT;
 """

@@ -7,6 +7,7 @@ from aiohttp import web
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.server import read_object
+from hpchub.signer.batch_route import minted_body
 from hpchub.signer.terminals import Terminals
 
 _MAX_FIELD_LENGTH = 8192
@@ -24,15 +25,7 @@ def terminal_routes(terminals: Terminals) -> list[web.RouteDef]:
             public_key=body["public_key"],
             source=body["source"],
         )
-        return web.json_response(
-            {
-                "certificate": minted.certificate,
-                "serial": minted.plan.serial,
-                "key_id": minted.plan.key_id,
-                "valid_before": minted.plan.valid_before,
-                "expires_at": minted.expires_at,
-            }
-        )
+        return web.json_response(minted_body(minted))
 
     async def holder(request: web.Request) -> web.Response:
         body = await _texts(request, "public_key", "purpose", "challenge", "signature")

@@ -21,8 +21,7 @@ from hpchub.core.secret import Secret
 from hpchub.core.terminal import LOG_OUT, is_terminal, key_proof, terminal_request
 from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.signer.authority import Authority, Minted, TrueReason, held_certificate, held_grant
-from hpchub.signer.certificates import PublicKey, parse_public_key, sign
-from hpchub.signer.keys import Keys
+from hpchub.signer.certificates import PublicKey, parse_public_key
 from hpchub.signer.ledger import HeldGrant, Ledger
 from hpchub.signer.policy import Grant, Plan, plan_terminal_certificate
 
@@ -32,8 +31,7 @@ _NOT_THE_KEY = "That was not signed by the key of a login."
 class Terminals:
     """What the authority does for people's own machines."""
 
-    def __init__(self, keys: Keys, authority: Authority, ledger: Ledger) -> None:
-        self._keys = keys
+    def __init__(self, authority: Authority, ledger: Ledger) -> None:
         self._authority = authority
         self._ledger = ledger
 
@@ -51,24 +49,22 @@ class Terminals:
 
         Raises:
             NotAllowed: The site gives none, the login has ended, or its key did not sign.
-            InvalidRequest: A public key is refused.
+            InvalidRequest: A public key, or what the account would be called, is refused.
+            RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
         """
-        profile = Profile.TERMINAL.value
-        record = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, profile=profile, source=source)
+        told = {"profile": Profile.TERMINAL.value, "source": source}
         try:
             key = parse_public_key(public_key)
-            record = replace(record, fingerprint=key.fingerprint)
-            grant = self._keys.grant.parse(token)
+            told["fingerprint"] = key.fingerprint
+            grant = self._authority.parse_grant(token)
             terminal_id = grant.grant_id + secrets.token_hex(16)
-            record = replace(record, user=grant.account, factor=grant.factor, grant_id=terminal_id)
+            told |= {"user": grant.account, "factor": grant.factor, "grant_id": terminal_id}
             signer = parse_public_key(login_key)
             signed = terminal_request(token.reveal(), key.line)
             if signer.fingerprint != grant.fingerprint or not _has_signed(signer, signed, signature):
                 raise NotAllowed(_NOT_THE_KEY)
-            await self._authority.refuse_ended(grant)
-            if why := self._ledger.refusal(grant.account, fingerprint=key.fingerprint):
-                raise NotAllowed("That key may not be used.") from TrueReason(why)
+            await self._refuse_ended(grant, key)
             plan = plan_terminal_certificate(
                 self._authority.policy,
                 grant,
@@ -76,15 +72,27 @@ class Terminals:
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            record = replace(record, serial=str(plan.serial), key_id=plan.key_id)
-            certificate = sign(self._keys.ca, key, plan)
-            self._ledger.add_grant(self._held(grant, plan, terminal_id, key, source))
-            self._ledger.add_certificate(held_certificate(plan, key, terminal_id))
+            issued = await self._authority.issue(key, plan, told)
+            self._hold(grant, issued.plan, self._held(grant, issued.plan, terminal_id, key, source), key)
         except Exception as error:
-            await self._authority.write_failure(record, error)
+            failure = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told)
+            await self._authority.write_failure(failure, error)
             raise
-        await self._authority.write(replace(record, outcome=Outcome.GRANTED))
-        return Minted(certificate, plan, plan.valid_before)
+        await self._authority.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
+        return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
+
+    async def _refuse_ended(self, grant: Grant, key: PublicKey) -> None:
+        await self._authority.refuse_ended(grant)
+        if why := self._ledger.refusal(grant.account, fingerprint=key.fingerprint):
+            raise NotAllowed("That key may not be used.") from TrueReason(why)
+
+    def _hold(self, grant: Grant, plan: Plan, held: HeldGrant, key: PublicKey) -> None:
+        """Enter it into the ledger, unless something was taken back while it was signed. Without a pause."""
+        made = held_certificate(plan, key, held.grant_id)
+        why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
+        if why := why or self._ledger.add_certificates([(made, grant.issued)])[0]:
+            raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
+        self._ledger.add_grant(held)
 
     def holder(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
         """The terminal whose key has signed the challenge for that purpose.

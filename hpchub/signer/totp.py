@@ -47,7 +47,8 @@ def matching_step(seed: bytes, code: str, now: float) -> int | None:
 
 def provisioning_uri(seed: bytes, account: str, issuer: str) -> str:
     """What the QR code says to an app."""
-    return TOTP(seed, _DIGITS, SHA1(), _STEP_S).get_provisioning_uri(account, issuer)  # noqa: S303
+    code = TOTP(seed, _DIGITS, SHA1(), _STEP_S)  # noqa: S303  as RFC 6238 and every app have it
+    return code.get_provisioning_uri(account, issuer)
 
 
 def render_seed(seed: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from hpchub.bridge import claim
+from hpchub.bridge import claim, patient_connection
 from hpchub.bridge import keeper as keeper_module
 from hpchub.bridge.keeper import Keeper
 from hpchub.bridge.seal import Seal
@@ -129,6 +129,36 @@ async def test_the_database_is_away(
     assert store.unfinished() == [record]
     await keeper.add(new)
     await keeper.close()
+
+
+@pytest.mark.parametrize("which", ["server", "session"])
+async def test_the_database_is_silent(
+    url: str, seal: Seal, postgresql: PostgresServer, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """A server, or our session there, that is connected and answers nothing is as one that is away: who
+    waits hears of it, nobody else is thought to have the claim, and all is written afterwards.
+    """
+    monkeypatch.setattr(claim, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(keeper_module, "_RETRY_S", 0.02)
+    monkeypatch.setattr(patient_connection, "LONGEST_ANSWER_S", 0.5)
+    store = Store(f"{url}&connect_timeout=2", seal)
+    store.claim()
+    store.upgrade()
+    keeper = Keeper(store)
+    record = a_record()
+    await keeper.add(record)
+    with postgresql.frozen() if which == "server" else postgresql.frozen_sessions():
+        record.job_id = "42"
+        async with asyncio.timeout(20):
+            await keeper.save(record)
+            with pytest.raises(StoreUnavailable, match="begins nothing new"):
+                await keeper.add(a_record())
+            with pytest.raises(ConfigError, match="cannot be used") as away:
+                await asyncio.to_thread(store.check)
+            assert not isinstance(away.value, StoreTaken)
+    await until(lambda: store.unfinished() == [record])
+    await keeper.close()
+    store.close()
 
 
 async def test_an_answer_lost_behind_the_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ from hpchub.local_api.server import listening
 from hpchub.signer.client import Certificate
 from hpchub.ssh.inner_sshd import new_keys
 from hpchub.ssh.key_agent import KeyAgent
+from support import require
 
 from .conftest import PASSWORD, Login, an_agent
 from .places import CannotBeCancelledAtFirst, DiesWhileStarting, NeverRuns, Node, SlowToSubmit, WellBehaved
@@ -145,7 +146,7 @@ async def a_bridge(
     settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent
 ) -> AsyncIterator[Bridge]:
     service = LocalService(settings, clusters, store, agent)
-    async with listening(make_bridge_app(service), settings.socket), service:
+    async with listening(make_bridge_app(service), settings.socket, group=settings.group), service:
         yield Bridge(service, login, settings.socket)
 
 
@@ -173,6 +174,27 @@ async def test_the_socket_is_private(bridge: Bridge) -> None:
         (bridge.socket.parent / "s", 0o700),
     ):
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+async def test_a_hub_with_an_account_of_its_own(
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
+    slurm: FakeSlurm,
+) -> None:
+    """Where the settings name its group, that reaches the servers' sockets, and nobody else does."""
+    require.root()
+    group = 20620
+    shared = replace(settings, group=group, socket=settings.runtime_dir / "api" / "bridge.sock")
+    async with a_bridge(shared, clusters, store, login, agent) as bridge:
+        await bridge.log_in("alice")
+        view = await bridge.start()
+        view = await bridge.until(view, Phase.READY)
+        for path, mode in ((Path(view.socket), 0o660), (Path(view.socket).parent, 0o750)):
+            status = path.stat()
+            assert (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, group)
 
 
 async def test_a_second_bridge_is_refused(

@@ -8,11 +8,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from support.hub import HubSession
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "carol's word", "Dot.Cap": "dot"}
+ADMIN = "Dot.Cap"
 # Somebody of whom the signer asks a second factor; she has none when the tests begin.
 NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD = "erin", "erin's canary 8842"
 
@@ -92,6 +94,7 @@ c.JupyterHub.db_url = "sqlite:///{folder}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = {folder!r} + "/cookie_secret"
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
 c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {{{admin!r}}}
 c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.log_level = "DEBUG"
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0.3}}
@@ -100,6 +103,20 @@ c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],
     "scopes": ["admin:users", "admin:servers", "access:servers"],
 }})
+"""
+
+
+PASSWORD_PROOF = f"""
+[proof]
+kind = "password-file"
+file = "signer/passwords"
+[second_factor]
+required = "some"
+users = ["{NEEDS_FACTOR}"]
+kinds = ["totp", "webauthn"]
+[second_factor.webauthn]
+rp_id = "localhost"
+origins = ["{{origin}}"]
 """
 
 
@@ -169,14 +186,14 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, proof: str, port: int) -> None:
+        # Browsers have security keys over plain HTTP for this name only.
+        proof = proof.replace("{origin}", f"http://localhost:{port}")
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
             'krl_file = "signer/revoked_keys"\n'
-            'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
-            "[terminal]\n"
-            f'[second_factor]\nrequired = "some"\nusers = ["{NEEDS_FACTOR}"]\n'
+            f'source_addresses = ["127.0.0.1"]\n[terminal]\n{proof}'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
@@ -215,6 +232,54 @@ def short_folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="hpchub-hub-") as made:
         # mkdtemp's names hold capitals on no platform of ours, but they may hold `_`, which is fine.
         yield made
+
+
+@contextmanager
+def a_hub(
+    clusters_dir: Path,
+    *,
+    proof: str = PASSWORD_PROOF,
+    more: str = "",
+    port: int = 0,
+    host: str = "127.0.0.1",
+) -> Iterator[RunningHub]:
+    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
+    chp = configurable_http_proxy()
+    port = port or free_port()
+    with ExitStack() as stack:
+        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
+        folder = Path(stack.enter_context(short_folder()))
+        signer = Signer(folder, proof, port)
+        stack.callback(signer.stop)
+        signer.start()
+        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
+        stack.callback(bridge.close)
+        bridge.start()
+        config = folder / "jupyterhub_config.py"
+        text = HUB_CONFIG.format(
+            clusters=str(clusters_dir),
+            bridge=str(bridge.socket),
+            signer=str(signer.socket),
+            folder=str(folder),
+            chp=chp,
+            port=port,
+            token=ADMIN_TOKEN,
+            admin=ADMIN,
+        )
+        config.write_text(text + more)
+        hub = RunningHub(
+            url=f"http://{host}:{port}",
+            folder=folder,
+            bridge=bridge,
+            stop_signer=signer.stop,
+            start_signer=signer.start,
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        )
+        hub.begin()
+        stack.callback(hub.end)
+        yield hub
+        for session in hub.sessions:
+            session.close()
 
 
 def free_port() -> int:

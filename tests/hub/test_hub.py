@@ -60,7 +60,7 @@ def test_refusals_have_the_same_words(hub: RunningHub, name: str) -> None:
     """A wrong password, an unknown, an unsafe and a miscapitalized name are refused alike."""
     answer = hub.session().submit_login(name, "wrong")
     assert answer.status_code == 403
-    assert "Invalid username, password or code" in answer.text
+    assert "Invalid username, password, code or security key" in answer.text
 
 
 def test_unreachable_signer_is_no_wrong_password(hub: RunningHub) -> None:

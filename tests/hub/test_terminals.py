@@ -28,8 +28,8 @@ from hpchub.core.terminal import LOG_OUT, MANAGE_TOKENS, key_proof
 from hpchub.errors import NotAllowed
 from hpchub.terminal.hub import Hub
 from hpchub.terminal.keys import new_key
+from support.account_sshd import Sshd, an_account_sshd
 from support.hub import HubSession
-from support.sshd import Sshd, an_sshd
 
 _XSRF = re.compile(r'name="_xsrf" value="([^"]*)"')
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -144,7 +144,7 @@ def sshd(running_hub: RunningHub, clusters_dir: Path) -> Iterator[Sshd]:
     krl = running_hub.folder / "signer" / "revoked_keys"
     with (
         TemporaryDirectory(prefix="hpchub-sshd-", dir="/tmp") as folder,
-        an_sshd(Path(folder), "alice", public, krl) as found,
+        an_account_sshd(Path(folder), "alice", public, krl) as found,
     ):
         described = clusters_dir / "near.toml"
         node = f'name = "login1"\naddress = "127.0.0.1"\nport = {found.port}'

@@ -53,7 +53,7 @@ def is_revoked(folder: Path, krl: bytes, line: str) -> bool:
 
 
 def krl(**revoked: Any) -> bytes:
-    return render_krl(ca_line(), Revoked(**revoked), version=3, now=int(time.time()))
+    return render_krl((ca_line(),), Revoked(**revoked), version=3, now=int(time.time()))
 
 
 def test_an_empty_list_revokes_nothing(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_from_password_to_certificate(
     asking: SignerClient, settings: SignerSettings, user_key: Any
 ) -> None:
     """The password alone earns a ticket; enrolled, password and code earn a grant that names both."""
-    assert await asking.asks_for_codes()
+    assert await asking.factor_kinds() == ("totp",)
     ticket = await ticket_of(asking, user_key)
     with pytest.raises(NotAllowed, match="not one of ours"):
         await asking.certificate(ticket, user_key.public, Profile.CONTROL)
@@ -151,7 +151,7 @@ async def test_nothing_is_logged_in_clear(
 
 async def test_where_nobody_is_asked(signer: SignerClient, settings: SignerSettings, user_key: Any) -> None:
     """By default codes are not looked at, nothing can be enrolled, and no key is needed."""
-    assert not await signer.asks_for_codes()
+    assert await signer.factor_kinds() == ()
     assert not settings.factor_key.exists()
     login = await signer.grant("alice", PASSWORD, user_key.public, SOURCE, Secret("123456"))
     assert login.username == "alice"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -404,16 +406,15 @@ async def test_a_full_ledger_grants_nothing(
 ) -> None:
     """What could not be revoked later is not given out."""
     grant = await log_in(signer, user_key)
-    monkeypatch.setattr(ledger_module.Ledger, "add_certificate", _full)
+    monkeypatch.setattr(ledger_module.Ledger, "_insert", _full)
     with pytest.raises(SiteError, match="ledger"):
         await signer.certificate(grant, user_key.public, Profile.CONTROL)
     assert records(settings, event="certificate")[-1]["outcome"] == "error"
 
 
-def _full(ledger: ledger_module.Ledger, _made: object) -> None:
-    with ledger._asked() as ask:
-        ask.execute("PRAGMA max_page_count = 1")
-        ask.execute("CREATE TABLE big AS SELECT randomblob(1000000) AS content")
+def _full(_ledger: ledger_module.Ledger, ask: sqlite3.Connection, _made: object) -> None:
+    ask.execute("PRAGMA max_page_count = 1")
+    ask.execute("CREATE TABLE big AS SELECT randomblob(1000000) AS content")
 
 
 async def test_who_holds_what(signer: SignerClient, user_key: Any, other_key: Any) -> None:
@@ -489,3 +490,36 @@ async def test_one_account_that_cannot_be_told_hides_no_other(
         finally:
             ledger.close()
     assert asked == ["alice", "bob"]
+
+
+async def test_capitals_do_not_count(signer: SignerClient, settings: SignerSettings, user_key: Any) -> None:
+    """Whoever is revoked is so by any spelling: a directory that takes both for one must not let them in."""
+    eve = "Dr.Eve-2_long.name.of-32.letters"
+    grant = (await signer.grant(eve, Secret("canary-79"), user_key.public, "")).grant
+    minted = await signer.certificate(grant, user_key.public, Profile.CONTROL)
+    taken = await signer.revoke(eve.upper(), **BY)
+    assert (taken["logins"], taken["serials"]) == (1, [str(minted.serial)])
+    with pytest.raises(NotAllowed, match="login has ended"):
+        await signer.certificate(grant, user_key.public, Profile.CONTROL)
+    with pytest.raises(NotAllowed, match="do not match"):
+        await signer.grant(eve, Secret("canary-79"), user_key.public, "")
+    _, revoked = await signer.sessions()
+    assert list(revoked) == [eve.lower()]
+    await signer.undo_revocation(eve.swapcase(), **BY)
+    fresh = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
+    again = await signer.grant(eve, Secret("canary-79"), fresh, "")
+    assert again.username == eve
+
+
+async def test_revoked_before_capitals_did_not_count(settings: SignerSettings, user_key: Any) -> None:
+    """What an earlier version wrote into the ledger with capitals holds for every spelling."""
+    async with running(settings):
+        pass
+    with closing(sqlite3.connect(settings.state_dir / LEDGER)) as file, file:
+        file.execute("INSERT INTO refusals VALUES ('account', 'Alice', 1, NULL, 'revoked')")
+        file.execute("INSERT INTO refusals VALUES ('key', 'SHA256:AbC', 1, NULL, 'revoked')")
+    async with running(settings):
+        with pytest.raises(NotAllowed, match="do not match"):
+            await log_in(SignerClient(settings.socket), user_key)
+    with closing(sqlite3.connect(settings.state_dir / LEDGER)) as file:
+        assert file.execute("SELECT value FROM refusals WHERE kind = 'key'").fetchone() == ("SHA256:AbC",)

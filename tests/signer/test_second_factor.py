@@ -255,7 +255,7 @@ def test_a_ticket_is_good_for_little(factors: SecondFactors, clock: Clock) -> No
 def test_reset(factors: SecondFactors, state: State, clock: Clock) -> None:
     """After a reset neither app nor recovery codes count, and the person enrols again."""
     person = enrolled(factors, clock)
-    pending = factors.begin("alice")
+    pending = factors.begin("alice", has_second=True)
     assert forget_second_factor(state, "Alice")
     assert not forget_second_factor(state, "alice")
     assert judged(factors, person.code()) == "must enrol"

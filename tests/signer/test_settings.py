@@ -9,7 +9,9 @@ import pytest
 from hpchub.errors import ConfigError
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.policy import TerminalPolicy
+from hpchub.signer.second_factor import FactorKind
 from hpchub.signer.settings import ProofKind, load_settings
+from hpchub.signer.webauthn_settings import UserVerification, WebAuthnSettings
 
 GOOD = """\
 socket = "run/signer.sock"
@@ -43,17 +45,24 @@ def test_terminals(tmp_path: Path) -> None:
     """None unless the table is there; then a day at most, from anywhere unless the site says from where."""
     assert load_settings(write(tmp_path, GOOD)).policy.terminal is None
     usual = load_settings(write(tmp_path, f"{GOOD}[terminal]\n")).policy.terminal
-    assert usual == TerminalPolicy(lifetime_s=8 * 3600, port_forwarding=True, source_addresses=())
+    assert usual == TerminalPolicy(
+        lifetime_s=8 * 3600, port_forwarding=True, source_addresses=(), principal="{account}"
+    )
     strict = 'lifetime = "01:00:00"\nport_forwarding = false\nsource_addresses = ["192.0.2.0/24"]\n'
-    terminal = load_settings(write(tmp_path, f"{GOOD}[terminal]\n{strict}")).policy.terminal
-    assert terminal == TerminalPolicy(
-        lifetime_s=3600, port_forwarding=False, source_addresses=("192.0.2.0/24",)
+    forms = 'principals = ["hpchub:{account}", "terminal:{account}"]\n'
+    text = f'{forms}{GOOD}[terminal]\n{strict}principal = "terminal:{{account}}"\n'
+    assert load_settings(write(tmp_path, text)).policy.terminal == TerminalPolicy(
+        lifetime_s=3600,
+        port_forwarding=False,
+        source_addresses=("192.0.2.0/24",),
+        principal="terminal:{account}",
     )
     for bad in (
         'lifetime = "24:00:01"',
         "source_addresses = []",
         'source_addresses = ["::/0"]',
         "pty = true",
+        'principal = "terminal:{account}"',
     ):
         with pytest.raises(ConfigError, match="terminal"):
             load_settings(write(tmp_path, f"{GOOD}[terminal]\n{bad}\n"))
@@ -83,6 +92,13 @@ def test_kerberos(tmp_path: Path) -> None:
     assert proof.kerberos is not None
     assert (proof.kind, proof.kerberos.keytab) == (ProofKind.KERBEROS, tmp_path / "hub.keytab")
     assert proof.kerberos.krb5_conf == Path("/etc/krb5.conf")
+
+
+def test_principals(tmp_path: Path) -> None:
+    """The account's own name unless the site has forms; the first is the usual one."""
+    assert load_settings(write(tmp_path, GOOD)).policy.principals == ("{account}",)
+    settings = load_settings(write(tmp_path, 'principals = ["hpchub:{account}", "{account}"]\n' + GOOD))
+    assert settings.policy.principals == ("hpchub:{account}", "{account}")
 
 
 def test_query_accounts(tmp_path: Path) -> None:
@@ -126,6 +142,30 @@ def test_audit_and_revocation_list(tmp_path: Path) -> None:
             "'root' is no account that may log in",
         ),
         ("[proof]", '[second_factor]\nissuer = "a:b"\n[proof]', "second_factor.issuer"),
+        ("[proof]", '[second_factor]\nkinds = ["sms"]\n[proof]', "second_factor.kinds"),
+        ("[proof]", '[second_factor]\nkinds = ["webauthn"]\n[proof]', "write [second_factor.webauthn]"),
+        ("[proof]", "[second_factor.webauthn]\n[proof]", "rp_id: is missing"),
+        ("[proof]", '[second_factor.webauthn]\nrp_id = "Hub"\n[proof]', "rp_id"),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["https://b.org"]\n[proof]',
+            "https://b.org is not within a.org",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["http://a.org"]\n[proof]',
+            "only over https",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\norigins = ["https://a.org/hub"]\n[proof]',
+            "second_factor.webauthn.origins",
+        ),
+        (
+            "[proof]",
+            '[second_factor.webauthn]\nrp_id = "a.org"\nuser_verification = "no"\n[proof]',
+            "required, preferred, discouraged",
+        ),
         ("[proof]", '[second_factor]\nrequires = "all"\n[proof]', "did you mean 'required'?"),
         ("[proof]", "[guessing]\nfree_tries = 0\n[proof]", "guessing.free_tries: 0 is not a whole number"),
         ("[proof]", "[guessing]\nper_account = 101\n[proof]", "from 5 to 100"),
@@ -142,6 +182,9 @@ def test_audit_and_revocation_list(tmp_path: Path) -> None:
         ("socket", 'query_accounts = ["root"]\nsocket', "query_accounts: 'root' is no account"),
         ("socket", 'query_accounts = ["a,b"]\nsocket', "query_accounts: 'a,b' is no account"),
         ("socket", 'query_accounts = "w"\nsocket', "query_accounts: 'w' is not a list"),
+        ("socket", 'principals = ["hpchub-{account}"]\nsocket', "principals: 'hpchub-{account}' is no form"),
+        ("socket", 'principals = ["root"]\nsocket', "principals: 'root' is no form"),
+        ("socket", "principals = []\nsocket", "principals: is empty"),
         ("socket", "query_account = []\nsocket", "did you mean 'query_accounts'?"),
         (
             "socket",
@@ -195,3 +238,22 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(tmp_path / "none.toml")
     assert "none.toml" in str(caught.value)
+
+
+def test_security_keys(tmp_path: Path) -> None:
+    """Kinds and pages as they are written; without pages, the domain's own over https."""
+    head = (
+        '[second_factor]\nkinds = ["webauthn", "totp"]\n[second_factor.webauthn]\nrp_id = "hub.example.org"\n'
+    )
+    found = load_settings(write(tmp_path, GOOD + head)).second_factor
+    assert found.kinds == (FactorKind.WEBAUTHN, FactorKind.TOTP)
+    assert found.webauthn == WebAuthnSettings(rp_id="hub.example.org", origins=("https://hub.example.org",))
+    pages = 'origins = ["https://hub.example.org:8443", "https://a.hub.example.org"]\n'
+    pages += 'user_verification = "required"\n'
+    found = load_settings(write(tmp_path, GOOD + head + pages)).second_factor
+    assert found.webauthn == WebAuthnSettings(
+        rp_id="hub.example.org",
+        origins=("https://hub.example.org:8443", "https://a.hub.example.org"),
+        user_verification=UserVerification.REQUIRED,
+    )
+    assert load_settings(write(tmp_path, GOOD)).second_factor.kinds == (FactorKind.TOTP,)

@@ -89,6 +89,7 @@ def terminal_plan(policy: Policy = POLICY, age_s: int = 0, fingerprint: str = OT
 def test_a_terminal_gets_a_shell_and_no_more_than_the_site_gives() -> None:
     """A pty, forwarding of ports where the site says so, never of the agent or X11; from where it says."""
     assert terminal_plan() == Plan(
+        account="alice",
         principal="alice",
         profile=Profile.TERMINAL,
         serial=255,

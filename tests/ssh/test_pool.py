@@ -288,7 +288,8 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         node.gate.clear()
         alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
         bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
-        await until(lambda: node.sessions >= 2)
+        await until(lambda: node.begun == 2)
+        await asyncio.sleep(0.1)  # until both have heard so: a command that had not begun is sent again
         await pool.drop_user("alice")
         with pytest.raises(HostUnreachable):
             await alice
@@ -455,7 +456,7 @@ async def test_a_server_on_the_connection_for_commands_keeps_it_for_itself_alone
         assert [(one.use, one.sessions) for one in pool.connections()] == [("commands", 2)]
         assert await pool.drop_user(USER, keep_servers=True) == 0
 
-        async def refuse(_user: str, _profile: Profile) -> Credential:
+        async def refuse(_user: str, _profile: Profile, _form: str) -> Credential:
             raise NoSession("logged out")
 
         with monkeypatch.context() as patch:

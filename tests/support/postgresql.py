@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -62,6 +62,21 @@ class PostgresServer:
             yield
         finally:
             self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connected and silent while the block lasts (SIGSTOP), its sessions with it."""
+        assert self._process is not None
+        pids = [self._process.pid, *(int(row[0]) for row in self.ask("SELECT pid FROM pg_stat_activity"))]
+        with _stopped(pids):
+            yield
+
+    @contextmanager
+    def frozen_sessions(self) -> Iterator[None]:
+        """The sessions of `role` silent while the block lasts; others are answered."""
+        rows = self.ask("SELECT pid FROM pg_stat_activity WHERE usename = 'hub'")
+        with _stopped([int(row[0]) for row in rows]):
+            yield
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -124,6 +139,21 @@ def a_server() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def _stopped(pids: list[int]) -> Iterator[None]:
+    stopped = []
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):  # the session that asked for them has ended
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+        yield
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _unprivileged() -> dict[str, Any]:

@@ -14,8 +14,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import requests
 from websockets.exceptions import WebSocketException
@@ -78,13 +79,11 @@ class Ledger:
         with self.lock:
             self.counts[what] += 1
 
-    def is_lost(self, witness: Witness, why: str) -> None:
+    def is_lost(self, server: Server, why: str, job_id: str = "") -> None:
         """A server that should run does not, or is another."""
         with self.lock:
-            self.lost.append(
-                f"{witness.server.user}/{witness.server.name} (job {witness.job_id or '-'}): {why}"
-            )
-            self.running.pop((witness.server.user, witness.server.name), None)
+            self.lost.append(f"{server.user}/{server.name} (job {job_id or '-'}): {why}")
+            self.running.pop((server.user, server.name), None)
 
 
 class Person(threading.Thread):
@@ -98,6 +97,7 @@ class Person(threading.Thread):
         self._ledger = ledger
         self._ended = ended
         self._number = 0
+        self._to_stop: list[Server] = []
 
     def run(self) -> None:
         """One thing after the other. What fails here is a fault of the soak's own, and told at the end."""
@@ -112,6 +112,7 @@ class Person(threading.Thread):
             self.failure = error
 
     def _act(self, session: HubSession) -> None:
+        self._to_stop = [server for server in self._to_stop if not _is_stopped(server)]
         mine = [witness for (user, _), witness in list(self._ledger.running.items()) if user == self.name]
         action = self._rng.choice(["start", "cell", "cell", "cell", "stop"])
         if (action == "start" and len(mine) < _MOST_SERVERS) or not mine:
@@ -131,11 +132,16 @@ class Person(threading.Thread):
                 time.sleep(0.3)
             if not model.get("ready"):
                 self._ledger.count("starts refused" if answer.status_code >= 400 else "starts given up")
-                server.session.delete(server.api)
+                self._to_stop.append(server)
                 return
-            witness = _witness(server)
         except requests.RequestException:
             self._ledger.count("starts that nobody answered")
+            self._to_stop.append(server)
+            return
+        try:
+            witness = _witness(server)
+        except AssertionError as error:
+            self._ledger.is_lost(server, f"ready on {placement}, but {error}")
             return
         self._ledger.running[server.user, server.name] = witness
         self._ledger.count("servers started")
@@ -144,9 +150,9 @@ class Person(threading.Thread):
         try:
             answered = witness.answers()
             if not answered and not witness.server.model():
-                self._ledger.is_lost(witness, "the hub does not list it any more")
+                self._ledger.is_lost(witness.server, "the hub does not list it any more", witness.job_id)
         except AssertionError as error:
-            self._ledger.is_lost(witness, str(error))
+            self._ledger.is_lost(witness.server, str(error), witness.job_id)
         except requests.RequestException:
             answered = False
         self._ledger.count("cells run" if answered else "cells that had to wait")
@@ -154,12 +160,17 @@ class Person(threading.Thread):
     def _end(self, witness: Witness) -> None:
         server = witness.server
         del self._ledger.running[server.user, server.name]
-        try:
-            server.session.delete(server.api)
-        except requests.RequestException:
-            self._ledger.count("stops that nobody answered")
-            return
-        self._ledger.count("servers stopped")
+        if _is_stopped(server):
+            self._ledger.count("servers stopped")
+        else:
+            self._ledger.count("stops asked for again")
+            self._to_stop.append(server)
+
+    def leave(self) -> None:
+        """Stop what has been started and given up; all must be well again."""
+        until(
+            lambda: all(map(_is_stopped, self._to_stop)), f"{self.name}'s servers can be stopped", _SETTLED_S
+        )
 
 
 def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longest_s: float = 15.0) -> Ledger:
@@ -177,6 +188,7 @@ def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longes
             person.join(2 * _START_LIMIT_S)
             if person.failure is not None:
                 raise person.failure
+            person.leave()
         _settle(demo, ledger)
     return ledger
 
@@ -217,26 +229,54 @@ def _settle(demo: Demo, ledger: Ledger) -> None:
         try:
             witness.is_back(_SETTLED_S)
         except AssertionError as error:
-            ledger.is_lost(witness, str(error))
+            ledger.is_lost(witness.server, str(error), witness.job_id)
     for witness in list(ledger.running.values()):
         witness.server.stop()
+    _cancel_revived(demo, ledger)
     for name in PEOPLE:
         until(lambda: not jobs_of(demo, name), f"no job of {name}'s is left", _SETTLED_S)  # noqa: B023
 
 
+def _cancel_revived(demo: Demo, ledger: Ledger) -> None:
+    """Jobs whose cancellation slurmctld took, and forgot when it was killed within SLURM_SAVES_WITHIN_S.
+
+    They are running again for it alone: nothing is left of them on their nodes.
+    """
+    log = (Path(demo.info["logs"]) / "slurmctld-ctl.log").read_text()
+    running = demo.exec("ctl", ["squeue", "--noheader", "--states=RUNNING", "--format=%i"], check=True).stdout
+    for job_id in running.split():
+        _, cancelled, after = log.partition(f"REQUEST_KILL_JOB JobId={job_id} ")
+        if cancelled and f"Recovered JobId={job_id} " in after:
+            demo.exec("ctl", ["scancel", job_id], check=True)
+            ledger.count("jobs Slurm brought back")
+
+
 def _witness(server: Server) -> Witness:
-    """A kernel in it; asked for again while a fault is in the way."""
-    found: list[Witness] = []
+    """A kernel in it; asked for again while a fault is in the way.
 
-    def try_once() -> bool:
+    Raises:
+        AssertionError: None could be had; says why not, the last few times.
+    """
+    failures: list[str] = []
+    began = time.monotonic()
+    while time.monotonic() < began + _START_LIMIT_S:
         try:
-            found.append(Witness.of(server))
-        except (OSError, requests.RequestException, WebSocketException, AssertionError):
-            return False
-        return True
+            return Witness.of(server)
+        except (OSError, requests.RequestException, WebSocketException, AssertionError) as error:
+            failures.append(f"{time.monotonic() - began:.0f} s: {error!r}"[:300])
+            time.sleep(1)
+    raise AssertionError("no kernel starts: " + " | ".join(failures[-5:]))
 
-    until(try_once, f"a kernel starts in {server.user}/{server.name}", _START_LIMIT_S)
-    return found[0]
+
+def _is_stopped(server: Server) -> bool:
+    """Ask the hub to stop it; whether it will, or has done so."""
+    try:
+        answer = server.session.delete(server.api)
+    except requests.RequestException:
+        return False
+    # A proxy that was just started answers 404 to everything, with a page.
+    is_from_the_hub = answer.headers.get("Content-Type", "").startswith("application/json")
+    return answer.status_code in {202, 204} or (answer.status_code == 404 and is_from_the_hub)
 
 
 def _logs_in(session: HubSession, name: str, password: str) -> bool:
@@ -264,10 +304,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--restarts", action="store_true", help="kill the hub's own processes, too")
+    parser.add_argument(
+        "--dir", type=Path, help="a demo that runs already, and is there to look at afterwards"
+    )
     options = parser.parse_args()
     names = [*FAULTS, *(RESTARTS if options.restarts else ())]
     print(f"seed {options.seed}, {options.minutes:g} minutes; repeat with SEED={options.seed}", flush=True)
-    with private_demo() as demo:
+    with nullcontext(Demo.load(options.dir)) if options.dir else private_demo() as demo:
         ledger = soak(demo, options.seed, 60 * options.minutes, names=names)
     print(report(ledger))
     return 1 if ledger.lost else 0

@@ -1,79 +1,49 @@
-"""A real sshd for the real ssh client: Debian's, as root on a loopback port, with one account of its own."""
+"""Debian's sshd on a loopback port, with whatever settings a test wants."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncssh
+from support.ports import free_ports
 
-from support import require
-
-_NAMESPACE = Path(__file__).parents[1] / "signer" / "namespace.sh"
-ACCOUNT_ID = 20001
+SSHD = "/usr/sbin/sshd"
 
 
-@dataclass(frozen=True)
-class Sshd:
-    """`known_hosts` is its line for that file, `home` its account's."""
-
-    port: int
-    known_hosts: str
-    home: Path
-    log: Path
-
-
-@contextmanager
-def an_sshd(folder: Path, account: str, ca_public_key: str, revoked_keys: Path) -> Iterator[Sshd]:
-    """It trusts the authority, obeys the revocation list, and takes nothing but public keys.
-
-    The account must get through to `folder`: none of pytest's, which closes its own at each start.
-    """
-    require.root()
-    require.programs("unshare", "sshd")
-    home = folder / "home"
-    home.mkdir(mode=0o755)
-    folder.chmod(0o755)
-    os.chown(home, ACCOUNT_ID, ACCOUNT_ID)
-    (folder / "passwd").write_text(
-        f"root:x:0:0::/root:/bin/sh\nsshd:x:20100:65534::/run/sshd:/usr/sbin/nologin\n"
-        f"{account}:x:{ACCOUNT_ID}:{ACCOUNT_ID}::{home}:/bin/sh\n"
-    )
-    (folder / "shadow").write_text("".join(f"{name}:*:19000::::::\n" for name in ("root", "sshd", account)))
-    (folder / "group").write_text(f"root:x:0:\n{account}:x:{ACCOUNT_ID}:\nnogroup:x:65534:\n")
-    (folder / "pam.d").mkdir()
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "host_key").write_bytes(host_key.export_private_key())
-    (folder / "host_key").chmod(0o600)
-    (folder / "ca.pub").write_text(f"{ca_public_key}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+@asynccontextmanager
+async def an_sshd(folder: Path, namespace: Sequence[str], *lines: str) -> AsyncIterator[int]:
+    """Its port. `folder` gets its settings and its log; `lines` name host key and authorities."""
+    (port,) = free_ports(1)
     (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\nRevokedKeys {revoked_keys}\n"
-        "PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
+        "\n".join(
+            (
+                f"Port {port}",
+                "ListenAddress 127.0.0.1",
+                "PidFile none",
+                "UsePAM no",
+                "AuthenticationMethods publickey",
+                *lines,
+                "",
+            )
+        )
     )
     log = folder / "log"
-    argv = [str(_NAMESPACE), str(folder), "/usr/sbin/sshd", "-D"]
-    process = subprocess.Popen(
-        [*argv, "-f", str(folder / "sshd_config"), "-E", str(log)], stdin=subprocess.DEVNULL
-    )
+    log.unlink(missing_ok=True)
+    argv = [*namespace, SSHD, "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
+    process = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
-        while not log.exists() or "Server listening" not in log.read_text():
-            assert process.poll() is None, log.read_text() if log.exists() else "sshd did not start"
+        deadline = time.monotonic() + 10
+        while not log.exists() or b"Server listening" not in log.read_bytes():
+            assert process.returncode is None, log.read_text() if log.exists() else "sshd did not start"
             assert time.monotonic() < deadline
-            time.sleep(0.02)
-        known = f"[127.0.0.1]:{port} {host_key.export_public_key('openssh').decode().strip()}"
-        yield Sshd(port, known, home, log)
+            await asyncio.sleep(0.02)
+        yield port
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
