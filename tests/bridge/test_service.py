@@ -547,7 +547,15 @@ async def test_terminals(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> Non
     await bridge.log_in("alice")
     with pytest.raises(NotAllowed, match="gives no certificates"):
         await bridge.client.terminal_certificate("alice", key, "192.0.2.1")
-    made = Certificate(certificate="made", serial=1, key_id="k", valid_before=7, expires_at=7)
+    made = Certificate(
+        certificate="made",
+        serial=1,
+        key_id="k",
+        account="alice",
+        principal="alice",
+        valid_before=7,
+        expires_at=7,
+    )
     asked: list[tuple[str, ...]] = []
 
     async def make(*given: str) -> Certificate:
