@@ -122,6 +122,8 @@ async def test_a_key(signer: SignerClient, settings: SignerSettings, user_key: A
             await log_in(signer, user_key)
         assert krl_holds(settings, user_key.public.strip(), tmp_path)
         await signer.undo_revocation(fingerprint, **BY)
+        with pytest.raises(NotAllowed):  # what it held before stays ended
+            await signer.certificate(grant, user_key.public, Profile.CONTROL)
         await log_in(signer, user_key)
 
 
