@@ -222,7 +222,11 @@ class Sessions:
             source=source,
         )
         certificate = asyncssh.import_certificate(made.certificate)
-        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
+        if (
+            not isinstance(certificate, SSHOpenSSHCertificate)
+            or made.account != user
+            or certificate.principals != [made.principal]
+        ):
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
         return made
 
