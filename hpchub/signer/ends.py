@@ -248,6 +248,8 @@ class Ends:
         for grant in grants:  # by name too: one of this very second is not before it
             take.refuse(Refuse.GRANT, grant.grant_id, why, at=now, until=grant.ceiling)
             take.end(grant.fingerprint, why, grant.ceiling)
+        for fingerprint in sorted({made.fingerprint for made in certificates if not made.grant_id}):
+            take.end(fingerprint, why, now + _LONGEST_CEILING_S)  # a service account's
         self._name_in_krl(take, now, certificates)
         return Taken(account, grants, certificates)
 
