@@ -268,6 +268,14 @@ class Ends:
         return replace(taken, krl_error=self.write_krl())
 
 
+def fingerprint_in(target: str) -> str:
+    """The fingerprint of the key that a target names; empty where it names none."""
+    try:
+        return _parse_key(target)[0] if _is_key(target) else ""
+    except InvalidRequest:
+        return ""
+
+
 def _is_key(target: str) -> bool:
     return target.startswith(("SHA256:", "ssh-", "ecdsa-"))
 
