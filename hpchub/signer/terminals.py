@@ -118,6 +118,22 @@ class Terminals:
             raise NotAllowed("The login of this key has ended.", "Log in again.")
         return terminal
 
+    async def vouch(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
+        """As `holder`, and recorded. SiteError where that cannot be."""
+        record = Record(event=Event.TERMINAL_PROOF, outcome=Outcome.ERROR, profile=Profile.TERMINAL.value)
+        try:
+            terminal = self.holder(
+                public_key=public_key, purpose=purpose, challenge=challenge, signature=signature
+            )
+        except Exception as error:
+            await self._authority.write_failure(record, error)
+            raise
+        await self._authority.write(
+            replace(record, outcome=Outcome.GRANTED, reason=purpose, user=terminal.account,
+                    factor=terminal.factor, fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+        )  # fmt: skip
+        return terminal
+
     async def log_out(self, *, public_key: str, challenge: str, signature: str) -> None:
         """End what a terminal holds. Raises as `holder`, and SiteError where it cannot be recorded."""
         record = Record(event=Event.LOGOUT, outcome=Outcome.DONE, reason="by the person, at the terminal")
