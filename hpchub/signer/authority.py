@@ -203,7 +203,8 @@ class Authority:
             record = replace(record, fingerprint=key.fingerprint)
             grant = await prove(key)
         except Exception as error:
-            await self.write(_failed(replace(record, **told), error))
+            record = replace(record, user=told.get("user", record.user), factor=told.get("factor", ""))
+            await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
         login = Login(grant, self._grant_key.render(grant))
