@@ -98,6 +98,7 @@ class Ends:
     async def _end(self, fingerprint: str, why: str) -> None:
         owner = self._sessions.owner_of(fingerprint)
         if owner is None:
+            self._sessions.end_opening(fingerprint)
             for account in sorted(await self._service_accounts.forget(fingerprint)):
                 await self._disconnect(account, why)
             return

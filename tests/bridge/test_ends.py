@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,24 @@ async def test_revoked(
     await sessions.credential("bob", Profile.TUNNEL)
     await ends.look()
     assert recorded(signer_settings, "disconnected") == [("alice", "revoked: 2 connections")]
+
+
+async def test_revoked_while_the_session_is_opened(
+    ends: Ends, sessions: Sessions, signer: SignerClient, agent: KeyAgent, login: Login,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """After the first certificate, before the session is there: it does not begin, and its key is gone."""
+    held, add = len(await agent.held()), agent.add
+
+    async def slow(*given: Any) -> None:
+        await add(*given)
+        await signer.revoke("alice", **BY)
+        await ends.look()
+
+    monkeypatch.setattr(agent, "add", slow)
+    with pytest.raises(NotAllowed, match="no live session"):
+        await login.open(sessions, "alice")
+    assert sessions.users() == [] and len(await agent.held()) == held
 
 
 @pytest.mark.parametrize("target", ["slurmwatch", "serial"])
