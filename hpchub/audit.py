@@ -35,6 +35,7 @@ class Event(StrEnum):
     """What was tried, or what happened.
 
     `second-factor-change`: somebody proves who they are, to add or remove second factors.
+    `terminal-proof`: the key of somebody's own machine has signed, to manage tokens, say.
     `ended`: a login has ended before its ceiling, or an account is locked. `disconnected`: the bridge has
     closed somebody's connections for it.
     """
@@ -43,6 +44,7 @@ class Event(StrEnum):
     CERTIFICATE = "certificate"
     ENROLMENT = "enrolment"
     FACTOR_CHANGE = "second-factor-change"
+    TERMINAL_PROOF = "terminal-proof"
     FACTOR_REMOVAL = "second-factor-removal"
     SECOND_FACTOR_RESET = "second-factor-reset"
     LIMIT_LIFTED = "limit-lifted"

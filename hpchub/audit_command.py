@@ -14,6 +14,7 @@ from typing import Any
 from hpchub.audit import Event, Outcome
 from hpchub.audit_files import Report, files_of, lines_of, verify
 from hpchub.chain import read_head
+from hpchub.core.slugs import caseless
 from hpchub.errors import InvalidRequest
 from hpchub.logs import printable
 from hpchub.signer.settings import load_settings
@@ -102,8 +103,16 @@ def search(path: Path, what: Mapping[str, str]) -> Iterator[tuple[str, dict[str,
                 continue
             at = str(body.get("time", ""))
             in_time = times.get("since", "") <= at and ("until" not in times or at < times["until"])
-            if in_time and all(body.get(name) == value for name, value in fields.items()):
+            if in_time and all(_fits(name, value, body) for name, value in fields.items()):
                 yield line.content.decode("ascii", "backslashreplace"), body
+
+
+def _fits(name: str, wanted: str, body: Mapping[str, Any]) -> bool:
+    """Whether a record has that in that field. Names count without their capitals, as failures do."""
+    found = str(body.get(name, ""))
+    if name != "user":
+        return found == wanted
+    return caseless(wanted) in {caseless(found), *caseless(found).split(",")}  # of a key's revocation: all
 
 
 def render_line(body: Mapping[str, Any]) -> str:

@@ -84,6 +84,9 @@ IS_GRANTED = {
     Event.FACTOR_REMOVAL: Record(
         event=Event.FACTOR_REMOVAL, outcome=Outcome.GRANTED, user="alice", factor="webauthn"
     ),
+    Event.TERMINAL_PROOF: Record(
+        event=Event.TERMINAL_PROOF, outcome=Outcome.GRANTED, reason="log out", user="alice", factor="password"
+    ),
     Event.SECOND_FACTOR_RESET: Record(
         event=Event.SECOND_FACTOR_RESET, outcome=Outcome.GRANTED, user="alice", factor="staff"
     ),

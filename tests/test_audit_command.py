@@ -42,6 +42,7 @@ def path(tmp_path: Path) -> Path:
     [
         ((), ["18446744073709551615", "", "7"]),
         (("--user", "bob"), [""]),
+        (("--user", "BOB"), [""]),
         (("--event", "certificate"), ["18446744073709551615", "7"]),
         (("--outcome", "refused"), [""]),
         (("--serial", "7"), ["7"]),
@@ -62,6 +63,16 @@ def test_searching(
     assert main(["audit", "--file", str(path), "--json", *arguments]) == (0 if found else 1)
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["serial"] for line in lines] == found
+
+
+def test_a_name_in_any_case(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guesses at `Alice` were counted as alice's, and a key that two had was revoked for both."""
+    AuditLog(path).record(replace(REFUSED, user="Alice"))
+    both = replace(REFUSED, event=Event.REVOCATION, outcome=Outcome.DONE, user="alice,bob")
+    AuditLog(path).record(both)
+    assert main(["audit", "--file", str(path), "--json", "--user", "alice"]) == 0
+    found = [json.loads(line)["user"] for line in capsys.readouterr().out.splitlines()]
+    assert found == ["alice", "alice", "Alice", "alice,bob"]
 
 
 def test_a_line_for_people(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

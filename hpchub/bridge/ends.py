@@ -13,6 +13,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from hpchub.bridge.service_account import WithServiceAccounts
 from hpchub.bridge.sessions import Sessions
 from hpchub.errors import HpchubError
 from hpchub.signer.client import SignerClient
@@ -29,12 +30,19 @@ class Ends:
     """One bridge's. `begin` and `close` it."""
 
     def __init__(
-        self, sessions: Sessions, pool: Pool, signer: SignerClient, *, keep_tunnels: bool = False
+        self,
+        sessions: Sessions,
+        pool: Pool,
+        signer: SignerClient,
+        service_accounts: WithServiceAccounts,
+        *,
+        keep_tunnels: bool = False,
     ) -> None:
         """`keep_tunnels`: who logs out or reaches the ceiling keeps the connections of running servers."""
         self._sessions = sessions
         self._pool = pool
         self._signer = signer
+        self._service_accounts = service_accounts
         self._keep_tunnels = keep_tunnels
         self._number = 0
         self._expired: set[str] = set()
@@ -90,6 +98,9 @@ class Ends:
     async def _end(self, fingerprint: str, why: str) -> None:
         owner = self._sessions.owner_of(fingerprint)
         if owner is None:
+            self._sessions.end_opening(fingerprint)
+            for account in sorted(await self._service_accounts.forget(fingerprint)):
+                await self._disconnect(account, why)
             return
         user, is_now = owner
         if not is_now and why == LOGGED_OUT:

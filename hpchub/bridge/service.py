@@ -83,7 +83,9 @@ class Service:
         credentials = WithServiceAccounts(self.sessions, self.signer)
         self._pool = Pool(clusters, credentials, settings.limits, metrics=self.metrics.ssh)
         accounts = {name: cluster.status_account for name, cluster in clusters.items()}
-        self._ends = Ends(self.sessions, self._pool, self.signer, keep_tunnels=settings.keep_tunnels)
+        self._ends = Ends(
+            self.sessions, self._pool, self.signer, credentials, keep_tunnels=settings.keep_tunnels
+        )
         self._watcher = Watcher(self._pool, self._schedulers, accounts, self.metrics)
         self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}

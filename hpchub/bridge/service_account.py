@@ -50,6 +50,19 @@ class WithServiceAccounts:
                 credential = self._minted[user, form] = await self._mint(user, form)
             return credential
 
+    async def forget(self, fingerprint: str) -> set[str]:
+        """Use that key no more, if it is the one of this process; the accounts that may be connected with it.
+
+        An account that the signer still has may go on, with a new key.
+        """
+        async with self._minting:
+            if self._key.get_fingerprint() != fingerprint:
+                return set()
+            accounts = {account for account, _ in self._minted}
+            self._key = asyncssh.generate_private_key("ssh-ed25519")
+            self._minted.clear()
+            return accounts
+
     async def _mint(self, account: str, form: str) -> Credential:
         public_key = self._key.export_public_key().decode().strip()
         try:

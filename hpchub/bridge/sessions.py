@@ -81,6 +81,8 @@ class Sessions:
         self._sessions: dict[str, _Session] = {}
         # Users whose login has not reached its ceiling, and yet the signer mints no more for it.
         self.refused: set[str] = set()
+        # Keys of sessions that are being opened, and whether they were ended meanwhile.
+        self._opening: dict[str, bool] = {}
         # Keys of earlier logins, whose connections may still be open: whose, and until when.
         self._earlier: dict[str, tuple[str, float]] = {}
 
@@ -118,15 +120,22 @@ class Sessions:
 
         Raises:
             InvalidRequest: There is no such unclaimed key.
-            NotAllowed: The grant is not for this key, or not for this user.
+            NotAllowed: The grant is not for this key, or not for this user; or it was taken back just now.
             ProcessAway: The signer or the agent does not answer.
         """
         entry = self._unclaimed.pop(key_id, None)
         if entry is None or self._now() - entry[1] >= KEY_LIFETIME_S:
             raise InvalidRequest("The login took too long, or was used already.", "Log in again.")
         session = _Session(entry[0].convert_to_public(), grant)
-        session.credentials[Profile.CONTROL, ""] = await self._mint(session, user, Profile.CONTROL, "")
-        await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
+        self._opening[session.fingerprint] = False
+        try:
+            session.credentials[Profile.CONTROL, ""] = await self._mint(session, user, Profile.CONTROL, "")
+            await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
+        finally:
+            ended = self._opening.pop(session.fingerprint)
+        if ended:
+            await self._agent.remove(session.public_key)
+            raise _no_session(user)
         # The agent forgets the key before it at its ceiling: a handshake may be under way with it.
         earlier, self._sessions[user] = self._sessions.get(user), session
         try:
@@ -172,6 +181,11 @@ class Sessions:
         self._earlier = {key: entry for key, entry in self._earlier.items() if entry[1] > self._now()}
         entry = self._earlier.get(fingerprint)
         return (entry[0], False) if entry else None
+
+    def end_opening(self, fingerprint: str) -> None:
+        """That key's login has ended: a session that is being opened with it must not begin."""
+        if fingerprint in self._opening:
+            self._opening[fingerprint] = True
 
     def expired(self) -> set[str]:
         """Users whose session has reached its ceiling."""
@@ -222,7 +236,11 @@ class Sessions:
             source=source,
         )
         certificate = asyncssh.import_certificate(made.certificate)
-        if not isinstance(certificate, SSHOpenSSHCertificate) or certificate.principals != [user]:
+        if (
+            not isinstance(certificate, SSHOpenSSHCertificate)
+            or made.account != user
+            or certificate.principals != [made.principal]
+        ):
             raise NotAllowed(f"That login was not {user}'s.", "Log in again.")
         return made
 

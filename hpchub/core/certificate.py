@@ -10,6 +10,7 @@ PLAIN_PRINCIPAL = "{account}"
 # One of these is in every form but the plain one. No account's name holds them, so that a principal is
 # never another account's own name.
 PRINCIPAL_MARKS = frozenset(":@+")
+_PRINCIPAL = re.compile(r"[A-Za-z0-9._:@+-]{1,96}", re.ASCII)
 _PRINCIPAL_FORM = re.compile(r"[A-Za-z0-9._:@+-]{0,32}\{account\}[A-Za-z0-9._:@+-]{0,32}", re.ASCII)
 
 
@@ -37,6 +38,15 @@ def is_principal_form(text: str) -> bool:
 def principal_of(form: str, account: str) -> str:
     """The principal that a form makes of an account."""
     return form.replace(PLAIN_PRINCIPAL, account)
+
+
+def may_be_called(account: str, principal: str) -> bool:
+    """Whether some form makes this principal of the account; for those who do not know the site's forms."""
+    return principal == account or (
+        _PRINCIPAL.fullmatch(principal) is not None
+        and account in principal
+        and not PRINCIPAL_MARKS.isdisjoint(principal)
+    )
 
 
 def account_of(form: str, principal: str) -> str:

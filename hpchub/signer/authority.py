@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hpchub.audit import AuditLog, Event, Outcome, Record
@@ -175,7 +176,10 @@ class Authority:
             SiteError: The attempt could not be checked or recorded.
         """
         record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=presented.source)
-        return await self._log_in(record, public_key, lambda key: self._prove_by_token(presented, key))
+        told: dict[str, str] = {}
+        return await self._log_in(
+            record, public_key, lambda key: self._prove_by_token(presented, key, told), told
+        )
 
     async def oidc_request(self) -> dict[str, Any]:
         """What the hub is to ask the OpenID provider for, as processes.md has it.
@@ -187,13 +191,19 @@ class Authority:
         return await self._oidc_logins().request()
 
     async def _log_in(
-        self, record: Record, public_key: str, prove: Callable[[PublicKey], Awaitable[Grant]]
+        self,
+        record: Record,
+        public_key: str,
+        prove: Callable[[PublicKey], Awaitable[Grant]],
+        told: Mapping[str, str] = MappingProxyType({}),
     ) -> Login:
+        """`told` is what is known of whoever is refused: `prove` may write into it."""
         try:
             key = parse_public_key(public_key)
             record = replace(record, fingerprint=key.fingerprint)
             grant = await prove(key)
         except Exception as error:
+            record = replace(record, user=told.get("user", record.user), factor=told.get("factor", ""))
             await self.write(_failed(record, error))
             raise
         record = replace(record, user=grant.account, factor=grant.factor, grant_id=grant.grant_id)
@@ -407,9 +417,11 @@ class Authority:
     async def _wait_with_refusal(self, began: float) -> None:
         await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
 
-    async def _prove_by_token(self, presented: Presented, key: PublicKey) -> Grant:
+    async def _prove_by_token(self, presented: Presented, key: PublicKey, told: dict[str, str]) -> Grant:
         with self.metrics.proof_seconds.time():
             verdict = await self._oidc_logins().judge(presented, key.line)
+        if isinstance(verdict, Accepted):
+            told |= {"user": verdict.account, "factor": verdict.factor}
         try:
             return await self._earned(verdict, key)
         except NotAllowed as error:

@@ -15,13 +15,14 @@ from dataclasses import replace
 from hpchub.audit import Event, Outcome, Record
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest
-from hpchub.signer.ends import LOCKED, REVOKED, Ends, Taken
+from hpchub.signer.ends import LOCKED, REVOKED, Ends, Taken, fingerprint_in
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.ledger import HeldGrant
 
 _NO_REASON = "no reason given"
 
 _SERIAL = re.compile(r"[1-9][0-9]{0,19}", re.ASCII)
+_KEY_ID = re.compile(r"hpchub:[A-Za-z0-9._:=@-]{1,121}", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +108,10 @@ class Ending:
 
     def _revocation(self, target: str, reason: str, by: str) -> Record:
         record = Record(event=Event.REVOCATION, outcome=Outcome.DONE, reason=reason or _NO_REASON, source=by)
-        return replace(record, serial=target) if _SERIAL.fullmatch(target) else replace(record, user=target)
+        if _SERIAL.fullmatch(target):
+            return replace(record, serial=target)
+        key_id = target if _KEY_ID.fullmatch(target) else ""
+        return replace(record, user=target, key_id=key_id, fingerprint=fingerprint_in(target))
 
 
 def _outcome(error: HpchubError) -> Outcome:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.core.terminal import is_terminal
 from hpchub.errors import ConfigError, InvalidRequest, SiteError
 from hpchub.private_files import write_private_file
 from hpchub.signer.certificates import parse_public_key
@@ -201,9 +200,8 @@ class Ends:
         until = now + _LONGEST_CEILING_S
         grants, certificates = self._earned(now, made.account, made.grant_id)
         with self._ledger.taking_back() as take:
-            take.refuse(Refuse.GRANT, made.grant_id, REVOKED, at=now, until=until)
             take.end(made.fingerprint, REVOKED, until)
-            self._refuse_terminals(take, now, grants)
+            self._refuse_grants(take, now, [made, *grants])
             self._name_in_krl(take, now, certificates)
             if "key_id" in where:
                 take.revoke("key_id", made.key_id, self._until(now, certificates))
@@ -223,7 +221,7 @@ class Ends:
         with self._ledger.taking_back() as take:
             take.refuse(Refuse.KEY, fingerprint, REVOKED, at=now, until=None)
             take.end(fingerprint, REVOKED, now + _LONGEST_CEILING_S)
-            self._refuse_terminals(take, now, grants)
+            self._refuse_grants(take, now, held)  # undoing it must not bring them back
             self._name_in_krl(take, now, certificates)
             take.revoke("key" if line else "fingerprint", line or fingerprint, self._until(now, certificates))
         accounts = sorted({one.account for one in held})
@@ -239,10 +237,9 @@ class Ends:
         )
 
     @staticmethod
-    def _refuse_terminals(take: TakeBack, now: int, grants: Iterable[HeldGrant]) -> None:
-        for grant in grants:
-            if is_terminal(grant.grant_id):
-                take.refuse(Refuse.GRANT, grant.grant_id, REVOKED, at=now, until=grant.ceiling)
+    def _refuse_grants(take: TakeBack, now: int, held: Iterable[HeldGrant | HeldCertificate]) -> None:
+        for grant_id in sorted({one.grant_id for one in held if one.grant_id}):
+            take.refuse(Refuse.GRANT, grant_id, REVOKED, at=now, until=now + _LONGEST_CEILING_S)
 
     def _end_account(self, take: TakeBack, now: int, account: str, why: str) -> Taken:
         grants = self._ledger.grants(now, account=account)
@@ -251,6 +248,8 @@ class Ends:
         for grant in grants:  # by name too: one of this very second is not before it
             take.refuse(Refuse.GRANT, grant.grant_id, why, at=now, until=grant.ceiling)
             take.end(grant.fingerprint, why, grant.ceiling)
+        for fingerprint in sorted({made.fingerprint for made in certificates if not made.grant_id}):
+            take.end(fingerprint, why, now + _LONGEST_CEILING_S)  # a service account's
         self._name_in_krl(take, now, certificates)
         return Taken(account, grants, certificates)
 
@@ -267,6 +266,14 @@ class Ends:
 
     def _with_krl(self, taken: Taken) -> Taken:
         return replace(taken, krl_error=self.write_krl())
+
+
+def fingerprint_in(target: str) -> str:
+    """The fingerprint of the key that a target names; empty where it names none."""
+    try:
+        return _parse_key(target)[0] if _is_key(target) else ""
+    except InvalidRequest:
+        return ""
 
 
 def _is_key(target: str) -> bool:

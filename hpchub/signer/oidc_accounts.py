@@ -108,7 +108,7 @@ def _by_file(path: Path) -> AccountRule:
             # Whoever logs in is not told paths and lines; the audit log is.
             raise SiteError("Accounts cannot be looked up now.", "Tell the site's staff.") from error
         if account is None:
-            raise NoAccount(f"account_file has no subject {claims['sub']!r}")
+            raise NoAccount("account_file does not have the person")
         return account
 
     return account_of

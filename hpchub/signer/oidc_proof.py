@@ -87,9 +87,12 @@ class OidcProof:
             header = read_header(token)
             key = await self._keys.key(header.kid, header.algorithm)
             claims = read_claims(token, key, header.algorithm, self.settings, nonce, time.time())
-            account = await asyncio.to_thread(self._account_of, claims)
-        except (ValueError, UnknownKey, BadToken, NoAccount) as error:
+        except (ValueError, UnknownKey, BadToken) as error:
             return Refused(f"OpenID: {error}")
+        try:
+            account = await asyncio.to_thread(self._account_of, claims)
+        except NoAccount as error:  # who it is, the provider has proven
+            return Refused(f"OpenID: {error} (subject {claims['sub']!r})")
         return Accepted(account, _STRONG_FACTOR if self.settings.acr_values else _FACTOR)
 
 
@@ -121,5 +124,5 @@ class OidcLogins:
         if isinstance(verdict, Accepted) and not await asyncio.to_thread(
             self._used.use, login_nonce(public_key, presented.salt)
         ):
-            return Refused("OpenID: that login was used before")
+            return Refused(f"OpenID: that login was used before, by {verdict.account}")
         return verdict

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from hpchub.core.certificate import (
     PLAIN_PRINCIPAL,
-    PRINCIPAL_MARKS,
     Profile,
     account_of,
     is_principal_form,
+    may_be_called,
     principal_of,
 )
 from hpchub.core.slugs import caseless, is_safe_account_name
@@ -28,7 +28,6 @@ PTY = "permit-pty"
 # sshd prints the key id into its log as it is, so nothing that could end or confuse a line.
 _KEY_ID = re.compile(r"[A-Za-z0-9._:=@-]{1,128}", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
-_PRINCIPAL = re.compile(r"[A-Za-z0-9._:@+-]{1,96}", re.ASCII)
 _GRANT_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _FACTOR = re.compile(r"[a-z][a-z0-9+-]{0,31}", re.ASCII)
 
@@ -114,11 +113,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not is_safe_account_name(self.account):  # no comma, no wildcard, not empty, not root
             raise ValueError("a certificate of an unsafe account")
-        if self.principal != self.account and (
-            not _PRINCIPAL.fullmatch(self.principal)
-            or self.account not in self.principal
-            or PRINCIPAL_MARKS.isdisjoint(self.principal)
-        ):
+        if not may_be_called(self.account, self.principal):
             raise ValueError("a certificate with an unsafe principal")
         if not _KEY_ID.fullmatch(self.key_id) or not 0 < self.serial < 2**64:
             raise ValueError("a certificate with an unusable key id or serial")

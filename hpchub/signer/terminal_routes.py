@@ -29,7 +29,7 @@ def terminal_routes(terminals: Terminals) -> list[web.RouteDef]:
 
     async def holder(request: web.Request) -> web.Response:
         body = await _texts(request, "public_key", "purpose", "challenge", "signature")
-        held = terminals.holder(**body)
+        held = await terminals.vouch(**body)
         return web.json_response({"username": held.account, "expires_at": held.ceiling})
 
     async def log_out(request: web.Request) -> web.Response:

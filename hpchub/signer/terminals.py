@@ -48,7 +48,8 @@ class Terminals:
             source: Where the terminal is, for the audit log.
 
         Raises:
-            NotAllowed: The site gives none, the login has ended, or its key did not sign.
+            NotAllowed: The site gives none, the login has ended, its key did not sign, or the terminal's
+                has a login already.
             InvalidRequest: A public key, or what the account would be called, is refused.
             RemoteError: The authority that signs is away or slow.
             SiteError: The certificate could not be signed or recorded.
@@ -85,10 +86,17 @@ class Terminals:
         await self._authority.refuse_ended(grant)
         if why := self._ledger.refusal(grant.account, fingerprint=key.fingerprint):
             raise NotAllowed("That key may not be used.") from TrueReason(why)
+        self._refuse_taken(key)
+
+    def _refuse_taken(self, key: PublicKey) -> None:
+        """A key stands for one login: nobody has shown that they hold it, and it may be somebody else's."""
+        if self._ledger.grants(int(time.time()), fingerprint=key.fingerprint):
+            raise NotAllowed("That key has a login already.", "Make another one.")
 
     def _hold(self, grant: Grant, plan: Plan, held: HeldGrant, key: PublicKey) -> None:
         """Enter it into the ledger, unless something was taken back while it was signed. Without a pause."""
         made = held_certificate(plan, key, held.grant_id)
+        self._refuse_taken(key)
         why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
         if why := why or self._ledger.add_certificates([(made, grant.issued)])[0]:
             raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
@@ -108,6 +116,22 @@ class Terminals:
         terminal = next((one for one in held if is_terminal(one.grant_id)), None)
         if terminal is None:
             raise NotAllowed("The login of this key has ended.", "Log in again.")
+        return terminal
+
+    async def vouch(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
+        """As `holder`, and recorded. SiteError where that cannot be."""
+        record = Record(event=Event.TERMINAL_PROOF, outcome=Outcome.ERROR, profile=Profile.TERMINAL.value)
+        try:
+            terminal = self.holder(
+                public_key=public_key, purpose=purpose, challenge=challenge, signature=signature
+            )
+        except Exception as error:
+            await self._authority.write_failure(record, error)
+            raise
+        await self._authority.write(
+            replace(record, outcome=Outcome.GRANTED, reason=purpose, user=terminal.account,
+                    factor=terminal.factor, fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+        )  # fmt: skip
         return terminal
 
     async def log_out(self, *, public_key: str, challenge: str, signature: str) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
 )
 
+from hpchub.core.certificate import may_be_called
 from hpchub.errors import ConfigError, NotAllowed, ProcessAway, UnexpectedOutput
 from hpchub.private_files import read_private_file, write_private_file
 
@@ -157,11 +158,13 @@ def check_certificate(certificate: str, public_key: str, username: str) -> int:
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise UnexpectedOutput("the hub", "a certificate that cannot be read") from error
     key = found.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    names = [name.decode("utf-8", "replace") for name in found.valid_principals]
     left = int(found.valid_before - time.time())
     if (
         found.type is not SSHCertificateType.USER
         or key != " ".join(public_key.split()[:2])
-        or found.valid_principals != [username.encode()]
+        or len(names) != 1
+        or not may_be_called(username, names[0])
         or left <= 0
     ):
         raise UnexpectedOutput("the hub", "a certificate for another key, account or time")

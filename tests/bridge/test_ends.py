@@ -7,15 +7,17 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from hpchub.bridge.ends import Ends
+from hpchub.bridge.service_account import WithServiceAccounts
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.server import ConnectionView
-from hpchub.errors import NotAllowed
+from hpchub.errors import ConfigError, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
@@ -67,9 +69,16 @@ def sessions(signer: SignerClient, clock: Clock, agent: KeyAgent, store: Store) 
     return Sessions(signer, agent, store, now=clock)
 
 
+def watching(
+    sessions: Sessions, pool: FakeSlurm, signer: SignerClient, *, keep_tunnels: bool = False
+) -> Ends:
+    accounts = WithServiceAccounts(sessions, signer)
+    return Ends(sessions, pool, signer, accounts, keep_tunnels=keep_tunnels)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def ends(sessions: Sessions, pool: FakeSlurm, signer: SignerClient) -> Ends:
-    return Ends(sessions, pool, signer)  # type: ignore[arg-type]
+    return watching(sessions, pool, signer)
 
 
 @pytest.fixture
@@ -101,6 +110,46 @@ async def test_revoked(
     await sessions.credential("bob", Profile.TUNNEL)
     await ends.look()
     assert recorded(signer_settings, "disconnected") == [("alice", "revoked: 2 connections")]
+
+
+async def test_revoked_while_the_session_is_opened(
+    ends: Ends, sessions: Sessions, signer: SignerClient, agent: KeyAgent, login: Login,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """After the first certificate, before the session is there: it does not begin, and its key is gone."""
+    held, add = len(await agent.held()), agent.add
+
+    async def slow(*given: Any) -> None:
+        await add(*given)
+        await signer.revoke("alice", **BY)
+        await ends.look()
+
+    monkeypatch.setattr(agent, "add", slow)
+    with pytest.raises(NotAllowed, match="no live session"):
+        await login.open(sessions, "alice")
+    assert sessions.users() == [] and len(await agent.held()) == held
+
+
+@pytest.mark.parametrize("target", ["slurmwatch", "serial"])
+async def test_a_service_account(
+    sessions: Sessions, pool: FakeSlurm, signer: SignerClient, signer_settings: SignerSettings, target: str
+) -> None:
+    """Its connections are closed too, its key is used no more; where the signer lets it, it goes on."""
+    accounts = WithServiceAccounts(sessions, signer)
+    ends = Ends(sessions, pool, signer, accounts)  # type: ignore[arg-type]
+    before = await accounts.credential("slurmwatch", Profile.QUERY)
+    pool.open.append(connection("slurmwatch", "queries"))
+    serial = str(before.certificate._serial)  # type: ignore[attr-defined]
+    await signer.revoke(serial if target == "serial" else target, **BY)
+    await ends.look()
+    assert holders(pool) == ["alice", "bob"]
+    assert recorded(signer_settings, "disconnected") == [("slurmwatch", "revoked: 1 connections")]
+    if target != "serial":
+        with pytest.raises(ConfigError):
+            await accounts.credential("slurmwatch", Profile.QUERY)
+        await signer.undo_revocation(target, **BY)
+    after = await accounts.credential("slurmwatch", Profile.QUERY)
+    assert after.certificate.key != before.certificate.key
 
 
 async def test_within_five_seconds(
@@ -179,7 +228,7 @@ async def test_the_signer_restarts(
     """While it is away nothing is closed, the log says so once; what was revoked before is heard after."""
     signer = SignerClient(signer_settings.socket)
     sessions = Sessions(signer, agent, store, now=clock)
-    ends = Ends(sessions, pool, signer)  # type: ignore[arg-type]
+    ends = watching(sessions, pool, signer)
     async with running(signer_settings):
         await Login(signer).open(sessions, "alice")
         await ends.look()
@@ -202,7 +251,7 @@ async def test_the_bridge_restarts(
     following = Sessions(signer, agent, store, now=clock)
     await following.restore()
     assert following.users() == ["alice"]
-    await Ends(following, pool, signer).look()  # type: ignore[arg-type]
+    await watching(following, pool, signer).look()
     assert following.users() == [] and holders(pool) == ["bob"]
     assert store.sessions() == []
 
@@ -237,7 +286,7 @@ async def test_a_site_may_keep_tunnels(
     sessions: Sessions, pool: FakeSlurm, signer: SignerClient, clock: Clock, login: Login
 ) -> None:
     """Logging out and the ceiling then close commands alone; a revocation closes all the same."""
-    ends = Ends(sessions, pool, signer, keep_tunnels=True)  # type: ignore[arg-type]
+    ends = watching(sessions, pool, signer, keep_tunnels=True)
     await ends.log_out("alice")
     assert [(one.user, one.use) for one in pool.open] == [("alice", "tunnels"), ("bob", "tunnels")]
     with pytest.raises(NotAllowed):

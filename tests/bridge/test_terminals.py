@@ -17,11 +17,17 @@ from hpchub.ssh.key_agent import KeyAgent
 
 from .conftest import Login
 
+FORM = "hpchub:{account}"
+
 
 @pytest.fixture
 def signer_settings(signer_settings: SignerSettings) -> SignerSettings:
-    """A site that gives them."""
-    policy = replace(signer_settings.policy, terminal=TerminalPolicy(lifetime_s=3600))
+    """A site that gives them, by another name than the bridge's own certificates have."""
+    policy = replace(
+        signer_settings.policy,
+        principals=("{account}", FORM),
+        terminal=TerminalPolicy(lifetime_s=3600, principal=FORM),
+    )
     return replace(signer_settings, policy=policy)
 
 
@@ -42,7 +48,7 @@ async def test_the_sessions_key_vouches_for_its_own_user(sessions: Sessions, log
     await login.open(sessions, "alice")
     made = await sessions.terminal_certificate("alice", terminal, "192.0.2.1")
     certificate = asyncssh.import_certificate(made.certificate)
-    assert certificate.principals == ["alice"]
+    assert certificate.principals == ["hpchub:alice"]
     assert certificate.key.public_data == asyncssh.import_public_key(terminal).public_data
     with pytest.raises(NotAllowed, match="no live session"):
         await sessions.terminal_certificate("bob", terminal, "192.0.2.1")

@@ -122,7 +122,29 @@ async def test_a_key(signer: SignerClient, settings: SignerSettings, user_key: A
             await log_in(signer, user_key)
         assert krl_holds(settings, user_key.public.strip(), tmp_path)
         await signer.undo_revocation(fingerprint, **BY)
+        with pytest.raises(NotAllowed):  # what it held before stays ended
+            await signer.certificate(grant, user_key.public, Profile.CONTROL)
         await log_in(signer, user_key)
+
+
+async def test_the_record_says_what_was_revoked(
+    signer: SignerClient, settings: SignerSettings, user_key: Any
+) -> None:
+    """Beside whose it was: a key or a key id is not the account, which stays."""
+    grant = await log_in(signer, user_key)
+    minted = await signer.certificate(grant, user_key.public, Profile.CONTROL)
+    await signer.revoke(minted.key_id, **BY)
+    await signer.revoke(user_key.public, **BY)
+    await signer.undo_revocation(user_key.public, **BY)
+    found = [
+        (one["user"], one["key_id"], one["fingerprint"]) for one in records(settings, event="revocation")
+    ]
+    fingerprint = user_key.private.get_fingerprint()
+    assert found == [
+        ("alice", minted.key_id, ""),
+        ("alice", "", fingerprint),
+        (user_key.public, "", fingerprint),
+    ]
 
 
 async def test_a_key_that_was_never_seen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -29,6 +30,8 @@ from hpchub.signer.policy import (
 )
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
+
+from .conftest import make_user_key
 
 FINGERPRINT, OTHER = "SHA256:" + "a" * 43, "SHA256:" + "b" * 43
 NOW = 1_800_000_000
@@ -225,7 +228,24 @@ async def test_it_outlives_a_logout_in_the_browser_and_not_its_own(
     assert in_krl(settings, made.certificate, tmp_path)
     with pytest.raises(NotAllowed, match="has ended"):
         await prove(signer, other_key, "anything")
-    assert records(settings)[-1]["event"] == "logout"
+    assert [one["event"] for one in records(settings)[-2:]] == ["logout", "terminal-proof"]
+
+
+async def test_a_key_has_one_login(
+    signer: SignerClient, settings: SignerSettings, user_key: Any, other_key: Any
+) -> None:
+    """Nobody has another's key certified for an account of their own: its owner would then act as them."""
+    bobs, fresh = make_user_key(), make_user_key()
+    grant, bob = await log_in(signer, user_key), await log_in(signer, bobs, "bob")
+    await mint(signer, grant, user_key, other_key)
+    for taken in (other_key, user_key):
+        with pytest.raises(NotAllowed, match="has a login already"):
+            await mint(signer, bob, bobs, taken)
+    assert records(settings)[-1]["outcome"] == "refused"
+    both = [mint(signer, grant, user_key, fresh), mint(signer, bob, bobs, fresh)]
+    made = await asyncio.gather(*both, return_exceptions=True)
+    assert sum(isinstance(one, Certificate) for one in made) == 1
+    assert (await prove(signer, other_key, "anything"))[0] == "alice"
 
 
 async def prove(signer: SignerClient, key: Any, purpose: str) -> tuple[str, int]:
@@ -236,6 +256,21 @@ async def prove(signer: SignerClient, key: Any, purpose: str) -> tuple[str, int]
         challenge="challenge",
         signature=base64.b64encode(made).decode(),
     )
+
+
+async def test_what_a_terminal_proves_is_recorded(
+    signer: SignerClient, settings: SignerSettings, user_key: Any, other_key: Any
+) -> None:
+    """Tokens for days come of it: who, with which key, for what, and whoever had no such key."""
+    grant = await log_in(signer, user_key)
+    with pytest.raises(NotAllowed):
+        await prove(signer, other_key, "manage tokens")
+    await mint(signer, grant, user_key, other_key)
+    await prove(signer, other_key, "manage tokens")
+    refused, granted = [one for one in records(settings) if one["event"] == "terminal-proof"]
+    assert (refused["outcome"], refused["reason"]) == ("refused", "The login of this key has ended.")
+    assert (granted["outcome"], granted["user"], granted["reason"]) == ("granted", "alice", "manage tokens")
+    assert granted["fingerprint"] == other_key.private.get_fingerprint()
 
 
 async def test_the_key_of_a_login_is_no_terminals(signer: SignerClient, user_key: Any) -> None:
