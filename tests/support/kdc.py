@@ -15,6 +15,7 @@ from support.servers import until
 
 REALM = "HPCHUB.TEST"
 SERVICE = "hpchub/hub.example.org"
+HTTP_SERVICE = "HTTP/hub.example.org"
 PASSWORD = "canary-krb-äß-92"
 
 KRB5_CONF = """\
@@ -55,6 +56,10 @@ add_principal -pw "{{password}}" +requires_preauth -policy once gina
 add_principal -pw "{{password}}" +requires_preauth Henry
 add_principal -randkey {SERVICE}
 ktadd -k {{folder}}/keytab {SERVICE}
+add_principal -randkey {HTTP_SERVICE}
+ktadd -k {{folder}}/http.keytab {HTTP_SERVICE}
+add_principal -randkey HTTP/localhost
+ktadd -k {{folder}}/http.keytab HTTP/localhost
 """
 
 
