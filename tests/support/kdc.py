@@ -78,6 +78,11 @@ class Kdc:
     def keytab(self) -> Path:
         return self.folder / "keytab"
 
+    @property
+    def http_keytab(self) -> Path:
+        """Has the keys of HTTP_SERVICE and of HTTP/localhost."""
+        return self.folder / "http.keytab"
+
     def log(self) -> list[str]:
         """What it was asked and what it answered."""
         return (self.folder / "log").read_text().splitlines()
