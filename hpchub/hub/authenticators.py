@@ -84,7 +84,7 @@ class HpchubAuthenticator(Authenticator):
         # One question over a unix socket: an ended session is noticed within a minute.
         return 60
 
-    async def authenticate(self, handler: BaseHandler, data: Mapping[str, str]) -> str | None:
+    async def authenticate(self, handler: BaseHandler, data: Mapping[str, Any]) -> str | None:
         """The account's name, or None where the signer refuses.
 
         Raises:

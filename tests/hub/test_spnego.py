@@ -113,7 +113,12 @@ def test_the_form_stays(kerberos_hub: RunningHub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("who", "why"), [("bob", "Log in with the form"), ("alice/admin", "does not let you in"), ("Henry", "")]
+    ("who", "why"),
+    [
+        ("bob", "Log in with the form"),
+        ("alice/admin", "does not let you in"),
+        ("Henry", "You may not use this hub"),
+    ],
 )
 def test_who_is_not_let_in(person: Person, kerberos_hub: RunningHub, who: str, why: str) -> None:
     """A second factor wanted, an instance, or JupyterHub's own no: the form, without another question."""
