@@ -30,6 +30,7 @@ NEEDED = (
 FOR_TESTS = (
     "chromium",
     "chromium-driver",
+    "curl",
     "docker-compose",
     "krb5-admin-server",
     "krb5-kdc",

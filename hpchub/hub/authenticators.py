@@ -12,7 +12,7 @@ from jupyterhub.handlers import BaseHandler
 from jupyterhub.handlers.login import LogoutHandler
 from jupyterhub.user import User
 from tornado import web
-from traitlets import List, TraitError, Unicode, default, validate
+from traitlets import Bool, List, TraitError, Unicode, default, validate
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
@@ -26,6 +26,7 @@ from hpchub.hub.krl import KrlHandler
 from hpchub.hub.pages import script_handlers
 from hpchub.hub.second_factor import lead_to_enrolment, second_factor_handlers
 from hpchub.hub.servers import SERVERS_HANDLERS
+from hpchub.hub.spnego import accept_ticket, spnego_handlers
 from hpchub.hub.terminal_keys import terminal_key_handlers
 from hpchub.hub.terminals import terminal_handlers
 from hpchub.local_api.tls import load_peer
@@ -43,6 +44,13 @@ class HpchubAuthenticator(Authenticator):
     signer_socket = Unicode(help="The unix socket of `hpchub signer`.").tag(config=True)
     signer_tls = Unicode(
         help="For a signer on another host: the file with its address, and the certificates for it."
+    ).tag(config=True)
+
+    spnego = Bool(
+        help="""Whether the login page has a button for those whose browser has a Kerberos ticket.
+
+        The signer's settings must have `[proof.spnego]`.
+        """
     ).tag(config=True)
 
     trusted_proxies = List(
@@ -78,12 +86,15 @@ class HpchubAuthenticator(Authenticator):
         # One question over a unix socket: an ended session is noticed within a minute.
         return 60
 
-    async def authenticate(self, handler: BaseHandler, data: Mapping[str, str]) -> str | None:
+    async def authenticate(self, handler: BaseHandler, data: Mapping[str, Any]) -> str | None:
         """The account's name, or None where the signer refuses.
 
         Raises:
             web.HTTPError: 503, because the signer or the bridge could not be asked.
         """
+        ticket = data.get("ticket")
+        if isinstance(ticket, Secret):  # from our own page: what a form sends is text
+            return await accept_ticket(self, handler, ticket)
         username = data.get("username", "")
         bridge = BridgeClient(Path(self.bridge_socket))
         try:
@@ -192,6 +203,7 @@ class HpchubAuthenticator(Authenticator):
         return [
             *second_factor_handlers(),
             *factor_change_handlers(),
+            *spnego_handlers(self),
             *script_handlers(),
             ("/logout", HpchubLogoutHandler),
             ("/hpchub/krl", KrlHandler),

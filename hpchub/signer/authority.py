@@ -51,6 +51,7 @@ from hpchub.signer.proofs import Accepted, Proof, Refused
 from hpchub.signer.recorder import Recorder
 from hpchub.signer.recorder import failed as _failed
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
+from hpchub.signer.spnego_proof import SpnegoProof, Ticket, refuse_without_second_factor
 
 _Result = TypeVar("_Result")
 
@@ -110,6 +111,7 @@ class Authority:
         metrics: SignerMetrics | None = None,
         *,
         oidc: OidcLogins | None = None,
+        spnego: SpnegoProof | None = None,
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._issuer = issuer
@@ -120,6 +122,7 @@ class Authority:
         self._guard = guard
         self._second_factors = second_factors
         self._oidc = oidc
+        self._spnego = spnego
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
@@ -179,6 +182,23 @@ class Authority:
         told: dict[str, str] = {}
         return await self._log_in(
             record, public_key, lambda key: self._prove_by_token(presented, key, told), told
+        )
+
+    async def log_in_with_ticket(self, ticket: Ticket, public_key: str) -> Login:
+        """The grant that a Kerberos ticket earns, once, for one public key.
+
+        Nobody guesses a ticket, so no failures are counted.
+
+        Raises:
+            NotAllowed: Refused, always in the same words, but for who has to give a second factor too.
+            InvalidRequest: The public key is refused.
+            RemoteError: Too many logins wait, or there is no answer in time.
+            SiteError: The attempt could not be checked or recorded.
+        """
+        record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=ticket.source)
+        told: dict[str, str] = {}
+        return await self._log_in(
+            record, public_key, lambda key: self._prove_by_ticket(ticket, key, told), told
         )
 
     async def oidc_request(self) -> dict[str, Any]:
@@ -277,6 +297,8 @@ class Authority:
             "state": self._guard.check,
             "krl_file": self.ending.ends.check,
         }
+        if self._spnego is not None:
+            checks["spnego"] = self._spnego.check
         for name, check in checks.items():
             try:
                 await asyncio.to_thread(check)
@@ -422,6 +444,26 @@ class Authority:
             verdict = await self._oidc_logins().judge(presented, key.line)
         if isinstance(verdict, Accepted):
             told |= {"user": verdict.account, "factor": verdict.factor}
+        return await self._earned_elsewhere(verdict, key)
+
+    async def _prove_by_ticket(self, ticket: Ticket, key: PublicKey, told: dict[str, str]) -> Grant:
+        spnego = self._spnego
+        if spnego is None:
+            raise NotAllowed("Kerberos tickets are not taken here.")
+
+        def judge() -> Accepted | Refused:
+            verdict = spnego.verify(ticket.token)
+            refuse_without_second_factor(verdict, self._second_factors, login_purpose(key.fingerprint))
+            return verdict
+
+        with self.metrics.proof_seconds.time():
+            verdict = await self._in_thread(judge)
+        if isinstance(verdict, Accepted):
+            told |= {"user": verdict.account, "factor": verdict.factor}
+        return await self._earned_elsewhere(verdict, key)
+
+    async def _earned_elsewhere(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
+        """As `_earned`, for who has typed no password here."""
         try:
             return await self._earned(verdict, key)
         except NotAllowed as error:

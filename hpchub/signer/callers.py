@@ -47,6 +47,7 @@ RIGHTS: dict[str, frozenset[Role]] = {
     "/v1/grants": _HUB,
     "/v1/oidc": _HUB,
     "/v1/oidc/grants": _HUB,
+    "/v1/spnego/grants": _HUB,
     "/v1/second-factor": _HUB,
     "/v1/second-factor/offers": _HUB,
     "/v1/second-factor/enrolments": _HUB,

@@ -193,6 +193,21 @@ class SignerClient:
         body = {"id_token": id_token.reveal(), "salt": salt, "public_key": public_key, "source": source}
         return _granted(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
 
+    async def grant_by_ticket(self, token: Secret, public_key: str, source: str) -> GrantedLogin:
+        """Log in with a Kerberos ticket.
+
+        Args:
+            token: What the browser sent behind `Authorization: Negotiate`, as it came.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the audit log.
+
+        Raises:
+            NotAllowed: The ticket is none for this hub, was presented before, or names nobody who may; or
+                its owner has to give a second factor.
+        """
+        body = {"token": token.reveal(), "public_key": public_key, "source": source}
+        return _granted(await self._call("POST", "/v1/spnego/grants", body, _LOGIN_TIMEOUT_S))
+
     async def factor_kinds(self) -> tuple[str, ...]:
         """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
         answer = await self._call("GET", "/v1/second-factor")

@@ -16,7 +16,16 @@ from hpchub.signer.child import Answer, ask_child
 from hpchub.signer.server_proof import ServerProof
 
 _REALM = re.compile(r"[A-Z0-9][A-Za-z0-9.-]{0,254}", re.ASCII)
+_HTTP_SERVICE = re.compile(r"HTTP/[A-Za-z0-9.-]+", re.ASCII)
 _SERVICE = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9.-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpnegoSettings:
+    """`service` is what browsers get tickets for, `HTTP/` and the hub's host name; its key is in `keytab`."""
+
+    service: str
+    keytab: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,7 @@ class KerberosSettings:
     krb5_conf: Path = Path("/etc/krb5.conf")
     lower_case_only: bool = False
     timeout_s: int = 15
+    spnego: SpnegoSettings | None = None
 
 
 def read_kerberos(table: Table, folder: Path) -> KerberosSettings:
@@ -40,7 +50,16 @@ def read_kerberos(table: Table, folder: Path) -> KerberosSettings:
         krb5_conf=folder / table.text("krb5_conf", "/etc/krb5.conf"),
         lower_case_only=table.boolean("lower_case_only", False),
         timeout_s=table.integer("timeout_s", 15, low=1, high=30),
+        spnego=_read_spnego(table.table("spnego"), folder) if table.has("spnego") else None,
     )
+
+
+def _read_spnego(table: Table, folder: Path) -> SpnegoSettings:
+    settings = SpnegoSettings(
+        service=table.text("service", pattern=_HTTP_SERVICE), keytab=folder / table.text("keytab")
+    )
+    table.finish()
+    return settings
 
 
 class KerberosProof(ServerProof):

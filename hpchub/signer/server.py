@@ -35,6 +35,7 @@ from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.second_factor import Required, SecondFactors
 from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
+from hpchub.signer.spnego_proof import REPLAYS, SpnegoProof, Ticket
 from hpchub.signer.state import State
 from hpchub.signer.terminal_routes import terminal_routes
 from hpchub.signer.terminals import Terminals
@@ -68,9 +69,11 @@ async def running(settings: SignerSettings) -> AsyncIterator[None]:
         ends = Ends(ledger, trusted, settings.policy.certificate_lifetime_s, settings.krl_file)
         second_factors = make_second_factors(settings, state)
         oidc = OidcLogins(proof, UsedLogins(state)) if isinstance(proof, OidcProof) else None
+        spnego = make_spnego(settings)
         authority = Authority(
-            issuer, grant_key, settings.policy, proof, guard, audit, ledger, ends, second_factors, oidc=oidc
-        )
+            issuer, grant_key, settings.policy, proof, guard, audit, ledger, ends, second_factors,
+            oidc=oidc, spnego=spnego,
+        )  # fmt: skip
         ends.write_krl()
         async with _listening(settings, trusted, authority, ledger):
             yield
@@ -114,6 +117,16 @@ def make_proof(settings: ProofSettings) -> Proof:
         return PamProof(settings.service)
     server_proof.check()
     return server_proof
+
+
+def make_spnego(settings: SignerSettings) -> SpnegoProof | None:
+    """None where the site takes no tickets from browsers. ConfigError where it cannot work."""
+    kerberos = settings.proof.kerberos
+    if kerberos is None or kerberos.spnego is None:
+        return None
+    made = SpnegoProof(kerberos, kerberos.spnego, settings.state_dir / REPLAYS)
+    made.check()
+    return made
 
 
 def make_second_factors(settings: SignerSettings, state: State) -> SecondFactors | None:
@@ -160,6 +173,12 @@ def make_signer_app(
         presented = Presented(id_token=Secret(body["id_token"]), salt=body["salt"], source=body["source"])
         return _granted(await authority.log_in_with_token(presented, body["public_key"]))
 
+    async def spnego_grants(request: web.Request) -> web.Response:
+        names = ("token", "public_key", "source")
+        body = await _read_recorded(request, names, authority, Event.LOGIN, longest=_MAX_BODY_BYTES)
+        ticket = Ticket(token=Secret(body["token"]), source=body["source"])
+        return _granted(await authority.log_in_with_ticket(ticket, body["public_key"]))
+
     async def oidc(_request: web.Request) -> web.Response:
         return web.json_response(await authority.oidc_request())
 
@@ -197,6 +216,7 @@ def make_signer_app(
     app.router.add_post("/v1/grants", grants)
     app.router.add_get("/v1/oidc", oidc)
     app.router.add_post("/v1/oidc/grants", oidc_grants)
+    app.router.add_post("/v1/spnego/grants", spnego_grants)
     app.router.add_post("/v1/second-factor/offers", offers)
     app.router.add_post("/v1/second-factor/enrolments", enrolments)
     app.router.add_post("/v1/certificates", certificates)

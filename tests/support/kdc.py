@@ -15,6 +15,8 @@ from support.servers import until
 
 REALM = "HPCHUB.TEST"
 SERVICE = "hpchub/hub.example.org"
+HTTP_SERVICE = "HTTP/hub.example.org"
+OTHER_REALM = "OTHER.TEST"  # the site's KDC trusts it: alice has a namesake there
 PASSWORD = "canary-krb-äß-92"
 
 KRB5_CONF = """\
@@ -27,6 +29,11 @@ dns_canonicalize_hostname = false
 {realm} = {{
     kdc = 127.0.0.1:{port}
 }}
+OTHER.TEST = {{
+    kdc = 127.0.0.1:{port}
+}}
+[domain_realm]
+hub.example.org = {realm}
 """
 
 _KDC_CONF = """\
@@ -55,6 +62,13 @@ add_principal -pw "{{password}}" +requires_preauth -policy once gina
 add_principal -pw "{{password}}" +requires_preauth Henry
 add_principal -randkey {SERVICE}
 ktadd -k {{folder}}/keytab {SERVICE}
+add_principal -randkey {HTTP_SERVICE}
+ktadd -k {{folder}}/http.keytab {HTTP_SERVICE}
+add_principal -randkey HTTP/localhost
+ktadd -k {{folder}}/http.keytab HTTP/localhost
+add_principal -pw "{{password}}" alice@{OTHER_REALM}
+add_principal -randkey krbtgt/{OTHER_REALM}@{OTHER_REALM}
+add_principal -randkey krbtgt/{REALM}@{OTHER_REALM}
 """
 
 
@@ -72,6 +86,11 @@ class Kdc:
     @property
     def keytab(self) -> Path:
         return self.folder / "keytab"
+
+    @property
+    def http_keytab(self) -> Path:
+        """Has the keys of HTTP_SERVICE and of HTTP/localhost."""
+        return self.folder / "http.keytab"
 
     def log(self) -> list[str]:
         """What it was asked and what it answered."""
