@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import asyncssh
 import pytest
 
 from hpchub.errors import ConfigError
-from hpchub.signer.certificates import line_of
 from hpchub.signer.issuer_settings import CaKind, CaSettings
 from hpchub.signer.settings import load_settings
 
-KEY = line_of(asyncssh.generate_private_key("ssh-ed25519"))
-OTHER = line_of(asyncssh.generate_private_key("ecdsa-sha2-nistp256"))
+# The same in every run: they stand in the names of tests.
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICcj0PkofvzToCmr9R6CdjzhrR9raVZYfvw/QFZPvv7u"
+OTHER = (
+    "ecdsa-sha2-nistp256 "
+    "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBC+GVYo6Pt0BM5EWjvi7J2Ps73XSYMbB2KInDosQKiguncobTMriG3NroZv2stZgjsf8nlqzEq4RZvNm2YSL1RY="
+)
 BASE = (
     'socket = "s"\nstate_dir = "state"\naudit_log = "a"\nsource_addresses = ["192.0.2.7"]\n'
     '[proof]\nkind = "pam"\nservice = "hpchub"\n'
