@@ -26,9 +26,12 @@ class BridgeClient:
         """Returns where the bridge is well."""
         await self._call("GET", "health")
 
-    async def new_key(self) -> tuple[str, str]:
-        """The id and public key of a key that never leaves the bridge."""
-        body = await self._call("POST", "keys")
+    async def new_key(self, source: str = "") -> tuple[str, str]:
+        """The id and public key of a key that never leaves the bridge.
+
+        `source` is the address of whoever wants to log in: it is not to push out keys of others.
+        """
+        body = await self._call("POST", "keys", {"source": source})
         return body["key_id"], body["public_key"]
 
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:

@@ -63,8 +63,9 @@ class _Api:
         rows = [asdict(one) for one in self._service.connections()]
         return web.json_response({"connections": rows, "tunnels": self._service.tunnels()})
 
-    async def new_key(self, _request: web.Request) -> web.Response:
-        key_id, public_key = self._service.sessions.new_key()
+    async def new_key(self, request: web.Request) -> web.Response:
+        source = (await read_object(request, {"source": str}))["source"]
+        key_id, public_key = self._service.sessions.new_key(source)
         return web.json_response({"key_id": key_id, "public_key": public_key})
 
     async def open_session(self, request: web.Request) -> web.Response:

@@ -11,8 +11,10 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
@@ -60,6 +62,14 @@ class _Session:
         )
 
 
+class _Unclaimed(NamedTuple):
+    """A key for whoever is logging in. `source` is the address they come from."""
+
+    key: asyncssh.SSHKey
+    made_at: float
+    source: str
+
+
 class Sessions:
     """Sessions by user. Implements the pool's `CredentialSource`."""
 
@@ -77,7 +87,7 @@ class Sessions:
         self._store = store
         self._metrics = metrics or BridgeMetrics()
         self._now = now
-        self._unclaimed: dict[str, tuple[asyncssh.SSHKey, float]] = {}
+        self._unclaimed: dict[str, _Unclaimed] = {}
         self._sessions: dict[str, _Session] = {}
         # Users whose login has not reached its ceiling, and yet the signer mints no more for it.
         self.refused: set[str] = set()
@@ -100,17 +110,23 @@ class Sessions:
         """Everybody who has a session."""
         return [user for user, session in self._sessions.items() if session.expires_at > self._now()]
 
-    def new_key(self) -> tuple[str, str]:
-        """The id and the public key, in OpenSSH's form, of a new ed25519 key."""
+    def new_key(self, source: str = "") -> tuple[str, str]:
+        """The id and the public key, in OpenSSH's form, of a new ed25519 key.
+
+        `source` is the address that asks: a flood of logins from there pushes out its own oldest keys.
+        """
         now = self._now()
         self._unclaimed = {
-            key_id: entry for key_id, entry in self._unclaimed.items() if now - entry[1] < KEY_LIFETIME_S
+            key_id: entry for key_id, entry in self._unclaimed.items() if now - entry.made_at < KEY_LIFETIME_S
         }
-        while len(self._unclaimed) >= _MOST_UNCLAIMED_KEYS:  # a flood of logins keeps only its newest
-            self._unclaimed.pop(next(iter(self._unclaimed)))
+        while len(self._unclaimed) >= _MOST_UNCLAIMED_KEYS:
+            ((most, _),) = Counter(entry.source for entry in self._unclaimed.values()).most_common(1)
+            self._unclaimed.pop(
+                next(key_id for key_id, entry in self._unclaimed.items() if entry.source == most)
+            )
         key = asyncssh.generate_private_key("ssh-ed25519")
         key_id = secrets.token_hex(16)
-        self._unclaimed[key_id] = (key, now)
+        self._unclaimed[key_id] = _Unclaimed(key, now, source)
         return key_id, _text(key)
 
     async def open(self, user: str, key_id: str, grant: Secret) -> float:
@@ -124,13 +140,13 @@ class Sessions:
             ProcessAway: The signer or the agent does not answer.
         """
         entry = self._unclaimed.pop(key_id, None)
-        if entry is None or self._now() - entry[1] >= KEY_LIFETIME_S:
+        if entry is None or self._now() - entry.made_at >= KEY_LIFETIME_S:
             raise InvalidRequest("The login took too long, or was used already.", "Log in again.")
-        session = _Session(entry[0].convert_to_public(), grant)
+        session = _Session(entry.key.convert_to_public(), grant)
         self._opening[session.fingerprint] = False
         try:
             session.credentials[Profile.CONTROL, ""] = await self._mint(session, user, Profile.CONTROL, "")
-            await self._agent.add(entry[0], math.ceil(session.expires_at - self._now()))
+            await self._agent.add(entry.key, math.ceil(session.expires_at - self._now()))
         finally:
             ended = self._opening.pop(session.fingerprint)
         if ended:

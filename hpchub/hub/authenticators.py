@@ -100,12 +100,13 @@ class HpchubAuthenticator(Authenticator):
         try:
             signer = self.signer()
             answer = data.get("security_key", "")
-            key_id, public_key = attempt_key(handler) if answer else await bridge.new_key()
+            source = self.source_of(handler)
+            key_id, public_key = attempt_key(handler) if answer else await bridge.new_key(source)
             granted = await signer.grant(
                 username,
                 Secret(data.get("password", "")),
                 public_key,
-                self.source_of(handler),
+                source,
                 Secret(answer or data.get("otp", "")),
             )
             await bridge.open_session(granted.username, key_id, granted.grant)

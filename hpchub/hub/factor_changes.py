@@ -36,7 +36,8 @@ class ChallengeHandler(BaseHandler):
         try:
             key_id, public_key = "", ""
             if is_login:
-                key_id, public_key = await BridgeClient(Path(authenticator.bridge_socket)).new_key()
+                bridge = BridgeClient(Path(authenticator.bridge_socket))
+                key_id, public_key = await bridge.new_key(authenticator.source_of(self))
             options = await authenticator.signer().challenge(username, public_key)
         except HpchubError as error:
             _log_and_raise(self, error)

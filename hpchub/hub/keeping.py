@@ -86,7 +86,8 @@ class _AddsNonce(BaseHandler):
         """As OAuthenticator's, for a new key of the bridge's."""
         authenticator: KeepsOAuthenticator = self.authenticator
         try:
-            key_id, public_key = await BridgeClient(Path(authenticator.bridge_socket)).new_key()
+            bridge = BridgeClient(Path(authenticator.bridge_socket))
+            key_id, public_key = await bridge.new_key(authenticator.source_of(self))
         except HpchubError as error:
             raise unavailable(self, error) from error
         begun = begin(key_id, public_key, "")

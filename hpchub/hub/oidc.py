@@ -128,7 +128,8 @@ class OidcLoginHandler(BaseHandler):
         authenticator: HpchubOidcAuthenticator = self.authenticator
         try:
             request = await authenticator.signer().oidc_request()
-            key_id, public_key = await BridgeClient(Path(authenticator.bridge_socket)).new_key()
+            bridge = BridgeClient(Path(authenticator.bridge_socket))
+            key_id, public_key = await bridge.new_key(authenticator.source_of(self))
         except HpchubError as error:
             raise unavailable(self, error) from error
         next_url = self._validate_next_url(self.get_argument("next", ""))

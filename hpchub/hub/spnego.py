@@ -79,8 +79,8 @@ async def accept_ticket(
     """
     bridge = BridgeClient(Path(authenticator.bridge_socket))
     try:
-        key_id, public_key = await bridge.new_key()
         source = authenticator.source_of(handler)
+        key_id, public_key = await bridge.new_key(source)
         granted = await authenticator.signer().grant_by_ticket(token, public_key, source)
         await bridge.open_session(granted.username, key_id, granted.grant)
     except UserError as error:

@@ -90,6 +90,16 @@ async def test_a_flood_keeps_the_newest_keys(sessions: Sessions, login: Login) -
     await login.open(sessions, "alice")
 
 
+async def test_a_flood_pushes_out_its_own_keys(sessions: Sessions, login: Login) -> None:
+    """Who began to log in from elsewhere, before or meanwhile, still can."""
+    early, public_key = sessions.new_key("192.0.2.7")
+    for _ in range(1500):
+        sessions.new_key("198.51.100.1")
+    late, _ = sessions.new_key("192.0.2.8")
+    assert len(sessions._unclaimed) == 1000 and late in sessions._unclaimed
+    await sessions.open("alice", early, await login.grant("alice", public_key))
+
+
 async def test_whose_grant_it_is(sessions: Sessions, login: Login) -> None:
     """Another's grant, a grant for another key, a used or invented key id: refused, and no session."""
     key_id, public_key = sessions.new_key()
