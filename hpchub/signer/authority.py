@@ -1,4 +1,4 @@
-"""The acts of the signer, each recorded whether it ends well or not: a login, and a certificate.
+"""The acts of the signer, each recorded whether it ends well or not: logins here, certificates in minting.py.
 
 Nothing is granted before its record is on the disk.
 """
@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hpchub.audit import AuditLog, Event, Outcome, Record
-from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import (
     EnrolmentRequired,
@@ -26,29 +25,25 @@ from hpchub.errors import (
     SiteError,
 )
 from hpchub.signer.account_check import AccountCheck
-from hpchub.signer.certificate_bytes import blob_of
-from hpchub.signer.certificates import PublicKey, fingerprint_of, parse_public_key
+from hpchub.signer.certificates import PublicKey, parse_public_key
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs, login_purpose
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
-from hpchub.signer.holding import Holding
-from hpchub.signer.issuer import Issued, Issuer, issue
-from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
+from hpchub.signer.holding import held_grant
+from hpchub.signer.issuer import Issuer
+from hpchub.signer.ledger import Ledger
 from hpchub.signer.metrics import SignerMetrics
+from hpchub.signer.minting import Minting
 from hpchub.signer.oidc_proof import OidcLogins, Presented
 from hpchub.signer.policy import (
     Grant,
-    Plan,
     Policy,
-    ceiling_of,
-    plan_certificate,
     plan_grant,
-    plan_query_certificate,
 )
 from hpchub.signer.proofs import Accepted, Proof, Refused
-from hpchub.signer.recorder import Recorder
+from hpchub.signer.recorder import Recorder, TrueReason
 from hpchub.signer.recorder import failed as _failed
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
 from hpchub.signer.spnego_proof import SpnegoProof, Ticket, refuse_without_second_factor
@@ -58,12 +53,7 @@ _Result = TypeVar("_Result")
 # Beyond these, a waiting login would outlast its client's patience.
 _MAX_WAITING = 64
 
-# What stands in the audit log for the proof of whoever asks for a query certificate: the kernel says
-# that it is our own account, or root, that called our socket.
-_SOCKET_FACTOR = "socket"
-
-
-# What stands there for somebody who sets up an app.
+# What stands in the audit log for somebody who sets up an app.
 _TOTP_FACTOR = "totp"
 
 
@@ -83,15 +73,6 @@ class Login:
 
     grant: Grant
     token: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Minted:
-    """A signed certificate, as one line, the plan that it follows, and when its login ends."""
-
-    certificate: str
-    plan: Plan
-    expires_at: int
 
 
 class Authority:
@@ -115,7 +96,6 @@ class Authority:
     ) -> None:
         self.metrics = metrics or SignerMetrics()
         self._issuer = issuer
-        self._authority = fingerprint_of(blob_of(issuer.public_key))
         self._grant_key = grant_key
         self._policy = policy
         self._proof = proof
@@ -126,21 +106,16 @@ class Authority:
         self._audit = audit
         self._recorder = Recorder(audit)
         self._ledger = ledger
-        self._holding = Holding(ledger)
         self.ending = Ending(ends, grant_key, self.write)
         self.factors = FactorActs(second_factors, self.write)
         self.accounts = AccountCheck(proof)
+        self.minting = Minting(issuer, grant_key, policy, ledger, self.accounts, self.ending, self.write)
         self._waiting = 0
         self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
 
     def close(self) -> None:
         """End the threads once they are idle; what waits is given up."""
         self._threads.shutdown(cancel_futures=True)
-
-    @property
-    def policy(self) -> Policy:
-        """The site's own choices."""
-        return self._policy
 
     @property
     def factor_kinds(self) -> list[str]:
@@ -233,61 +208,6 @@ class Authority:
         await self.write(replace(record, outcome=Outcome.GRANTED))
         return login
 
-    def parse_grant(self, token: Secret) -> Grant:
-        """What a grant says. NotAllowed where it is none of ours."""
-        return self._grant_key.parse(token)
-
-    async def mint(self, token: Secret, public_key: str, profile: str, form: str = "") -> Minted:
-        """The certificate that a grant earns now, its principal of one of the policy's forms.
-
-        Raises:
-            NotAllowed: The grant is not ours, is for another key, or has reached its ceiling.
-            InvalidRequest: The public key, the profile or the form is refused.
-            RemoteError: The authority that signs is away or slow.
-            SiteError: The certificate could not be signed or recorded.
-        """
-        # A dict: a frozen record made anew at each step would cost a tenth of the whole.
-        told = {"profile": profile}
-        try:
-            key = parse_public_key(public_key)
-            told["fingerprint"] = key.fingerprint
-            grant = self.parse_grant(token)
-            told |= {"user": grant.account, "factor": grant.factor, "grant_id": grant.grant_id}
-            await self.refuse_ended(grant)
-            plan = plan_certificate(
-                self._policy,
-                grant,
-                profile=_parse_profile(profile),
-                form=form,
-                fingerprint=key.fingerprint,
-                now=int(time.time()),
-                serial=secrets.randbelow(2**64 - 1) + 1,
-            )
-            issued = await self.issue(key, plan, told)
-            held = held_certificate(issued.plan, key, grant.grant_id)
-            if why := await self._holding.add(held, grant.issued):
-                raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
-        except Exception as error:
-            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
-            raise
-        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
-        return Minted(issued.certificate, issued.plan, ceiling_of(self._policy, grant))
-
-    async def issue(self, key: PublicKey, plan: Plan, told: dict[str, str]) -> Issued:
-        """The certificate, of which neither ledger nor log know yet.
-
-        `told`, what the record says of it, gets who signs and its serial: first the planned one, then the one
-        that it has.
-
-        Raises:
-            RemoteError: The authority that signs is away or slow.
-            SiteError: What was signed is not what was planned.
-        """
-        told |= {"serial": str(plan.serial), "key_id": plan.key_id, "authority": self._authority}
-        issued = await issue(self._issuer, key, plan, int(time.time()))
-        told["serial"] = str(issued.plan.serial)
-        return issued
-
     async def missing(self) -> dict[str, str]:
         """What keeps the signer from granting anything, and why; empty where nothing does."""
         missing: dict[str, str] = {}
@@ -309,41 +229,6 @@ class Authority:
         except HpchubError as error:
             missing["ca"] = error.message
         return missing
-
-    async def mint_query(self, account: str, public_key: str, form: str = "") -> Minted:
-        """The certificate with which a service account asks for the states of jobs.
-
-        There is no login behind it: who reaches our socket may have it, for the accounts that the
-        site has named.
-
-        Raises:
-            NotAllowed: The site has not named that account.
-            InvalidRequest: The public key is refused.
-            RemoteError: The authority that signs is away or slow.
-            SiteError: The certificate could not be signed or recorded.
-        """
-        told = {"profile": Profile.QUERY.value, "user": account}
-        try:
-            key = parse_public_key(public_key)
-            told |= {"fingerprint": key.fingerprint, "factor": _SOCKET_FACTOR}
-            plan = plan_query_certificate(
-                self._policy,
-                account=account,
-                form=form,
-                fingerprint=key.fingerprint,
-                now=int(time.time()),
-                serial=secrets.randbelow(2**64 - 1) + 1,
-            )
-            if why := self._ledger.refusal(account, fingerprint=key.fingerprint):
-                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-            issued = await self.issue(key, plan, told)
-            if why := await self._holding.add(held_certificate(issued.plan, key, ""), None):
-                raise NotAllowed("That account may have no certificate.") from TrueReason(why)
-        except Exception as error:
-            await self.write(_failed(Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told), error))
-            raise
-        await self.write(Record(event=Event.CERTIFICATE, outcome=Outcome.GRANTED, **told))
-        return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
 
     async def record_unreadable(self, event: Event, error: HpchubError) -> None:
         """Record an attempt whose body could not be read."""
@@ -499,15 +384,6 @@ class Authority:
             )
         return grant
 
-    async def refuse_ended(self, grant: Grant) -> None:
-        """NotAllowed where the grant was taken back, or its account may not log in at the site any more."""
-        why = self._ledger.refusal(grant.account, grant.grant_id, grant.fingerprint, grant.issued)
-        if not why and (problem := await self.accounts.problem(grant.account)):
-            await self.ending.lock(grant.account, problem)
-            why = problem
-        if why:
-            raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
-
     async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
         if self._waiting >= _MAX_WAITING:
             raise RemoteError("Too many people are logging in just now.", "Try again in a minute.")
@@ -531,45 +407,5 @@ class Authority:
         self.metrics.count(record)
 
 
-class TrueReason(Exception):
-    """The cause of a refusal: for the audit log, never for the person."""
-
-
 def _refused_login() -> NotAllowed:
     return NotAllowed("That username and password do not match.", "Check both and try again.")
-
-
-def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:
-    """What the ledger keeps of a login."""
-    return HeldGrant(
-        grant_id=grant.grant_id,
-        account=grant.account,
-        factor=grant.factor,
-        source=source,
-        public_key=key.line,
-        fingerprint=key.fingerprint,
-        issued=grant.issued,
-        ceiling=grant.ceiling,
-    )
-
-
-def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertificate:
-    """What the ledger keeps of a certificate; no grant where no login earned it."""
-    return HeldCertificate(
-        serial=str(plan.serial),
-        key_id=plan.key_id,
-        profile=plan.profile.value,
-        account=plan.account,
-        grant_id=grant_id,
-        public_key=key.line,
-        fingerprint=plan.fingerprint,
-        valid_before=plan.valid_before,
-    )
-
-
-def _parse_profile(text: str) -> Profile:
-    try:
-        return Profile(text)
-    except ValueError as error:
-        allowed = f"Choose {', '.join(Profile)}."
-        raise InvalidRequest(f"There is no such profile. {allowed}", fields={"profile": allowed}) from error

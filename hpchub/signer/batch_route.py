@@ -16,8 +16,9 @@ from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, SiteError, to_wire
 from hpchub.local_api.server import read_object
 from hpchub.logs import correlated
-from hpchub.signer.authority import Authority, Minted
+from hpchub.signer.authority import Authority
 from hpchub.signer.client import LARGEST_BATCH
+from hpchub.signer.minting import Minted
 
 _FIELDS = {"grant", "public_key", "profile", "principal", "server_id"}
 _LONGEST_FIELD = 8192
@@ -56,7 +57,7 @@ def minted_body(minted: Minted) -> dict[str, Any]:
 async def _answer(authority: Authority, asked: dict[str, str]) -> dict[str, Any]:
     with correlated(asked["server_id"]):
         try:
-            minted = await authority.mint(
+            minted = await authority.minting.mint(
                 Secret(asked["grant"]), asked["public_key"], asked["profile"], asked["principal"]
             )
         except HpchubError as error:

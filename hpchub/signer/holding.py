@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 
 from hpchub.errors import SiteError
-from hpchub.signer.ledger import HeldCertificate, Ledger
+from hpchub.signer.certificates import PublicKey
+from hpchub.signer.ledger import HeldCertificate, HeldGrant, Ledger
+from hpchub.signer.policy import Grant, Plan
 
 
 class Holding:
@@ -50,3 +52,31 @@ class Holding:
         for (*_, added), why in zip(batch, refusals, strict=True):
             if not added.done():  # whoever asked has left; the ledger has it all the same
                 added.set_result(why)
+
+
+def held_grant(grant: Grant, key: PublicKey, source: str) -> HeldGrant:
+    """What the ledger keeps of a login."""
+    return HeldGrant(
+        grant_id=grant.grant_id,
+        account=grant.account,
+        factor=grant.factor,
+        source=source,
+        public_key=key.line,
+        fingerprint=key.fingerprint,
+        issued=grant.issued,
+        ceiling=grant.ceiling,
+    )
+
+
+def held_certificate(plan: Plan, key: PublicKey, grant_id: str) -> HeldCertificate:
+    """What the ledger keeps of a certificate; no grant where no login earned it."""
+    return HeldCertificate(
+        serial=str(plan.serial),
+        key_id=plan.key_id,
+        profile=plan.profile.value,
+        account=plan.account,
+        grant_id=grant_id,
+        public_key=key.line,
+        fingerprint=plan.fingerprint,
+        valid_before=plan.valid_before,
+    )

@@ -66,6 +66,10 @@ def _settle(batch: list[tuple[str, asyncio.Future[None]]], error: SiteError | No
             written.set_exception(refusal)
 
 
+class TrueReason(Exception):
+    """The cause of a refusal: for the audit log, never for the person."""
+
+
 def failed(record: Record, error: Exception) -> Record:
     """The record of a failure. The cause of an error is its true reason."""
     outcome = Outcome.REFUSED if isinstance(error, UserError) else Outcome.ERROR

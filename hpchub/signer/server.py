@@ -198,14 +198,16 @@ def make_signer_app(
         names = ("grant", "public_key", "profile", "principal")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
         form = body.get("principal", "")
-        minted = await authority.mint(Secret(body["grant"]), body["public_key"], body["profile"], form)
+        minted = await authority.minting.mint(
+            Secret(body["grant"]), body["public_key"], body["profile"], form
+        )
         return web.json_response(minted_body(minted))
 
     async def query_certificates(request: web.Request) -> web.Response:
         names = ("account", "public_key", "principal")
         body = await _read_recorded(request, names, authority, Event.CERTIFICATE)
         form = body.get("principal", "")
-        minted = await authority.mint_query(body["account"], body["public_key"], form)
+        minted = await authority.minting.mint_query(body["account"], body["public_key"], form)
         return web.json_response(minted_body(minted))
 
     app = make_app(_MAX_BODY_BYTES, admission(callers))

@@ -20,10 +20,13 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.core.terminal import LOG_OUT, is_terminal, key_proof, terminal_request
 from hpchub.errors import InvalidRequest, NotAllowed
-from hpchub.signer.authority import Authority, Minted, TrueReason, held_certificate, held_grant
+from hpchub.signer.authority import Authority
 from hpchub.signer.certificates import PublicKey, parse_public_key
+from hpchub.signer.holding import held_certificate, held_grant
 from hpchub.signer.ledger import HeldGrant, Ledger
+from hpchub.signer.minting import Minted
 from hpchub.signer.policy import Grant, Plan, plan_terminal_certificate
+from hpchub.signer.recorder import TrueReason
 
 _NOT_THE_KEY = "That was not signed by the key of a login."
 
@@ -58,7 +61,7 @@ class Terminals:
         try:
             key = parse_public_key(public_key)
             told["fingerprint"] = key.fingerprint
-            grant = self._authority.parse_grant(token)
+            grant = self._authority.minting.parse_grant(token)
             terminal_id = grant.grant_id + secrets.token_hex(16)
             told |= {"user": grant.account, "factor": grant.factor, "grant_id": terminal_id}
             signer = parse_public_key(login_key)
@@ -67,13 +70,13 @@ class Terminals:
                 raise NotAllowed(_NOT_THE_KEY)
             await self._refuse_ended(grant, key)
             plan = plan_terminal_certificate(
-                self._authority.policy,
+                self._authority.minting.policy,
                 grant,
                 fingerprint=key.fingerprint,
                 now=int(time.time()),
                 serial=secrets.randbelow(2**64 - 1) + 1,
             )
-            issued = await self._authority.issue(key, plan, told)
+            issued = await self._authority.minting.issue(key, plan, told)
             self._hold(grant, issued.plan, self._held(grant, issued.plan, terminal_id, key, source), key)
         except Exception as error:
             failure = Record(event=Event.CERTIFICATE, outcome=Outcome.ERROR, **told)
@@ -83,7 +86,7 @@ class Terminals:
         return Minted(issued.certificate, issued.plan, issued.plan.valid_before)
 
     async def _refuse_ended(self, grant: Grant, key: PublicKey) -> None:
-        await self._authority.refuse_ended(grant)
+        await self._authority.minting.refuse_ended(grant)
         if why := self._ledger.refusal(grant.account, fingerprint=key.fingerprint):
             raise NotAllowed("That key may not be used.") from TrueReason(why)
         self._refuse_taken(key)
