@@ -29,6 +29,7 @@ from hpchub.hub.servers import SERVERS_HANDLERS
 from hpchub.hub.spnego import accept_ticket, spnego_handlers
 from hpchub.hub.terminal_keys import terminal_key_handlers
 from hpchub.hub.terminals import terminal_handlers
+from hpchub.hub.unhurried import answer_unhurried
 from hpchub.local_api.tls import load_peer
 from hpchub.signer.client import SignerClient
 
@@ -201,6 +202,7 @@ class HpchubAuthenticator(Authenticator):
         JupyterHub calls this while it begins, so it is also where what browsers are told is set up.
         """
         set_browser_rules(app)
+        answer_unhurried()
         return [
             *second_factor_handlers(),
             *factor_change_handlers(),

@@ -6,7 +6,6 @@ sees who asks, and allows it. What the machine then collects is a certificate, n
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,23 +26,7 @@ _CODES = "hpchub_device_codes"
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
-# configurable-http-proxy ends a request with a body by an empty write (5.3, node 20). Where the hub has
-# answered and closed its unix socket before that, as it does within a millisecond, the write fails and the
-# proxy answers 503 in the hub's place.
-_PROXY_S = 0.05
-
-
-class UnhurriedHandler(BaseHandler):
-    """Begins to answer once the proxy has surely written all of the request."""
-
-    async def prepare(self) -> None:
-        """JupyterHub's own, and a pause."""
-        await super().prepare()
-        if self.request.method == "POST":
-            await asyncio.sleep(_PROXY_S)
-
-
-class ForProgramsHandler(UnhurriedHandler):
+class ForProgramsHandler(BaseHandler):
     """Answers programs in JSON. Knows no cookie, so there is nothing that another site could make use of."""
 
     _accept_cookie_auth = False
@@ -117,7 +100,7 @@ class CollectHandler(ForProgramsHandler):
         self.finish(json.dumps(granted))
 
 
-class DeviceHandler(UnhurriedHandler):
+class DeviceHandler(BaseHandler):
     """The page: type the code, see who asks, allow or deny. Nothing happens without the button."""
 
     def set_default_headers(self) -> None:

@@ -154,6 +154,7 @@ class RecordedBridge:
     async def _clean_up(self) -> None:
         while self._runners:
             await self._runners.pop().cleanup()
+        await asyncio.sleep(0.05)  # the loop closes the last connections' sockets in its next rounds
 
     async def _listen(self) -> None:
         app = web.Application(middlewares=[self._recorded])

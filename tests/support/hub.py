@@ -11,16 +11,6 @@ from requests.cookies import get_cookie_header
 
 _XSRF_FIELD = re.compile(r'name="_xsrf"[^>]*value="([^"]*)"')
 _TIMEOUT_S = 30.0
-_TRIES = 5
-
-
-def _is_proxys_own(answer: requests.Response) -> bool:
-    """Whether the proxy says that the hub is away.
-
-    Where the hub refuses a POST at once and closes, configurable-http-proxy 5.3 sometimes fails at a last,
-    empty write to the unix socket (EPIPE), and answers this itself.
-    """
-    return answer.status_code == 503 and "Your server cannot be reached at the moment" in answer.text
 
 
 class HubSession(requests.Session):
@@ -43,11 +33,7 @@ class HubSession(requests.Session):
         token = self.xsrf_token(urlsplit(target).path)
         if token:
             kwargs["headers"] = {"X-XSRFToken": token} | dict(kwargs.get("headers") or {})
-        for _ in range(_TRIES):
-            answer = super().request(method, target, *args, **kwargs)
-            if method != "POST" or "/hub/" not in target or not _is_proxys_own(answer):
-                break
-        return answer
+        return super().request(method, target, *args, **kwargs)
 
     def xsrf_token(self, path: str = "/hub/") -> str:
         """The token for pages at `path`, from the cookie that is nearest; empty before the first page."""

@@ -12,12 +12,11 @@
   const withBytes = (list) => (list || []).map((one) => ({ ...one, id: bytes(one.id) }));
 
   async function options(url, fields, xsrf) {
-    const ask = () =>
-      fetch(url, { method: "POST", body: new URLSearchParams(fields), headers: { "X-XSRFToken": xsrf } });
-    let answer = await ask();
-    if (answer.status === 503) {
-      answer = await ask(); // the proxy's own answer where the hub closes faster than the proxy writes
-    }
+    const answer = await fetch(url, {
+      method: "POST",
+      body: new URLSearchParams(fields),
+      headers: { "X-XSRFToken": xsrf },
+    });
     if (!answer.ok) {
       throw new Error(`status ${answer.status}`);
     }
