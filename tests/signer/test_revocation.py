@@ -223,7 +223,7 @@ async def test_old_entries_leave_the_list(
     await signer.revoke("alice", **BY)
     empty = len(await signer.krl())
     real = ends.time.time
-    for ahead, held in ((600, True), (299 + 600, True), (302 + 600, False)):
+    for ahead, held in ((600, True), (270 + 600, True), (302 + 600, False)):
         monkeypatch.setattr(ends.time, "time", lambda ahead=ahead: real() + ahead)
         monkeypatch.setattr(ends.time, "time_ns", lambda ahead=ahead: int((real() + ahead) * 1e9))
         krl = await signer.krl()

@@ -281,6 +281,7 @@ async def test_no_step_outlives_its_attachment(job: Job, pool_for: PoolFor) -> N
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_step_that_nobody_speaks_to_ends(job: Job, pool_for: PoolFor) -> None:
     """Where srun is gone without a word, its login node being dead, the job's sshd does not stay for ever."""
     job.put({"sshd_config": sshd_config(str(job.folder), silent_s=2).encode()})
