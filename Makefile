@@ -45,7 +45,7 @@ test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real 
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not live and not browser" $(PYTEST) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m "live or browser" $(PYTEST) || [ $$? -eq 5 ]
 
-test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in under a minute
+test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in about a minute
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)
 
 coverage: $(STAMPS)/dev ## branch coverage of the fast tests

@@ -28,16 +28,10 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
 
 _DEMO_DIR = "HPCHUB_DEMO_DIR"
 
-# JupyterHub, an OpenID provider, slapd, a KDC, PostgreSQL: they take seconds to start, and for each question.
+# JupyterHub, an OpenID provider, slapd, a KDC, PostgreSQL, sshd: they take seconds, to start or to be asked.
 _SERVERS = {
-    "running_hub",
-    "portal_and_hub",
-    "oidc_hub",
-    "oauth_hub",
-    "kerberos_hub",
-    "directory",
-    "kdc",
-    "postgresql",
+    *("running_hub", "portal_and_hub", "oidc_hub", "oauth_hub", "kerberos_hub"),
+    *("directory", "by_search", "by_dn", "either", "kdc", "postgresql", "bash_node"),
 }
 _demo_key = pytest.StashKey[Demo]()
 
