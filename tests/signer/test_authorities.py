@@ -66,15 +66,15 @@ async def certificate(settings: SignerSettings, user_key: Any) -> str:
     return minted.certificate
 
 
-async def enters(port: int, user_key: Any, line: str) -> bool:
-    """Whether sshd lets alice in with it."""
+async def enters(port: int, host: asyncssh.SSHKey, user_key: Any, line: str) -> bool:
+    """Whether sshd, which must be that host, lets alice in with it."""
     try:
         async with asyncssh.connect(
             "127.0.0.1",
             port,
             username="alice",
             client_keys=[(user_key.private, asyncssh.import_certificate(line))],
-            known_hosts=None,
+            known_hosts=([host.convert_to_public()], [], []),
             config=None,
             agent_path=None,
             preferred_auth=("publickey",),
@@ -103,7 +103,7 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
     """Step by step as the how-to says: at each one sshd takes all that is still to be taken, and no more."""
     folder = tmp_path / "sshd"
     folder.mkdir(mode=0o755)
-    new_host_key(folder)
+    host = new_host_key(folder)
     trusted = folder / "ca.pub"
     krl = settings.krl_file
     assert krl is not None
@@ -117,17 +117,17 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
         trusted.write_text("\n".join(both) + "\n")
         act(config, capsys, "switch-ca-key")
         new = await certificate(settings, user_key)
-        assert await enters(port, user_key, old) and await enters(port, user_key, new)
+        assert await enters(port, host, user_key, old) and await enters(port, host, user_key, new)
         # A revocation between the two concerns what either has signed.
         async with running(settings):
             await SignerClient(settings.socket).revoke("alice", reason="test", by="tests")
-        assert not await enters(port, user_key, old) and not await enters(port, user_key, new)
+        assert not await enters(port, host, user_key, old) and not await enters(port, host, user_key, new)
         krl.write_bytes(b"")
         last = act(config, capsys, "retire-ca-key")
         assert last == [both[1]]
         trusted.write_text("\n".join(last) + "\n")
-        assert not await enters(port, user_key, old)
-        assert await enters(port, user_key, new)
+        assert not await enters(port, host, user_key, old)
+        assert await enters(port, host, user_key, new)
     records = [json.loads(line) for line in settings.audit_log.read_text().splitlines()]
     signed_by = [one["authority"] for one in records if one["event"] == "certificate"]
     assert signed_by == [parse_public_key(line).fingerprint for line in both]
@@ -141,7 +141,7 @@ async def test_sshd_takes_what_an_agent_has_signed(
     """With each kind of key; and not once the line is gone from TrustedUserCAKeys, or by another key."""
     folder = tmp_path / "sshd"
     folder.mkdir(mode=0o755)
-    new_host_key(folder)
+    host = new_host_key(folder)
     trusted = folder / "ca.pub"
     trusted.touch()
     kinds: dict[str, dict[str, int]] = {
@@ -157,9 +157,9 @@ async def test_sshd_takes_what_an_agent_has_signed(
                 add_key(agent, key)
                 ca = CaSettings(kind=CaKind.AGENT, public_key=line_of(key), agent_socket=agent)
                 made = await certificate(replace(settings, ca=ca), user_key)
-                assert not await enters(port, user_key, made), kind
+                assert not await enters(port, host, user_key, made), kind
                 trusted.write_text(line_of(key) + "\n")
-                assert await enters(port, user_key, made), kind
+                assert await enters(port, host, user_key, made), kind
 
 
 def test_no_key_is_lost_on_the_way(settings: SignerSettings) -> None:
