@@ -14,12 +14,14 @@ import asyncssh
 import pytest
 
 from hpchub.core.secret import Secret
+from hpchub.private_files import make_private_folder
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys
 from hpchub.signer.password_file import set_password
 from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from hpchub.signer.state import State
 from support import require
 from support.directory import Directory, a_directory
 from support.folders import let_others_pass
@@ -33,6 +35,16 @@ PASSWORDS = {
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
+@dataclass
+class Clock:
+    """The time, as a test sets it, in Unix seconds."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass(frozen=True)
 class UserKey:
     """A key pair as the bridge makes it."""
@@ -44,6 +56,26 @@ class UserKey:
 def make_user_key() -> UserKey:
     private = asyncssh.generate_private_key("ssh-ed25519")
     return UserKey(private, private.export_public_key("openssh").decode())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A private folder for a signer's state."""
+    made = tmp_path / "state"
+    make_private_folder(made)
+    return made
+
+
+@pytest.fixture
+def state(folder: Path) -> Iterator[State]:
+    opened = State(folder)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpchub.errors import ConfigError, RemoteError, SiteError
-from hpchub.private_files import make_private_folder
 from hpchub.signer.guard import Guard
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.proofs import Accepted, Refused
 from hpchub.signer.state import State
 
+from .conftest import Clock
+
 LIMITS = GuessLimits()
 HOME, ELSEWHERE = "198.51.100.7", "192.0.2.1"
 RIGHT, WRONG = Accepted("alice", "password"), Refused("wrong password")
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    make_private_folder(made)
-    return made
-
-
-@pytest.fixture
-def state(folder: Path) -> Iterator[State]:
-    opened = State(folder)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import pwd
 import stat
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, NotAllowed, SiteError
-from hpchub.private_files import make_private_folder
 from hpchub.signer.factor_key import FactorKey, load_factor_key, make_factor_key
 from hpchub.signer.proofs import Accepted, Refused
 from hpchub.signer.second_factor import (
@@ -31,38 +29,12 @@ from hpchub.signer.second_factor import (
 )
 from hpchub.signer.state import State
 
+from .conftest import Clock
 from .factor import code_of
 
 ALL = FactorSettings(required=Required.ALL)
 RIGHT, WRONG = Accepted("alice", "password"), Refused("wrong password")
 KEY = FactorKey(b"k" * 32)
-
-
-@dataclass
-class Clock:
-    now: float = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "state"
-    make_private_folder(made)
-    return made
-
-
-@pytest.fixture
-def state(folder: Path) -> Iterator[State]:
-    opened = State(folder)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
