@@ -38,12 +38,14 @@ demo-install: $(STAMPS)/hub $(PROXY)
 
 ## Checks ------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast coverage lint types docs format pictures bench bench-crowd soak
+# pytest ends with 5 where PYTEST leaves it nothing to run.
+.PHONY: test test-fast coverage lint types audit docs format pictures bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not live and not browser" $(PYTEST) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m "live or browser" $(PYTEST) || [ $$? -eq 5 ]
 
-test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in under a minute
+test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in about a minute
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)
 
 coverage: $(STAMPS)/dev ## branch coverage of the fast tests
@@ -56,6 +58,9 @@ lint: $(STAMPS)/dev ## ruff, and who may import whom
 
 types: $(STAMPS)/dev ## mypy --strict
 	$(BIN)/mypy
+
+audit: $(STAMPS)/audit ## known weaknesses of what is pinned, where the data can be reached
+	$(BIN)/python scripts/audit.py $(VENV)/audit/bin/pip-audit
 
 docs: $(STAMPS)/dev ## links and snippets of every page
 	$(BIN)/python -m pytest tests/project/test_docs.py $(PYTEST)
@@ -101,6 +106,12 @@ $(STAMPS)/hub: requirements/build.txt requirements/hub.txt pyproject.toml $(STAM
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/hub
 	@echo "Installing the test tools into $(VENV), from requirements/dev.txt"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(STAMPS)/audit: requirements/audit.txt $(STAMPS)/venv
+	@echo "Installing pip-audit into $(VENV)/audit, from requirements/audit.txt"
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements/audit.txt
 	@touch $@
 
 $(PROXY): package.json package-lock.json

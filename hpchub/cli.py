@@ -1,4 +1,4 @@
-"""The `hpchub` command: `check`, `doctor`, `status`, `signer`, `bridge`, `kernels`, `demo`.
+"""The `hpchub` command and its verbs.
 
 Each verb lives in the package it belongs to, in a module with `configure(parser)` and
 `run(args) -> int`, and is imported only when it is called: `hpchub check` must start on a machine
@@ -18,7 +18,13 @@ _VERBS = {
     "check": ("hpchub.check", "say what is wrong in cluster files, and where"),
     "signer": ("hpchub.signer.command", "the certificate authority: run it, make its keys, set passwords"),
     "doctor": ("hpchub.doctor.command", "try each cluster hop by hop as one user, and say what to fix"),
+    "audit": ("hpchub.audit_command", "search the audit log, and check its chain"),
+    "revoke": ("hpchub.revoke", "end what a user, certificate or key may do, and close what is open"),
+    "sessions": ("hpchub.sessions", "who is logged in, until when, and what they hold"),
     "status": ("hpchub.status", "a table of servers, connections and tunnels"),
+    "login": ("hpchub.terminal.login", "on your own machine: a certificate for ssh, allowed in the browser"),
+    "logout": ("hpchub.terminal.logout", "on your own machine: give the certificate back"),
+    "token": ("hpchub.terminal.tokens", "on your own machine: make, list and revoke API tokens of the hub"),
     "bridge": ("hpchub.bridge.command", "the process that holds every SSH connection"),
     "kernels": ("hpchub.kernels.command", "install, list, check and remove the kernels that Jupyter offers"),
     "demo": ("hpchub.demo.command", "a real Slurm cluster and a hub on this machine"),

@@ -3,7 +3,9 @@
     HpchubError(message, hint, retryable)      message and hint are safe to show to anyone
     ├─ UserError                   4xx  the person can mend it
     │    ├─ InvalidRequest              a value is out of range; `fields` names which
-    │    ├─ NotAllowed                  wrong credential, expired session, someone else's account
+    │    ├─ NotAllowed                  wrong credential, someone else's account
+    │    │    ├─ EnrolmentRequired      right credential; `ticket` lets set up a second factor, no more
+    │    │    └─ NoSession              the login has ended; what waits for it waits for the next one
     │    ├─ AccountProblem              home full, login shell exits, no scheduler association
     │    ├─ TooManyServers              a cap of the cluster file is reached
     │    ├─ SubmitRejected              the scheduler refused the job, in its own words
@@ -79,6 +81,25 @@ class NotAllowed(UserError):
     """Refused: the credential is wrong, the session has ended, or it is somebody else's."""
 
     status = 403
+
+
+class EnrolmentRequired(NotAllowed):
+    """The credential is right, and the account needs a second factor that it has not set up.
+
+    `ticket` is for the page that does, and for nobody else to see.
+    """
+
+    details = ("ticket",)
+
+    def __init__(
+        self, message: str, hint: str = "", *, ticket: str = "", retryable: bool | None = None
+    ) -> None:
+        super().__init__(message, hint, retryable=retryable)
+        self.ticket = ticket
+
+
+class NoSession(NotAllowed):
+    """The person's login has ended. What runs goes on, and is reached again after the next one."""
 
 
 class AccountProblem(UserError):

@@ -16,13 +16,11 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.settings import load_settings
 from hpchub.core.server import ConnectionView, ServerView
 from hpchub.errors import RemoteError
-from hpchub.logs import printable
+from hpchub.tables import table
 
 DEFAULT_CONFIG = Path("/etc/hpchub/bridge.toml")
 
 _CLEAR = "\x1b[H\x1b[2J"
-_GAP = 2
-_NARROWEST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,31 +104,12 @@ def render_tables(status: Status, now: float, width: int) -> str:
     return "\n".join(
         (
             f"Servers: {len(servers)}, ready: {ready}, tunnels open: {len(status.tunnels)}",
-            *_table(heads[0], servers, width),
+            *table(heads[0], servers, width),
             "",
             f"Connections to login nodes: {len(connections)}",
-            *_table(heads[1], connections, width),
+            *table(heads[1], connections, width),
         )
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lines of aligned columns; the widest columns are cut until all fit."""
-    if not rows:
-        return []
-    cells = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    while sum(widths) + _GAP * (len(widths) - 1) > width and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-    gap = " " * _GAP
-    return [
-        gap.join(_cut(cell, wide).ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _age(seconds: float) -> str:

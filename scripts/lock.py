@@ -62,6 +62,7 @@ def targets() -> list[Target]:
             wanted=(*hub, *extras["postgresql"], *extras["magics"], *extras["kernels"], *groups["dev"]),
             agrees_with=("build", "hub", "postgresql"),
         ),
+        Target(name="audit", wanted=tuple(groups["audit"])),
         Target(name="cluster", wanted=tuple(groups["cluster"])),
         Target(
             name="cluster-data",

@@ -27,6 +27,12 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 _DEMO_DIR = "HPCHUB_DEMO_DIR"
+
+# JupyterHub, an OpenID provider, slapd, a KDC, PostgreSQL, sshd: they take seconds, to start or to be asked.
+_SERVERS = {
+    *("running_hub", "portal_and_hub", "oidc_hub", "oauth_hub", "kerberos_hub"),
+    *("directory", "by_search", "by_dn", "either", "kdc", "postgresql", "bash_node"),
+}
 _demo_key = pytest.StashKey[Demo]()
 
 
@@ -60,6 +66,14 @@ def _requirements(request: pytest.FixtureRequest) -> None:
     """Skip, visibly, what this machine cannot run."""
     if request.node.get_closest_marker("browser"):
         require.browser()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what uses one of the servers, before marks choose among the tests."""
+    for item in items:
+        if not _SERVERS.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

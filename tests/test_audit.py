@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpchub.audit import SCHEMA, AuditLog, Event, Outcome, Record, render_record
+from hpchub.audit_files import verify
 from hpchub.errors import SiteError
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
@@ -30,6 +31,7 @@ GRANTED = Record(
     key_id="hpchub:alice:control:ff",
     fingerprint="SHA256:" + "a" * 43,
     grant_id="0" * 32,
+    authority="SHA256:" + "b" * 43,
 )
 REFUSED = Record(event=Event.LOGIN, outcome=Outcome.REFUSED, reason="wrong password", user="alice")
 
@@ -39,7 +41,7 @@ def test_a_line_holds_every_field() -> None:
     body = json.loads(render_record(GRANTED, AT))
     assert body == {"time": "2026-01-02T03:04:05.000006+00:00"} | asdict(GRANTED)
     assert next(iter(body)) == "time"
-    assert set(body) == set(SCHEMA["properties"])  # type: ignore[call-overload]
+    assert set(body) | {"number", "previous"} == set(SCHEMA["properties"])  # type: ignore[call-overload]
 
 
 @given(*(st.text() for _ in range(4)))
@@ -47,9 +49,8 @@ def test_no_text_forges_or_ends_a_line(user: str, source: str, reason: str, prof
     """Whatever a person types, the record is one printable ASCII line that says what was typed."""
     record = replace(REFUSED, user=user, source=source, reason=reason or "x", profile=profile)
     line = render_record(record, AT)
-    assert line.endswith("\n")
-    assert line[:-1].isascii()
-    assert line[:-1].isprintable()
+    assert line.isascii()
+    assert line.isprintable()
     assert json.loads(line)["user"] == (user if len(user) <= 256 else user[:255] + "…")
 
 
@@ -57,6 +58,69 @@ def test_a_certificate_for_queries_comes_of_no_login() -> None:
     """It alone has no grant to be joined to."""
     record = replace(GRANTED, user="slurmwatch", profile="query", factor="socket", grant_id="")
     assert json.loads(render_record(record, AT))["grant_id"] == ""
+
+
+HAPPENS = {
+    Event.LOGOUT: replace(
+        GRANTED, event=Event.LOGOUT, reason="by the person", profile="", serial="", key_id=""
+    ),
+    Event.REVOCATION: Record(
+        event=Event.REVOCATION, outcome=Outcome.DONE, reason="stolen", user="alice", source="root"
+    ),
+    Event.ENDED: replace(GRANTED, event=Event.ENDED, reason="revoked", profile="", serial="", key_id=""),
+    Event.DISCONNECTED: Record(
+        event=Event.DISCONNECTED, outcome=Outcome.DONE, reason="logged out: 2 connections", user="alice"
+    ),
+}
+IS_GRANTED = {
+    Event.LOGIN: replace(GRANTED, event=Event.LOGIN, profile="", serial="", key_id=""),
+    Event.CERTIFICATE: GRANTED,
+    Event.ENROLMENT: Record(
+        event=Event.ENROLMENT, outcome=Outcome.GRANTED, user="alice", factor="totp", source="192.0.2.1"
+    ),
+    Event.FACTOR_CHANGE: Record(
+        event=Event.FACTOR_CHANGE, outcome=Outcome.GRANTED, user="alice", factor="password+webauthn"
+    ),
+    Event.FACTOR_REMOVAL: Record(
+        event=Event.FACTOR_REMOVAL, outcome=Outcome.GRANTED, user="alice", factor="webauthn"
+    ),
+    Event.TERMINAL_PROOF: Record(
+        event=Event.TERMINAL_PROOF, outcome=Outcome.GRANTED, reason="log out", user="alice", factor="password"
+    ),
+    Event.SECOND_FACTOR_RESET: Record(
+        event=Event.SECOND_FACTOR_RESET, outcome=Outcome.GRANTED, user="alice", factor="staff"
+    ),
+    Event.CA_CHANGED: Record(
+        event=Event.CA_CHANGED, outcome=Outcome.GRANTED, reason="switched", factor="staff"
+    ),
+    Event.HOST_CERTIFICATE: Record(
+        event=Event.HOST_CERTIFICATE,
+        outcome=Outcome.GRANTED,
+        serial="5",
+        key_id="hpchub:host",
+        factor="staff",
+    ),
+    Event.LIMIT_LIFTED: Record(
+        event=Event.LIMIT_LIFTED, outcome=Outcome.GRANTED, source="192.0.2.1", factor="staff"
+    ),
+    Event.ADDRESS_KNOWN: Record(
+        event=Event.ADDRESS_KNOWN, outcome=Outcome.GRANTED, user="alice", source="192.0.2.1", factor="staff"
+    ),
+}
+
+
+@pytest.mark.parametrize("event", Event)
+def test_every_event_has_its_outcomes(event: Event) -> None:
+    """What was asked for is granted, what just happens is done, and never the other way; either may fail."""
+    happens = event in HAPPENS
+    good = replace(HAPPENS[event], outcome=Outcome.DONE) if happens else IS_GRANTED[event]
+    for outcome in Outcome:
+        record = replace(good, outcome=outcome, reason=good.reason or "why")
+        if outcome is (Outcome.GRANTED if happens else Outcome.DONE):
+            with pytest.raises(ValueError, match="breaks its schema"):
+                render_record(record, AT)
+        else:
+            assert json.loads(render_record(record, AT))["event"] == event.value
 
 
 def test_long_texts_are_cut() -> None:
@@ -70,6 +134,8 @@ def test_long_texts_are_cut() -> None:
         replace(REFUSED, reason=""),
         replace(REFUSED, serial="5"),
         replace(GRANTED, serial=""),
+        replace(GRANTED, authority=""),
+        replace(GRANTED, authority="SHA256:short"),
         replace(GRANTED, serial="0"),
         replace(GRANTED, serial="1e9"),
         replace(GRANTED, key_id=""),
@@ -82,6 +148,8 @@ def test_long_texts_are_cut() -> None:
         replace(GRANTED, grant_id="x"),
         replace(GRANTED, grant_id=""),
         replace(GRANTED, profile="query", grant_id="", factor=""),
+        replace(IS_GRANTED[Event.LIMIT_LIFTED], factor=""),
+        replace(HAPPENS[Event.DISCONNECTED], reason=""),
     ],
 )
 def test_a_record_that_breaks_the_schema_is_not_written(record: Record, tmp_path: Path) -> None:
@@ -97,7 +165,7 @@ def test_no_field_could_hold_a_secret_by_name() -> None:
     assert SCHEMA["additionalProperties"] is False
     assert {field.name for field in fields(Record)} == {
         "event", "outcome", "reason", "user", "factor", "source",
-        "profile", "serial", "key_id", "fingerprint", "grant_id", "server_id",
+        "profile", "serial", "key_id", "fingerprint", "grant_id", "server_id", "authority",
     }  # fmt: skip
 
 
@@ -134,7 +202,7 @@ def test_a_record_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     """A write that stops half-way raises; whoever asked must grant nothing."""
-    limit = 300  # bytes: the first record fits, the second does not
+    limit = 600  # bytes: the first record fits, the second does not
     code = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from hpchub.audit import *; from hpchub.errors import SiteError\n"
@@ -150,6 +218,9 @@ def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path / "a.jsonl")], capture_output=True, text=True, check=True
     )
     assert "cut short" in done.stdout
+    (line,) = (tmp_path / "a.jsonl").read_text().splitlines(keepends=True)  # and nothing of the second
+    assert line.endswith("}\n")
+    assert verify(tmp_path / "a.jsonl").faults == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] != limit
 
 

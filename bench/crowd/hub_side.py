@@ -92,10 +92,11 @@ class HubSide:
         self.processes.wait_until("bridge", lambda: answers(place, "/v1/ready"))
 
     def let_log_in(self, names: Sequence[str], password: str) -> None:
-        """Give people a password. One hash serves all: making it costs as much as checking it."""
+        """Give more people a password. One hash serves all: making it costs as much as checking it."""
         digest = argon2.PasswordHasher.from_parameters(argon2.profiles.RFC_9106_LOW_MEMORY).hash(password)
         text = "".join(f"{name}:{digest}\n" for name in names)
-        (self.folder / "passwords").write_text(text, encoding="ascii")
+        with (self.folder / "passwords").open("a", encoding="ascii") as file:
+            file.write(text)
 
     def counts(self) -> Counter[str]:
         """What the simulators have counted so far, all together; `hub NNN` are the hub's answers."""

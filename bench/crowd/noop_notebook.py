@@ -99,7 +99,7 @@ class NoopNotebook:
         activity = _ACTIVITY % environ.get("JUPYTERHUB_SERVER_NAME", "")
         while not self.ended.is_set():
             await self._ask_hub("POST", urlsplit(url).path, token, activity)
-            await asyncio.sleep(figures.ACTIVITY_S * random.uniform(0.9, 1.1))  # noqa: S311  jitter
+            await asyncio.sleep(figures.ACTIVITY_S * random.uniform(0.9, 1.1))  # noqa: S311  no secret
 
     async def _ask_hub(self, method: str, path: str, token: str, body: str = "") -> None:
         """One request to the hub; its status, or `lost`, is counted."""

@@ -17,6 +17,7 @@ import aiohttp
 from bench.crowd.fake_slurm import WAITS
 from bench.crowd.hub_side import HubSide
 from bench.crowd.meter import Load, Span, open_files, pss_mib
+from bench.crowd.noop_hub import PASSWORD
 from bench.crowd.people import Browsing, People, Sessions
 from bench.crowd.processes import Probe
 
@@ -120,6 +121,8 @@ class Crowd:
     async def arrive(self) -> Numbers:
         """Everybody is known to the hub and has logged in (without the passwords)."""
         everybody = [*self._names, *self._waiting]
+        # The signer looks whether the site still has the account.
+        self._side.let_log_in([*everybody, "admin"], PASSWORD)
         await self._people.create(everybody)
         await self._log_in_admin()
         took = await self._sessions.open(everybody)

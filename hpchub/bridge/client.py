@@ -26,9 +26,12 @@ class BridgeClient:
         """Returns where the bridge is well."""
         await self._call("GET", "health")
 
-    async def new_key(self) -> tuple[str, str]:
-        """The id and public key of a key that never leaves the bridge."""
-        body = await self._call("POST", "keys")
+    async def new_key(self, source: str = "") -> tuple[str, str]:
+        """The id and public key of a key that never leaves the bridge.
+
+        `source` is the address of whoever wants to log in: it is not to push out keys of others.
+        """
+        body = await self._call("POST", "keys", {"source": source})
         return body["key_id"], body["public_key"]
 
     async def open_session(self, user: str, key_id: str, grant: Secret) -> float:
@@ -41,13 +44,34 @@ class BridgeClient:
         return float((await self._call("GET", f"sessions/{_quote(user)}"))["expires_at"])
 
     async def close_session(self, user: str) -> None:
-        """End a session. Running servers stay."""
+        """End a session and close the user's connections. Running servers run on."""
         await self._call("DELETE", f"sessions/{_quote(user)}")
+
+    async def terminal_certificate(self, user: str, public_key: str, source: str) -> tuple[str, int]:
+        """A certificate for the key of the user's own terminal, and its end in Unix seconds.
+
+        Raises:
+            NotAllowed: There is no session, or the site gives none.
+        """
+        body = {"public_key": public_key, "source": source}
+        answer = await self._call("POST", f"sessions/{_quote(user)}/terminals", body)
+        return str(answer["certificate"]), int(answer["valid_before"])
 
     async def associations(self, user: str, cluster: str) -> list[Association]:
         """What the user may charge on a cluster. AccountProblem where there is nothing."""
         body = await self._call("GET", f"users/{_quote(user)}/associations?cluster={_quote(cluster)}")
         return [Association(**row) for row in body["associations"]]
+
+    async def slurm_token(self, user: str, cluster: str, lifespan_s: int) -> tuple[Secret, int]:
+        """A token of Slurm's for the user, and its end in Unix seconds.
+
+        Raises:
+            NotAllowed: There is no session, or the site lets people make no tokens.
+            SiteError: The cluster's Slurm has no tokens.
+        """
+        body = {"cluster": cluster, "lifespan_s": lifespan_s}
+        answer = await self._call("POST", f"users/{_quote(user)}/slurm-tokens", body)
+        return Secret(str(answer["token"])), int(answer["expires_at"])
 
     async def start(
         self,

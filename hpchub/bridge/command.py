@@ -21,7 +21,7 @@ from hpchub.local_api.metrics import serving_metrics
 from hpchub.local_api.server import listening
 from hpchub.logs import configure_logging
 from hpchub.prctl import forbid_dumps
-from hpchub.private_files import make_private_folder
+from hpchub.private_files import make_folder
 from hpchub.ssh.key_agent import KeyAgent
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _serve(settings: BridgeSettings) -> None:
     os.umask(0o077)
-    make_private_folder(settings.runtime_dir)
+    make_folder(settings.runtime_dir, settings.group)
     clusters = load_clusters(settings.clusters)
     agent = KeyAgent(settings.agent_socket)
     store = Store(settings.database, await Seal.of(agent))
@@ -59,7 +59,7 @@ async def _serve(settings: BridgeSettings) -> None:
     service = Service(settings, clusters, store, agent)
     # The socket first: a second bridge is refused before it could touch what the first one holds.
     async with (
-        listening(make_bridge_app(service), settings.socket),
+        listening(make_bridge_app(service), settings.socket, group=settings.group),
         serving_metrics(settings.metrics_listen, service.metrics.registry),
         service,
     ):

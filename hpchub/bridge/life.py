@@ -23,7 +23,8 @@ from hpchub.bridge.start_queue import StartQueue
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, HpchubError, NotListening, StartFailed, to_wire
+from hpchub.errors import HostUnreachable, HpchubError, NoSession, NotListening, StartFailed, to_wire
+from hpchub.local_api.accounts import share_with_group
 from hpchub.logs import correlated
 from hpchub.remote.handover import handover_line, notebook_argv, notebook_environ
 from hpchub.ssh.attach import Attachment, Heartbeat
@@ -63,6 +64,7 @@ class ServerLife:
         hub_socket: Path,
         progress: Progress,
         queue: StartQueue,
+        group: int | None = None,
     ) -> None:
         self.record = record
         self.progress = progress
@@ -73,6 +75,7 @@ class ServerLife:
         self._place = place
         self._keeper = keeper
         self._hub_socket = hub_socket
+        self._group = group
         self._queue = queue
         self._waits_for_turn = False
         self._tried_to_attach = record.handed_over
@@ -80,6 +83,7 @@ class ServerLife:
         # READY is not always what was stored last: a bridge that took the server up calls it CONNECTING.
         self._was_ready = record.handed_over and record.phase is not Phase.STARTING
         self._submitted = asyncio.Event()
+        self._try_now = asyncio.Event()
         if record.job_id or record.node:
             self._submitted.set()
         if record.phase in {Phase.READY, Phase.STOPPING}:
@@ -95,6 +99,10 @@ class ServerLife:
             return
         with correlated(self.record.id):
             self._main = asyncio.create_task(self._run(), name=f"server {self.record.id}")
+
+    def try_now(self) -> None:
+        """Do not wait for the next try: its owner has just logged in."""
+        self._try_now.set()
 
     async def stop(self) -> None:
         """End the server and return once it is gone. RemoteError where the cluster cannot be told."""
@@ -225,12 +233,16 @@ class ServerLife:
         began = time.monotonic()
         pause = _STEP_S
         while True:
+            self._try_now.clear()
             try:
                 async with self._attached(began + _START_LIMIT_S) as (attachment, heartbeat):
                     pause = _STEP_S
                     await self._until_lost(attachment, heartbeat)
                     async with self._stopping:
                         self._way = None  # a stop may have wanted to see what was lost
+            except NoSession as error:  # the way in is its owner's: until they log in again there is none
+                log.info("server.waits_for_login id=%s error=%s", self.record.id, error)
+                began = time.monotonic()
             except HpchubError as error:
                 log.warning("server.attach_failed id=%s error=%s", self.record.id, error)
                 self.progress.trouble = str(error) if self._was_ready else ""
@@ -250,7 +262,9 @@ class ServerLife:
                     f"The server on {self.record.node} did not answer within {_START_LIMIT_S // 60} minutes.",
                     "Try again, or choose another environment.",
                 )
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._try_now.wait()
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     @asynccontextmanager
@@ -265,6 +279,7 @@ class ServerLife:
             self._way = attachment, heartbeat
             stack.enter_context(self.progress.end.told_to(heartbeat))
             await attachment.forward_notebook(self.local_socket)
+            share_with_group(self.local_socket, self._group)
             alias = self.local_socket.with_name(self.local_socket.name + ":80")
             alias.unlink(missing_ok=True)
             # JupyterHub 6.1 appends the port to a unix socket's URL, and the proxy looks there.

@@ -13,7 +13,7 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest
 from hpchub.local_api.metrics import metrics_handler
-from hpchub.local_api.server import make_app, read_object, readiness
+from hpchub.local_api.server import admit_accounts, make_app, read_object, readiness
 
 # An environment of a few hundred variables; anything near this is no notebook's.
 _LARGEST_BODY = 1024**2
@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 30.0
 def make_bridge_app(service: Service) -> web.Application:
     """The application that answers for a service."""
     api = _Api(service)
-    app = make_app(_LARGEST_BODY)
+    app = make_app(_LARGEST_BODY, admit_accounts(service.settings.hub_uids))
     app.middlewares.append(_once_up(service))
     app.add_routes(
         [
@@ -35,7 +35,9 @@ def make_bridge_app(service: Service) -> web.Application:
             web.put("/v1/sessions/{user}", api.open_session),
             web.get("/v1/sessions/{user}", api.session),
             web.delete("/v1/sessions/{user}", api.close_session),
+            web.post("/v1/sessions/{user}/terminals", api.terminal),
             web.get("/v1/users/{user}/associations", api.associations),
+            web.post("/v1/users/{user}/slurm-tokens", api.slurm_token),
             web.post("/v1/servers", api.start),
             web.get("/v1/servers", api.servers),
             web.get("/v1/servers/{id}", api.server),
@@ -61,8 +63,9 @@ class _Api:
         rows = [asdict(one) for one in self._service.connections()]
         return web.json_response({"connections": rows, "tunnels": self._service.tunnels()})
 
-    async def new_key(self, _request: web.Request) -> web.Response:
-        key_id, public_key = self._service.sessions.new_key()
+    async def new_key(self, request: web.Request) -> web.Response:
+        source = (await read_object(request, {"source": str}))["source"]
+        key_id, public_key = self._service.sessions.new_key(source)
         return web.json_response({"key_id": key_id, "public_key": public_key})
 
     async def open_session(self, request: web.Request) -> web.Response:
@@ -77,12 +80,25 @@ class _Api:
         return web.json_response({"expires_at": expires_at})
 
     async def close_session(self, request: web.Request) -> web.Response:
-        await self._service.sessions.close(request.match_info["user"])
+        await self._service.close_session(request.match_info["user"])
         return web.json_response({})
+
+    async def terminal(self, request: web.Request) -> web.Response:
+        body = await read_object(request, {"public_key": str, "source": str})
+        user = request.match_info["user"]
+        made = await self._service.sessions.terminal_certificate(user, body["public_key"], body["source"])
+        return web.json_response({"certificate": made.certificate, "valid_before": made.valid_before})
 
     async def associations(self, request: web.Request) -> web.Response:
         rows = await self._service.associations(request.match_info["user"], request.query.get("cluster", ""))
         return web.json_response({"associations": [asdict(row) for row in rows]})
+
+    async def slurm_token(self, request: web.Request) -> web.Response:
+        body = await read_object(request, {"cluster": str, "lifespan_s": int})
+        made = await self._service.slurm_token(
+            request.match_info["user"], body["cluster"], body["lifespan_s"]
+        )
+        return web.json_response({"token": made.token.reveal(), "expires_at": made.expires_at})
 
     async def start(self, request: web.Request) -> web.Response:
         body = await read_object(

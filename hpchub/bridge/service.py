@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from hpchub.bridge.endings import Endings
+from hpchub.bridge.ends import Ends
 from hpchub.bridge.in_job import InJob
 from hpchub.bridge.keeper import Keeper, reading
 from hpchub.bridge.life import ServerLife
@@ -46,7 +47,10 @@ from hpchub.errors import (
     SchedulerUnavailable,
     from_wire,
 )
+from hpchub.private_files import make_folder
 from hpchub.schedulers.registry import scheduler_for
+from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_token import SlurmToken, parse_token, token_command
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.key_agent import KeyAgent
 from hpchub.ssh.pool import Pool
@@ -79,6 +83,9 @@ class Service:
         credentials = WithServiceAccounts(self.sessions, self.signer)
         self._pool = Pool(clusters, credentials, settings.limits, metrics=self.metrics.ssh)
         accounts = {name: cluster.status_account for name, cluster in clusters.items()}
+        self._ends = Ends(
+            self.sessions, self._pool, self.signer, credentials, keep_tunnels=settings.keep_tunnels
+        )
         self._watcher = Watcher(self._pool, self._schedulers, accounts, self.metrics)
         self._sweep = Sweep(self._watcher.queries, lambda: [life.progress for life in self.lives.values()])
         self._associations: dict[tuple[str, str], tuple[float, list[Association]]] = {}
@@ -90,7 +97,7 @@ class Service:
 
     async def __aenter__(self) -> Service:
         sockets = self._sockets_dir()
-        sockets.mkdir(mode=0o700, exist_ok=True)
+        make_folder(sockets, self.settings.group)
         for stale in sockets.iterdir():
             stale.unlink()
         await self._pool.__aenter__()
@@ -109,12 +116,14 @@ class Service:
             if life.record.user in present:
                 life.begin()
         self._sweep.begin()
+        self._ends.begin()
         self.up.set()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._closing = True  # the API still answers, but nothing begins that nobody would look after
         await asyncio.gather(*(life.leave() for life in self.lives.values()))
+        await self._ends.close()
         await self._sweep.close()
         await self._watcher.close()
         await self._keeper.close()
@@ -126,6 +135,10 @@ class Service:
         expires_at = await self.sessions.open(user, key_id, grant)
         self._take_up(user)
         return expires_at
+
+    async def close_session(self, user: str) -> None:
+        """End a session and close the user's connections. Servers run on, and are reached after a login."""
+        await self._ends.log_out(user)
 
     async def associations(self, user: str, cluster_name: str) -> list[Association]:
         """What a user may charge on a cluster.
@@ -156,6 +169,22 @@ class Service:
                 "Ask the site's staff, or your project's leader, to add you to an account.",
             )
         return rows
+
+    async def slurm_token(self, user: str, cluster_name: str, lifespan_s: int) -> SlurmToken:
+        """A token of Slurm's, asked for as the user on a login node. Nobody here ever holds Slurm's key.
+
+        Raises:
+            InvalidRequest: There is no such cluster, it has another scheduler, or the time is out of bounds.
+            NotAllowed: The user has no session, or the site lets people make no tokens.
+            SiteError: The cluster's Slurm has no tokens.
+        """
+        scheduler = self._schedulers.get(cluster_name)
+        if not isinstance(scheduler, Slurm):
+            raise InvalidRequest(f"There is no Slurm cluster {cluster_name!r}.")
+        self.sessions.expires_at(user)
+        command = token_command(lifespan_s, scheduler.cluster)
+        with self.metrics.query(cluster_name, "token"):
+            return parse_token(await self._pool.run(user, cluster_name, command), user)
 
     async def start(
         self,
@@ -280,6 +309,7 @@ class Service:
         """Go on with the servers that waited for the user's session."""
         for record in self.servers_of(user):
             self.lives[record.id].begin()
+            self.lives[record.id].try_now()
 
     def _census(self) -> Census:
         return take_census(
@@ -341,6 +371,7 @@ class Service:
             hub_socket=self.settings.hub_socket,
             progress=progress,
             queue=self._queues[record.cluster],
+            group=self.settings.group,
         )
 
     def _servers_on(self, cluster: str) -> Mapping[str, int]:

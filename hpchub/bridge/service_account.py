@@ -9,7 +9,7 @@ from collections.abc import Callable
 import asyncssh
 
 from hpchub.core.certificate import Profile
-from hpchub.errors import ConfigError, NotAllowed
+from hpchub.errors import ConfigError, InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential, CredentialSource
 
@@ -31,10 +31,10 @@ class WithServiceAccounts:
         self._signer = signer
         self._now = now
         self._key = asyncssh.generate_private_key("ssh-ed25519")
-        self._minted: dict[str, Credential] = {}
+        self._minted: dict[tuple[str, str], Credential] = {}
         self._minting = asyncio.Lock()
 
-    async def credential(self, user: str, profile: Profile) -> Credential:
+    async def credential(self, user: str, profile: Profile, form: str = "") -> Credential:
         """A person's own, or for queries the service account's.
 
         Raises:
@@ -43,17 +43,32 @@ class WithServiceAccounts:
             RemoteError: The signer cannot be asked.
         """
         if profile is not Profile.QUERY:
-            return await self._people.credential(user, profile)
+            return await self._people.credential(user, profile, form)
         async with self._minting:
-            credential = self._minted.get(user)
+            credential = self._minted.get((user, form))
             if credential is None or credential.valid_before - self._now() < _MARGIN_S:
-                credential = self._minted[user] = await self._mint(user)
+                credential = self._minted[user, form] = await self._mint(user, form)
             return credential
 
-    async def _mint(self, account: str) -> Credential:
+    async def forget(self, fingerprint: str) -> set[str]:
+        """Use that key no more, if it is the one of this process; the accounts that may be connected with it.
+
+        An account that the signer still has may go on, with a new key.
+        """
+        async with self._minting:
+            if self._key.get_fingerprint() != fingerprint:
+                return set()
+            accounts = {account for account, _ in self._minted}
+            self._key = asyncssh.generate_private_key("ssh-ed25519")
+            self._minted.clear()
+            return accounts
+
+    async def _mint(self, account: str, form: str) -> Credential:
         public_key = self._key.export_public_key().decode().strip()
         try:
-            minted = await self._signer.query_certificate(account, public_key)
+            minted = await self._signer.query_certificate(account, public_key, form)
+        except InvalidRequest as error:
+            raise ConfigError(error.message, error.hint) from error
         except NotAllowed as error:
             raise ConfigError(
                 f"The signer lets {account} ask for no job's state.",

@@ -161,6 +161,9 @@ class Cluster:
     """One `clusters.d/<name>.toml`, checked. `login` or `compute` is None where not offered.
 
     `status_account` asks about everybody's jobs; where it is empty, each person asks about their own.
+    `principal` is the form of the principals that its sshd expects; where it is empty, the signer's first.
+    `proxy_jump` is the host through which people's own machines reach the login nodes, as ssh_config(5)
+    has it; the hub does not use it.
     """
 
     name: str
@@ -168,8 +171,10 @@ class Cluster:
     scheduler: str
     scheduler_cluster: str = ""
     status_account: str = ""
+    principal: str = ""
     templates: Path | None = None
     login_nodes: tuple[LoginNode, ...]
+    proxy_jump: str = ""
     known_hosts: Path
     login: LoginPlacement | None
     compute: ComputePlacement | None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpchub.core.certificate import is_principal_form
 from hpchub.core.cluster import (
     STARTS_AT_ONCE,
     Attach,
@@ -42,6 +43,9 @@ _LEAST_LOGIN_PROCESSES = 64
 # Rendered into scripts and ssh command lines: no blanks, quotes or control characters.
 _PATH = re.compile(r"/[A-Za-z0-9._+@/-]*", re.ASCII)
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*", re.ASCII)
+_PROXY_JUMP = re.compile(
+    r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?", re.ASCII
+)
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*", re.ASCII)
 _IMAGE = re.compile(r"[A-Za-z0-9/][A-Za-z0-9._/:@+-]*", re.ASCII)
 
@@ -72,6 +76,12 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     if not is_scheduler_name(path.stem):
         top.fault("", f"the file's name, {path.stem!r}, is the cluster's: use letters, digits, '-', '_'")
     title = top.text("title", path.stem)
+    principal = top.text("principal", "")
+    if principal and not is_principal_form(principal):
+        top.fault(
+            "principal",
+            f"{principal!r} is no form of a principal: write 'hpchub:{{account}}' or '{{account}}'",
+        )
     scheduler = top.table("scheduler")
     kind = scheduler.text("kind", "slurm")
     if kind not in SCHEDULERS:
@@ -87,6 +97,7 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
     if not nodes:
         top.fault("login_nodes", "is missing: write at least one [[login_nodes]]")
     known_hosts = path.parent / top.text("known_hosts")
+    proxy_jump = top.text("proxy_jump", "", _PROXY_JUMP)
     placements = top.table("placements")
     login = _read_login(placements.table("login")) if placements.has("login") else None
     compute = _read_compute(placements.table("compute")) if placements.has("compute") else None
@@ -115,8 +126,10 @@ def _read_cluster(top: Table, path: Path) -> Cluster | None:
         scheduler=kind,
         scheduler_cluster=scheduler_cluster,
         status_account=status_account,
+        principal=principal,
         templates=path.parent / templates if templates else None,
         login_nodes=tuple(nodes),
+        proxy_jump=proxy_jump,
         known_hosts=known_hosts,
         login=login,
         compute=compute,

@@ -30,6 +30,15 @@ def is_safe_account_name(name: str) -> bool:
     )
 
 
+def caseless(account: str) -> str:
+    """Under which name an account is compared: many directories take `Alice` and `alice` for one.
+
+    Wherever something is held against an account (failures, second factors, revocations), or looked up to
+    be taken from it, the names count without their capitals. What is given is given to the name as it is.
+    """
+    return account.lower()
+
+
 def is_scheduler_name(name: str) -> bool:
     """Whether a text can be a partition, account, environment or cluster name."""
     return SCHEDULER_NAME.fullmatch(name) is not None

@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             verb.add_argument("--cluster-only", action="store_true", help="Slurm and sshd, but no hub")
             verb.add_argument("--loopback", action="store_true", help=HELP)
         if name == "install":
-            verb.add_argument("--for-tests", action="store_true", help="the browser for the tests too")
+            verb.add_argument("--for-tests", action="store_true", help="what the tests need besides")
         if name == "exec":
             # HOST too: argparse drops a `--` that follows an argument of its own.
             verb.add_argument("words", nargs=argparse.REMAINDER, metavar="HOST [--user NAME] -- COMMAND")

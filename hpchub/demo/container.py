@@ -34,7 +34,7 @@ from hpchub.demo.slurm import (
     scheduling,
     start_daemons,
 )
-from hpchub.demo.sshd import known_host, make_key, sshd
+from hpchub.demo.sshd import known_host, lay_out_strict, make_key, sshd
 from hpchub.errors import SiteError
 
 _PORT = 8000  # the one that docker-compose.slurm.yml publishes on 127.0.0.1
@@ -59,6 +59,11 @@ class Volumes:
         """The public line of the hub's certificate authority."""
         return self.meeting / "ca.pub"
 
+    @property
+    def krl(self) -> Path:
+        """The signer's revocation list."""
+        return self.meeting / "revoked_keys"
+
     def host_key(self, name: str) -> Path:
         """A login node's public host key."""
         return self.meeting / f"{name}.pub"
@@ -75,8 +80,7 @@ def build() -> None:
         # An image is no place for a key: the controller makes one when it starts.
         (layout.etc / "munge" / "munge.key").unlink()
         (layout.etc / "hosts").unlink()
-        (layout.etc / "ssh").mkdir()
-        shutil.copy(ETC / "sshd_config", layout.etc / "ssh")
+        lay_out_strict(layout, Attach.SRUN, Site())
         subprocess.run(["cp", "-a", f"{layout.etc}/.", "/etc"], check=True)
         subprocess.run(["cp", "-a", f"{layout.home}/.", "/home"], check=True)
     make_database(Site().database)
@@ -128,9 +132,10 @@ def _meet_hub(name: str, volumes: Volumes) -> None:
     if not key.exists():
         make_key(key, name)
     shutil.copy(key.with_name(f"{name}.pub"), volumes.host_key(name))
-    trusted = Path("/etc/ssh/hpchub_ca.pub")
-    trusted.unlink(missing_ok=True)
-    trusted.symlink_to(volumes.ca)
+    for seen, shared in (("hpchub_ca.pub", volumes.ca), ("hpchub_revoked_keys", volumes.krl)):
+        path = Path("/etc/ssh") / seen
+        path.unlink(missing_ok=True)
+        path.symlink_to(shared)
     _wait_for(volumes.ca)
 
 
@@ -142,7 +147,7 @@ def start_hub(volumes: Volumes, processes: Processes, say: Callable[[str], None]
     layout.sockets.unlink(missing_ok=True)
     layout.hub.mkdir(mode=0o700)
     # The container's own addresses: compose publishes the port on the machine's 127.0.0.1, and only there.
-    side = lay_out_hub(layout, _PORT, Attach.SRUN, site, "0.0.0.0")  # noqa: S104
+    side = lay_out_hub(layout, _PORT, Attach.SRUN, site, "0.0.0.0", volumes.krl)  # noqa: S104  in a container
     side.begin_keys(processes)
     known = []
     for name in LOGIN_HOSTS:
@@ -150,6 +155,7 @@ def start_hub(volumes: Volumes, processes: Processes, say: Callable[[str], None]
         _wait_for(key)
         known.append(known_host(name, site.edge[name], key.read_text(encoding="ascii")) + "\n")
     lay_out_cluster_file(layout, Attach.SRUN, "".join(known), site)
+    volumes.krl.touch(mode=0o644)  # sshd refuses everybody where there is none
     volumes.ca.write_text(side.finish_keys(processes) + "\n", encoding="ascii")
     side.start({HUB: Host(HUB, None)}, processes, say)
     info = _info(layout, side)

@@ -26,6 +26,7 @@ from hpchub.demo.hosts import Host
 from hpchub.demo.layout import CHECKOUT, Layout
 from hpchub.demo.processes import Processes, write_private
 from hpchub.demo.site import HUB, LOGIN_HOSTS, Site, render
+from hpchub.demo.sshd import PRINCIPAL, TERMINAL_PRINCIPAL, source_addresses
 from hpchub.errors import SiteError
 
 _SETUP = "signer-setup"
@@ -42,6 +43,7 @@ class HubSide:
     passwords: dict[str, str] = field(repr=False)
     admin_api_token: str = field(repr=False)
     proxy_token: str = field(repr=False)
+    krl_file: Path
     address: str = "127.0.0.1"
 
     @property
@@ -120,10 +122,18 @@ def find_proxy() -> str:
     return found
 
 
-def lay_out_hub(layout: Layout, port: int, attach: Attach, site: Site, address: str = "127.0.0.1") -> HubSide:
+def lay_out_hub(
+    layout: Layout,
+    port: int,
+    attach: Attach,
+    site: Site,
+    address: str = "127.0.0.1",
+    krl_file: Path | None = None,
+) -> HubSide:
     """Write the hub side's settings and keys. The cluster file comes later: it needs host keys.
 
     `address` is where the proxy listens: a container's own, which Docker publishes on 127.0.0.1 only.
+    `krl_file` is where the signer writes its revocation list; among its own files where left out.
     """
     sockets = Path(tempfile.mkdtemp(prefix="hpchub-", dir="/tmp"))
     layout.sockets.symlink_to(sockets)
@@ -134,6 +144,7 @@ def lay_out_hub(layout: Layout, port: int, attach: Attach, site: Site, address: 
         passwords=new_passwords(),
         admin_api_token=secrets.token_hex(32),
         proxy_token=secrets.token_hex(32),
+        krl_file=krl_file or layout.hub / "revoked_keys",
         address=address,
     )
     write_private(layout.hub / "admin_api_token", side.admin_api_token)
@@ -146,7 +157,10 @@ def lay_out_hub(layout: Layout, port: int, attach: Attach, site: Site, address: 
         "port": side.port,
         "admin": ADMIN,
         "status_account": STATUS_ACCOUNT,
-        "source_addresses": _source_addresses(attach, site),
+        "source_addresses": source_addresses(attach, site),
+        "principal": PRINCIPAL,
+        "terminal_principal": TERMINAL_PRINCIPAL,
+        "krl_file": side.krl_file,
     }
     for name in ("signer.toml", "bridge.toml", "jupyterhub_config.py"):
         write_private(layout.hub / name, render(f"hub/{name}.j2", values))
@@ -158,15 +172,15 @@ def lay_out_cluster_file(layout: Layout, attach: Attach, known_hosts: str, site:
     layout.clusters.mkdir(mode=0o755)
     (layout.clusters / "demo.known_hosts").write_text(known_hosts, encoding="ascii")
     nodes = [{"name": name, "address": site.edge[name], "port": 22} for name in LOGIN_HOSTS]
-    values = {"login_nodes": nodes, "attach": attach.value, "status_account": STATUS_ACCOUNT}
+    values = {
+        "login_nodes": nodes,
+        "attach": attach.value,
+        "status_account": STATUS_ACCOUNT,
+        "principal": PRINCIPAL,
+    }
     text = render("demo.toml.j2", values)
     (layout.clusters / "demo.toml").write_text(text, encoding="utf-8")
     load_clusters(layout.clusters)
-
-
-def _source_addresses(attach: Attach, site: Site) -> list[str]:
-    """Where sshd sees certificates come from: the hub; with attach `ssh`, login nodes go on to the job."""
-    return [site.edge[HUB], *(site.fabric[name] for name in LOGIN_HOSTS if attach is Attach.SSH)]
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -45,6 +45,7 @@ NOT_SHOWN = (
 )
 
 _STATE = Path("/var/lib/hpchub-demo")
+MACHINE_ETC = _STATE  # sshd's files: root's own all the way up, or StrictModes refuses everybody
 _OPT = Path("/opt/hpc")
 _SLURM = Path("/etc/slurm")
 _SHARED_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108  looked at, not made
@@ -157,6 +158,7 @@ def add_to_machine(layout: Layout, environments: Path) -> dict[str, Host]:
         (_STATE / name).mkdir(mode=0o755)
     if not Path("/run/sshd").exists():
         additions.note(Path("/run/sshd"))
+    shutil.copytree(layout.etc / "ssh", MACHINE_ETC / "ssh")
     subprocess.run(["sh", str(SCRIPTS / "folders.sh"), site.run, site.spool], check=True)
     make_munge_key(Path(site.munge_key))
     Path(site.database).mkdir(mode=0o700)

@@ -27,7 +27,19 @@ NEEDED = (
     "iproute2",
     "util-linux",
 )
-FOR_TESTS = ("chromium", "chromium-driver", "docker-compose", "postgresql", "systemd")
+FOR_TESTS = (
+    "chromium",
+    "chromium-driver",
+    "curl",
+    "docker-compose",
+    "krb5-admin-server",
+    "krb5-kdc",
+    "postgresql",
+    "slapd",
+    "slurm-wlm-jwt-plugin",
+    "softhsm2",
+    "systemd",
+)
 
 # invoke-rc.d(8) asks it before it starts a service; 101 means no.
 _POLICY = Path("/usr/sbin/policy-rc.d")

@@ -35,7 +35,8 @@ class Site:
     """Names, addresses and folders of one cluster.
 
     `edge` is what the hub sees, `fabric` what the cluster's hosts see of each other. On `one_machine`
-    all hosts are that machine: daemons keep to loopback and tell each other apart by port.
+    all hosts are that machine: daemons keep to loopback and tell each other apart by port. Without a
+    `jwt_key` Slurm makes no tokens.
     """
 
     edge: Mapping[str, str] = field(default_factory=lambda: dict(_EDGE))
@@ -45,6 +46,7 @@ class Site:
     spool: str = "/var/spool"
     database: str = "/var/lib/mysql"
     munge_key: str = "/etc/munge/munge.key"
+    jwt_key: str = ""
     one_machine: bool = False
 
     @property

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpchub.demo.hosts import Host, run_on, wait_until
@@ -19,6 +19,8 @@ from hpchub.errors import SiteError
 
 # Beside these, the cluster's /etc has its accounts, sshd's files and munge's key.
 SLURM_FILES = ("slurm.conf.j2", "slurmdbd.conf.j2", "gres.conf", "cgroup.conf", "accounting.cfg")
+# Of Debian's slurm-wlm-jwt-plugin, which a demo does without where it is not installed.
+_JWT_PLUGIN = "*/slurm-wlm/auth_jwt.so"
 _MYSQL_CONFIG = ETC / "mariadb.cnf"
 
 
@@ -28,6 +30,9 @@ def lay_out_slurm(layout: Layout, site: Site) -> None:
         shutil.copy(ETC / name, layout.etc / name)
     folder = layout.etc / "slurm"
     folder.mkdir()
+    if any(Path("/usr/lib").glob(_JWT_PLUGIN)):
+        site = replace(site, jwt_key="/etc/slurm/jwt_hs256.key")
+        _make_key(folder / "jwt_hs256.key", "slurm")
     for name in SLURM_FILES:
         (folder / name.removesuffix(".j2")).write_text(site.render(name), encoding="utf-8")
     # slurmdbd refuses settings that others could read or that are not its own.
@@ -45,9 +50,13 @@ def lay_out_slurm(layout: Layout, site: Site) -> None:
 
 def make_munge_key(path: Path) -> None:
     """Write a new key that only munge may read."""
+    _make_key(path, "munge")
+
+
+def _make_key(path: Path, owner: str) -> None:
     path.touch(mode=0o600)
     path.write_bytes(secrets.token_bytes(128))
-    shutil.chown(path, "munge", "munge")
+    shutil.chown(path, owner, owner)
 
 
 def lay_out_database(layout: Layout) -> None:

@@ -23,6 +23,7 @@ from hpchub.demo.hubside import HubSide, lay_out_cluster_file, lay_out_hub
 from hpchub.demo.info import Info, closing_words, recorded
 from hpchub.demo.layout import Layout
 from hpchub.demo.loopback import (
+    MACHINE_ETC,
     NOT_SHOWN,
     add_to_machine,
     building_in,
@@ -36,7 +37,15 @@ from hpchub.demo.port import claimed_port
 from hpchub.demo.processes import Processes, Recorded, load_recorded
 from hpchub.demo.site import COMPUTE_HOSTS, LOGIN_HOSTS, Site
 from hpchub.demo.slurm import lay_out_database, lay_out_slurm, start_slurm
-from hpchub.demo.sshd import hosts_with_sshd, lay_out_sshd, make_key, start_sshd, trust
+from hpchub.demo.sshd import (
+    KrlPush,
+    hosts_with_sshd,
+    lay_out_sshd,
+    lay_out_strict,
+    make_key,
+    start_sshd,
+    trust,
+)
 from hpchub.errors import SiteError
 
 _STOP_TIMEOUT_S = 20
@@ -64,8 +73,8 @@ def run(plan: Plan, say: Callable[[str], None]) -> None:
     with _sole_owner(plan.layout), nullcontext() if plan.cluster_only else claimed_port(plan.port) as port:
         processes = Processes(plan.layout.processes, plan.layout.logs)
         try:
-            _boot(plan, port, processes, say)
-            _watch(processes, say)
+            push = _boot(plan, port, processes, say)
+            _watch(processes, push, say)
         except Stop:
             say("Stopping.")
         finally:
@@ -107,13 +116,14 @@ def _remove_sockets(layout: Layout) -> None:
     """Remove the folder in /tmp that we made, and no other that the link might have come to name."""
     if layout.sockets.is_symlink():
         folder = layout.sockets.readlink()
-        if folder.parent == Path("/tmp") and folder.name.startswith("hpchub-") and folder.is_dir():  # noqa: S108
+        is_in_tmp = folder.parent == Path("/tmp")  # noqa: S108  nothing is made there
+        if is_in_tmp and folder.name.startswith("hpchub-") and folder.is_dir():
             shutil.rmtree(folder)
         layout.sockets.unlink()
 
 
-def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str], None]) -> None:
-    """Start all of it. `port` is the hub's; None for a cluster without one."""
+def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str], None]) -> KrlPush | None:
+    """Start all of it. `port` is the hub's; None for a cluster without one, which nobody sends a list to."""
     layout = plan.layout
     site = machine() if plan.loopback else Site()
     require_packages()
@@ -129,6 +139,7 @@ def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str
     if side:
         side.begin_keys(processes)
     lay_out_slurm(layout, site)
+    lay_out_strict(layout, plan.attach, site)
     lay_out_cluster_file(layout, plan.attach, lay_out_sshd(layout, names, site), site)
     if plan.loopback:
         hosts = add_to_machine(layout, environments)
@@ -142,7 +153,7 @@ def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str
         connect(hosts, site)
         say(f"hosts {', '.join(hosts)}: namespaces of their own, two networks, no way from one to the other")
     start_slurm(site, hosts, processes, say)
-    etc = layout.etc if plan.loopback else Path("/etc")
+    etc = MACHINE_ETC if plan.loopback else Path("/etc")
     ca_line = side.finish_keys(processes) if side else make_key(layout.hub / "test_ca", "demo tests")
     trust(hosts[names[0]], etc, ca_line)
     start_sshd(site, hosts, processes, names, etc)
@@ -153,6 +164,7 @@ def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str
     info.write(layout)
     say("\n".join(closing_words(info, layout)))
     layout.ready.write_text(str(os.getpid()), encoding="ascii")
+    return KrlPush(side.krl_file, hosts[names[0]], etc) if side else None
 
 
 def _info(plan: Plan, hosts: Mapping[str, Host], side: HubSide | None) -> Info:
@@ -180,11 +192,11 @@ def _prepare(layout: Layout) -> None:
         path.mkdir(mode=0o700)
 
 
-def _watch(processes: Processes, say: Callable[[str], None]) -> NoReturn:
+def _watch(processes: Processes, push: KrlPush | None, say: Callable[[str], None]) -> NoReturn:
     """Stay until asked to stop. The hub side is started again when it ends; a host's daemon is not."""
     while True:
         time.sleep(0.5)
-        for line in processes.look_after():
+        for line in (*processes.look_after(), *(push.look() if push else ())):
             say(line)
 
 

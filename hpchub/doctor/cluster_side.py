@@ -16,6 +16,7 @@ from hpchub.check import host_key_problems
 from hpchub.core.cluster import Cluster, LoginNode, Placement
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId
+from hpchub.doctor.level_probe import LevelProbe
 from hpchub.doctor.report import Report
 from hpchub.errors import (
     AccountProblem,
@@ -45,7 +46,8 @@ _FIND = 'for name in "$@"; do command -v "$name" >/dev/null || printf "%s\\n" "$
 class ClusterChecks:
     """One cluster, tried as one user."""
 
-    def __init__(self, report: Report, pool: Pool, cluster: Cluster, user: str) -> None:
+    def __init__(self, report: Report, pool: Pool, cluster: Cluster, user: str, level: LevelProbe) -> None:
+        self._level = level
         self._report = report
         self._pool = pool
         self._cluster = cluster
@@ -69,7 +71,11 @@ class ClusterChecks:
         if not await self._log_in(where, node):
             return
         await self._report.check(f"{where} home", self._home(node))
-        await self._report.check(f"{where} forwarding", self._forwarding(node))
+        if self._cluster.login is None:
+            self._report.note(f"{where} forwarding", "not tried: the cluster file offers no servers there")
+        else:
+            await self._report.check(f"{where} forwarding", self._forwarding(node))
+        await self._level.run(node)
         if self._cluster.compute is None:
             self._report.note(f"{where} scheduler", "not asked: the cluster file offers no compute nodes")
         elif await self._report.check(f"{where} scheduler commands", self._commands(node)):
@@ -208,7 +214,8 @@ async def _echo(connection: asyncssh.SSHClientConnection, path: str, node: str) 
     except (asyncssh.ChannelListenError, asyncssh.ChannelOpenError) as error:
         raise SiteError(
             f"sshd on {node} does not forward unix sockets: {reason(error)}.",
-            "It needs `AllowTcpForwarding yes` and `AllowStreamLocalForwarding yes` (`sshd -T` shows them).",
+            "It needs `AllowTcpForwarding yes` and `AllowStreamLocalForwarding yes` (`sshd -T` shows them), "
+            "and neither PermitOpen nor `permitopen=`.",
         ) from error
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise HostUnreachable(f"The tunnel to {node} was lost: {reason(error)}.") from error

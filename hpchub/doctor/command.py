@@ -21,7 +21,11 @@ from hpchub.core.secret import Secret
 from hpchub.doctor.cluster_side import ClusterChecks
 from hpchub.doctor.hub_side import Person, check_hub_side
 from hpchub.doctor.job import log_in_to_bridge, try_job
+from hpchub.doctor.level_probe import LevelProbe
 from hpchub.doctor.report import Report
+from hpchub.doctor.revocation_probe import check_revocation
+from hpchub.doctor.sshd_command import configure_sshd, run_sshd
+from hpchub.doctor.sshd_facts import SCRIPT
 from hpchub.errors import InvalidRequest
 from hpchub.prctl import forbid_dumps
 from hpchub.signer.client import SignerClient
@@ -33,8 +37,8 @@ _LONGEST_PASSWORD = 4096
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments. The password is none of them: others could read it there."""
-    parser.add_argument("--config", type=Path, required=True, help="bridge.toml")
-    parser.add_argument("--user", required=True, help="a test account that may log in")
+    parser.add_argument("--config", type=Path, help="bridge.toml")
+    parser.add_argument("--user", help="a test account that may log in")
     parser.add_argument(
         "--cluster", action="append", default=[], metavar="NAME", help="only this one; may be repeated"
     )
@@ -42,12 +46,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--job", action="store_true", help="start a small job too, through the running bridge"
     )
     parser.add_argument(
+        "--revoke",
+        action="store_true",
+        help="at the end, revoke this very login and wait until the login nodes refuse it",
+    )
+    parser.add_argument("--strict", action="store_true", help="what the strict level lacks is a failure too")
+    parser.add_argument("--json", action="store_true", help="print it all as JSON, at the end")
+    parser.add_argument(
         "--password-fd", type=int, metavar="N", help="read the password from this file descriptor"
     )
+    configure_sshd(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 where a check failed, 0 where none did."""
+    """1 where a check failed, or with `--strict` something is missing; else 0."""
+    if args.sshd_script:
+        print(SCRIPT.read_text(encoding="utf-8"), end="")
+        return 0
+    report = Report((lambda line: None) if args.json else (lambda line: print(line, flush=True)))
+    if args.sshd is not None:
+        run_sshd(args, report)
+    else:
+        _run_all(args, report)
+    print(report.as_json() if args.json else report.summary())
+    return 1 if report.failed or (args.strict and report.missing) else 0
+
+
+def _run_all(args: argparse.Namespace, report: Report) -> None:
+    if args.config is None or args.user is None:
+        raise InvalidRequest("--config and --user are needed.", "With --sshd neither is.")
     forbid_dumps()
     settings = load_settings(args.config)
     clusters = load_clusters(settings.clusters)
@@ -59,14 +86,17 @@ def run(args: argparse.Namespace) -> int:
         )
     chosen = {name: one for name, one in clusters.items() if not args.cluster or name in args.cluster}
     person = Person(args.user, _read_password(args.user, args.password_fd))
-    report = Report(lambda line: print(line, flush=True))
-    asyncio.run(check_all(report, settings, chosen, person, with_job=args.job))
-    print(f"{report.failed} failed." if report.failed else "All is well.")
-    return 1 if report.failed else 0
+    asyncio.run(check_all(report, settings, chosen, person, with_job=args.job, revoke=args.revoke))
 
 
 async def check_all(
-    report: Report, settings: BridgeSettings, clusters: dict[str, Cluster], person: Person, *, with_job: bool
+    report: Report,
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    person: Person,
+    *,
+    with_job: bool,
+    revoke: bool = False,
 ) -> None:
     """Every check in its order; those that cannot work after one that failed are left out."""
     signer = SignerClient(settings.signer_socket)
@@ -84,7 +114,10 @@ async def check_all(
                 return
             async with Pool(clusters, sessions) as pool:
                 for cluster in clusters.values():
-                    await ClusterChecks(report, pool, cluster, person.name).run()
+                    level = LevelProbe(report, sessions, cluster, person.name)
+                    await ClusterChecks(report, pool, cluster, person.name, level).run()
+            if revoke:
+                await check_revocation(report, signer, sessions, clusters.values(), person.name)
         finally:
             await sessions.close(person.name)
             store.close()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -26,10 +26,14 @@ def configure(
     *,
     clusters: Path | str,
     bridge_socket: Path | str,
-    signer_socket: Path | str,
+    signer_socket: Path | str = "",
     hub_socket: Path | str,
     proxy_socket: Path | str | None = None,
     proxy_command: Sequence[str] | None = None,
+    trusted_proxies: Sequence[str] = (),
+    signer_tls: Path | str = "",
+    public_url: str = "",
+    subdomains: bool = False,
     check_idle_every_s: int = 300,
 ) -> None:
     """Set up JupyterHub for hpchub. What is set on `c` afterwards wins.
@@ -40,11 +44,18 @@ def configure(
         c: The config object of a `jupyterhub_config.py`.
         clusters: The folder of cluster files.
         bridge_socket: The unix socket of `hpchub bridge`.
-        signer_socket: The unix socket of `hpchub signer`.
+        signer_socket: The unix socket of `hpchub signer`, where it is on this machine.
+        signer_tls: Else the file with its address, and the certificates for it.
         hub_socket: Where the hub's own API listens; the bridge's `hub_socket` names the same.
         proxy_socket: Where configurable-http-proxy's API listens. None leaves the proxy's API as
             it is (a TCP port of the loopback, unless the site's file says otherwise).
         proxy_command: The command of configurable-http-proxy, where it is not in the PATH.
+        trusted_proxies: Addresses or networks of what stands before the hub's proxy, a web server with
+            TLS, say: what it tells of browsers' addresses is believed.
+        public_url: The hub's address as browsers know it, `https://hub.example.org/`. With `https`, cookies
+            are for TLS alone, and browsers are told to come by TLS alone. Empty leaves it to be guessed
+            from each request.
+        subdomains: Each person's servers on a domain of their own below the one of `public_url`.
         check_idle_every_s: How often the servers are looked at that the cluster files' `idle_time` or
             `max_age` may end.
     """
@@ -53,6 +64,8 @@ def configure(
     c.JupyterHub.proxy_class = "hpchub"
     c.HpchubAuthenticator.bridge_socket = str(bridge_socket)
     c.HpchubAuthenticator.signer_socket = str(signer_socket)
+    c.HpchubAuthenticator.signer_tls = str(signer_tls)
+    c.HpchubAuthenticator.trusted_proxies = list(trusted_proxies)
     c.HpchubSpawner.bridge_socket = str(bridge_socket)
     c.HpchubSpawner.clusters = str(clusters)
 
@@ -67,6 +80,7 @@ def configure(
     if proxy_command is not None:
         c.ConfigurableHTTPProxy.command = list(proxy_command)
 
+    _name_the_hub(c, public_url, subdomains)
     c.JupyterHub.allow_named_servers = True
     # By default JupyterHub refuses the 101st start at once (429). The bridge lets a few through at a
     # time and tells the rest how many are before them.
@@ -76,6 +90,8 @@ def configure(
     # It looks for a queued one until that is ready; nobody's login should wait for that.
     c.JupyterHub.init_spawners_timeout = 1
     _cull_idle(c, clusters, bridge_socket, check_idle_every_s)
+    # A token that nobody remembers ends by itself.
+    c.JupyterHub.token_expires_in_max_seconds = 90 * 24 * 3600
     c.JupyterHub.template_paths = [str(page_templates())]
     # What a cluster says must not be able to forge a line. And every link that fills the form would
     # otherwise leave an error with a traceback in the log.
@@ -84,6 +100,20 @@ def configure(
         "filters": {"hpchub_links": {"()": "hpchub.hub.form.LinksAreNoErrors"}},
         "handlers": {"console": {"filters": ["hpchub_links"]}},
     }
+
+
+def _name_the_hub(c: Any, public_url: str, subdomains: bool) -> None:
+    """What browsers call the hub, and whether people have domains of their own."""
+    if public_url:
+        c.JupyterHub.public_url = public_url
+    if not subdomains:
+        return
+    parts = urlsplit(public_url)
+    if not parts.netloc:
+        raise ValueError("subdomains=True needs public_url=, the address whose subdomains they are")
+    c.JupyterHub.subdomain_host = f"{parts.scheme}://{parts.netloc}"
+    # A page of alice.hub.example.org could set a cookie for all of hub.example.org; not one of that name.
+    c.JupyterHub.cookie_host_prefix_enabled = parts.scheme == "https"
 
 
 def _cull_idle(c: Any, clusters: Path | str, bridge_socket: Path | str, every_s: int) -> None:

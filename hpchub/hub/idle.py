@@ -23,7 +23,7 @@ from hpchub.bridge.client import BridgeClient
 from hpchub.core.cluster import Cluster
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import ConfigError, HpchubError, UnexpectedOutput
+from hpchub.errors import ConfigError, HpchubError, NotAllowed, UnexpectedOutput
 from hpchub.hub.known import clusters_in
 
 log = logging.getLogger(__name__)
@@ -143,10 +143,16 @@ class Arbiter:
             return False
         view = await self._bridge.server(server_id)
         policy = policy_of(clusters, view)
-        if is_beyond(policy.max_age_s, age):
+        too_old = is_beyond(policy.max_age_s, age)
+        if not too_old and not is_beyond(policy.idle_time_s, inactive):
+            return False
+        if not await self._is_in_reach(view):
+            log.info("idle.out_of_reach server=%s", server["full_name"])
+            return False
+        if too_old:
             log.info("idle.too_old server=%s", server["full_name"])
             return True
-        if not is_beyond(policy.idle_time_s, inactive) or view.phase is not Phase.READY:
+        if view.phase is not Phase.READY:
             return False
         quiet = await self._ask(view, urlsplit(server["url"]).path)
         if is_beyond(policy.idle_time_s, quiet):
@@ -154,6 +160,19 @@ class Arbiter:
             return True
         await self._hub.report(view.user, view.server_name, now - quiet)
         return False
+
+    async def _is_in_reach(self, view: ServerView) -> bool:
+        """Whether a server can be asked and ended: by its owner's login, or through a tunnel that was kept.
+
+        Where the owner has logged out there is neither (ADR 12). To try would only fail, every time; it is
+        looked at again soon after the owner's next login.
+        """
+        try:
+            await self._bridge.session(view.user)
+        except NotAllowed:
+            _, tunnels = await self._bridge.connections()
+            return view.id in tunnels
+        return True
 
     def _read(self) -> Mapping[str, Cluster]:
         """The cluster files as they are now; a broken one ends nobody's server."""

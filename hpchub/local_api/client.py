@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from hpchub.errors import ProcessAway, UnexpectedOutput, from_wire
+from hpchub.local_api.tls import TlsPeer, client_context
 from hpchub.logs import CORRELATION_HEADER, correlation_id
 
 # Everybody's servers, of which thousands may run, each with an error and the end of its log.
@@ -17,7 +18,7 @@ _MAX_ANSWER_BYTES = 16 * 1024**2
 
 
 async def call(
-    socket: Path,
+    where: Path | TlsPeer,
     who: str,
     method: str,
     path: str,
@@ -28,7 +29,7 @@ async def call(
     """One call and its answer. Holds no connection afterwards.
 
     Args:
-        socket: Where the other process listens.
+        where: Where the other process listens: a unix socket, or a host with TLS.
         who: What it is called, for messages: "signer", "bridge".
         method: HTTP's.
         path: From `/v1/` on, quoted.
@@ -36,17 +37,19 @@ async def call(
         timeout_s: For the whole call.
 
     Raises:
-        ProcessAway: Nobody answers, or not in time.
+        ProcessAway: Nobody answers, or not in time; over TLS also where one side refuses the other.
+        ConfigError: Our own side of TLS cannot be set up.
         UnexpectedOutput: What answers is none of ours.
         HpchubError: Whatever the other side raised.
     """
     headers = {CORRELATION_HEADER: correlation_id()} if correlation_id() else {}
+    start, connector = _way_to(where, who)
     try:
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(socket)), timeout=aiohttp.ClientTimeout(total=timeout_s)
+                connector=connector, timeout=aiohttp.ClientTimeout(total=timeout_s)
             ) as session,
-            session.request(method, f"http://{who}{path}", json=body, headers=headers) as response,
+            session.request(method, f"{start}{path}", json=body, headers=headers) as response,
         ):
             status = response.status
             raw = await _read(response)
@@ -56,10 +59,18 @@ async def call(
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         raise ProcessAway(
-            f"The hub's {who} does not answer on {socket}.",
+            f"The hub's {who} does not answer on {where}.",
             f"Tell the site's staff: is `hpchub {who}` running?",
         ) from error
     return _parse_answer(who, status, raw)
+
+
+def _way_to(where: Path | TlsPeer, who: str) -> tuple[str, aiohttp.BaseConnector]:
+    """The URL's start, and what connects. Certificates are read anew each time: they are renewed often."""
+    if isinstance(where, TlsPeer):
+        host = f"[{where.host}]" if ":" in where.host else where.host
+        return f"https://{host}:{where.port}", aiohttp.TCPConnector(ssl=client_context(where))
+    return f"http://{who}", aiohttp.UnixConnector(str(where))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

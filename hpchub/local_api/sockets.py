@@ -1,4 +1,4 @@
-"""A unix socket of mode 0600 in a folder of mode 0700, and who is at its other end."""
+"""A unix socket that only our own account, or one group, can reach, and who is at its other end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import struct
 from pathlib import Path
 
 from hpchub.errors import ConfigError
-from hpchub.private_files import make_private_folder
+from hpchub.local_api.accounts import share_with_group
+from hpchub.private_files import make_folder
 
 # How many may wait to be let in. Where as many do, connect(2) fails at once on a unix socket (EAGAIN),
 # while TCP would have the caller try again. Linux allows no more than net.core.somaxconn, 4096.
@@ -19,21 +20,22 @@ _MAX_PATH_BYTES = 107  # unix(7): sun_path holds 108, and a NUL ends it
 _UCRED = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
 
-def listen_privately(path: Path) -> socket.socket:
-    """A listening socket that only our own account can reach. A stale one in its place is removed.
+def listen_privately(path: Path, group: int | None = None) -> socket.socket:
+    """A listening socket that only our own account can reach, or a group too; a stale one is removed.
 
     Raises:
-        ConfigError: The folder is not private, the path is too long or taken, or somebody listens.
+        ConfigError: The folder is open to others, the path is too long or taken, or somebody listens.
     """
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise ConfigError(f"The socket's path {path} is longer than {_MAX_PATH_BYTES} bytes.")
-    make_private_folder(path.parent)
+    make_folder(path.parent, group)
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # bind(2) makes the file with what the umask leaves; a later chmod would come too late.
     umask = os.umask(0o177)
     try:
         listener.bind(str(path))
+        share_with_group(path, group)
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import UnexpectedOutput
+from hpchub.errors import UnexpectedOutput, from_wire
 from hpchub.local_api.client import call
+from hpchub.local_api.tls import TlsPeer
+from hpchub.logs import correlated, correlation_id
+from hpchub.signer.together import Answer, Together
 
 _Value = TypeVar("_Value")
 
+LARGEST_BATCH = 64  # certificates in one call
+
+_NO_CODE = Secret("")
 _TIMEOUT_S = 10.0
+_OIDC_TIMEOUT_S = 40.0  # two questions to the provider
+_FACTOR = "/v1/second-factor"
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
 
 
@@ -28,28 +37,81 @@ class GrantedLogin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcRequest:
+    """What to ask the site's OpenID provider for, and where; `max_age_s` is 0 where it does not matter.
+
+    `auth_methods`: how its token endpoint lets clients prove themselves. `names_itself`: it adds `iss` to
+    what it sends back (RFC 9207).
+    """
+
+    issuer: str
+    client_id: str
+    scope: str
+    acr_values: str
+    max_age_s: int
+    authorization_endpoint: str
+    token_endpoint: str
+    auth_methods: tuple[str, ...]
+    names_itself: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferedFactor:
+    """What an app needs to become somebody's second factor, as a QR code's text and to be typed."""
+
+    username: str
+    uri: Secret
+    seed: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFactor:
+    """A security key, as its owner knows it. Unix seconds; `used_at` is 0 where it was never used."""
+
+    key_id: str
+    name: str
+    added_at: float
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFactors:
+    """What somebody has, and of which kinds more may be added."""
+
+    username: str
+    kinds: tuple[str, ...]
+    has_app: bool
+    keys: tuple[HeldFactor, ...]
+    codes_left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """One line in OpenSSH's form, and what sshd will log of it. Public, like the key inside.
 
     `expires_at` is when the login behind it ends; until then another can be had. Unix seconds.
+    `principal` is what the certificate calls the account.
     """
 
     certificate: str = field(repr=False)
     serial: int
     key_id: str
+    account: str
+    principal: str
     valid_before: int
     expires_at: int
 
 
 class SignerClient:
-    """The signer behind a unix socket. Holds no connection, so there is nothing to close.
+    """The signer behind a unix socket, or on another host. Holds no connection: there is nothing to close.
 
     Every call raises ProcessAway where no signer answers in time, and whatever error of
     `hpchub.errors` the signer answers with.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self.socket_path = Path(socket_path)
+    def __init__(self, where: Path | TlsPeer) -> None:
+        self.socket_path = where
+        self._together = Together(self._certificates, LARGEST_BATCH)
 
     async def health(self) -> None:
         """Return where the signer answers."""
@@ -63,47 +125,305 @@ class SignerClient:
         """One line: the key that clusters trust."""
         return _field(await self._call("GET", "/v1/ca"), "public_key", str)
 
-    async def grant(self, username: str, password: Secret, public_key: str, source: str) -> GrantedLogin:
-        """Log in. `source` is the browser's address, for the audit log.
+    async def principals(self) -> tuple[str, ...]:
+        """The forms that principals of certificates may have, the usual one first."""
+        return tuple(map(str, _field(await self._call("GET", "/v1/ca"), "principals", list)))
+
+    async def grant(
+        self, username: str, password: Secret, public_key: str, source: str, code: Secret = _NO_CODE
+    ) -> GrantedLogin:
+        """Log in.
+
+        Args:
+            username: As it was typed.
+            password: Likewise.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the limits on guessing and the audit log.
+            code: The second factor's, or a recovery code, or what a security key answered to `challenge`,
+                as JSON; empty where the person gave none.
 
         Raises:
-            NotAllowed: Wrong password, unknown, locked or unsafe name: always the same words.
+            EnrolmentRequired: The password is right, and a second factor has to be set up first.
+            NotAllowed: Wrong password or code, unknown, locked or unsafe name: always the same words.
         """
         body = {
             "username": username,
             "password": password.reveal(),
+            "code": code.reveal(),
             "public_key": public_key,
             "source": source,
         }
-        answer = await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S)
-        return GrantedLogin(
-            username=_field(answer, "username", str),
-            grant=Secret(_field(answer, "grant", str)),
-            expires_at=_field(answer, "expires_at", int),
+        return _granted(await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S))
+
+    async def oidc_request(self) -> OidcRequest:
+        """What to ask the site's OpenID provider for.
+
+        Raises:
+            NotAllowed: The site has none.
+            RemoteError: The provider does not answer the signer.
+        """
+        answer = await self._call("GET", "/v1/oidc", timeout_s=_OIDC_TIMEOUT_S)
+        return OidcRequest(
+            issuer=_field(answer, "issuer", str),
+            client_id=_field(answer, "client_id", str),
+            scope=_field(answer, "scope", str),
+            acr_values=_field(answer, "acr_values", str),
+            max_age_s=_field(answer, "max_age", int),
+            authorization_endpoint=_field(answer, "authorization_endpoint", str),
+            token_endpoint=_field(answer, "token_endpoint", str),
+            auth_methods=tuple(str(one) for one in _field(answer, "auth_methods", list)),
+            names_itself=_field(answer, "names_itself", bool),
         )
 
-    async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
+    async def grant_by_id_token(
+        self, id_token: Secret, salt: str, public_key: str, source: str
+    ) -> GrantedLogin:
+        """Log in with what the site's OpenID provider says.
+
+        Args:
+            id_token: Its nonce must be `login_nonce(public_key, salt)`.
+            salt: As `new_salt` made it for this login.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the audit log.
+
+        Raises:
+            NotAllowed: The token is not one for this login, was used before, or names nobody who may.
+            RemoteError: The provider's keys cannot be had.
+        """
+        body = {"id_token": id_token.reveal(), "salt": salt, "public_key": public_key, "source": source}
+        return _granted(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
+
+    async def grant_by_ticket(self, token: Secret, public_key: str, source: str) -> GrantedLogin:
+        """Log in with a Kerberos ticket.
+
+        Args:
+            token: What the browser sent behind `Authorization: Negotiate`, as it came.
+            public_key: The key that the grant is to be for.
+            source: The browser's address, for the audit log.
+
+        Raises:
+            NotAllowed: The ticket is none for this hub, was presented before, or names nobody who may; or
+                its owner has to give a second factor.
+        """
+        body = {"token": token.reveal(), "public_key": public_key, "source": source}
+        return _granted(await self._call("POST", "/v1/spnego/grants", body, _LOGIN_TIMEOUT_S))
+
+    async def factor_kinds(self) -> tuple[str, ...]:
+        """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
+        answer = await self._call("GET", "/v1/second-factor")
+        return tuple(str(kind) for kind in _field(answer, "kinds", list))
+
+    async def challenge(self, username: str, public_key: str = "") -> str:
+        """What to ask somebody's security keys, as JSON for the browser.
+
+        Args:
+            username: As it was typed; nobody learns from the answer whether there is such a person.
+            public_key: The key that the login is to be for; empty for `ticket`.
+        """
+        body = {"username": username, "public_key": public_key}
+        return _field(await self._call("POST", f"{_FACTOR}/challenges", body), "options", str)
+
+    async def ticket(self, username: str, password: Secret, code: Secret, source: str) -> Secret:
+        """A ticket with which the person changes their second factors. NotAllowed in the words of a login."""
+        body = {
+            "username": username,
+            "password": password.reveal(),
+            "code": code.reveal(),
+            "source": source,
+        }
+        answer = await self._call("POST", f"{_FACTOR}/tickets", body, _LOGIN_TIMEOUT_S)
+        return Secret(_field(answer, "ticket", str))
+
+    async def held_factors(self, ticket: Secret) -> HeldFactors:
+        """What the person has."""
+        return _held(await self._call("POST", f"{_FACTOR}/held", {"ticket": ticket.reveal()}))
+
+    async def offer_key(self, ticket: Secret) -> str:
+        """What the browser makes a new security key with, as JSON."""
+        answer = await self._call("POST", f"{_FACTOR}/key-offers", {"ticket": ticket.reveal()})
+        return _field(answer, "options", str)
+
+    async def add_key(
+        self, ticket: Secret, name: str, attestation: Secret, source: str
+    ) -> tuple[Secret, ...]:
+        """Have a security key count; recovery codes, where it is the person's first second factor.
+
+        Raises:
+            InvalidRequest: It, or its name, will not do.
+        """
+        body = {
+            "ticket": ticket.reveal(),
+            "name": name,
+            "attestation": attestation.reveal(),
+            "source": source,
+        }
+        return _codes(await self._call("POST", f"{_FACTOR}/keys", body))
+
+    async def remove_factor(self, ticket: Secret, what: str, source: str) -> HeldFactors:
+        """Forget a security key, by its id, or the app, `totp`; InvalidRequest where it is needed."""
+        body = {"ticket": ticket.reveal(), "what": what, "source": source}
+        return _held(await self._call("POST", f"{_FACTOR}/removals", body))
+
+    async def renew_recovery_codes(self, ticket: Secret, source: str) -> tuple[Secret, ...]:
+        """New recovery codes; those from before count no more."""
+        body = {"ticket": ticket.reveal(), "source": source}
+        return _codes(await self._call("POST", f"{_FACTOR}/recovery-codes", body))
+
+    async def offer(self, ticket: Secret) -> OfferedFactor:
+        """What the person's app needs. NotAllowed where the ticket has expired."""
+        answer = await self._call("POST", "/v1/second-factor/offers", {"ticket": ticket.reveal()})
+        return OfferedFactor(
+            username=_field(answer, "username", str),
+            uri=Secret(_field(answer, "uri", str)),
+            seed=Secret(_field(answer, "seed", str)),
+        )
+
+    async def enrol(self, ticket: Secret, code: Secret, source: str) -> tuple[Secret, ...]:
+        """Have the second factor count; its recovery codes, which nobody can show again.
+
+        Raises:
+            InvalidRequest: That is not the app's code.
+            NotAllowed: The ticket has expired.
+        """
+        body = {"ticket": ticket.reveal(), "code": code.reveal(), "source": source}
+        answer = await self._call("POST", "/v1/second-factor/enrolments", body)
+        return _codes(answer)
+
+    async def certificate(
+        self, grant: Secret, public_key: str, profile: Profile, form: str = ""
+    ) -> Certificate:
         """Mint a certificate for the key that the grant was made for.
+
+        Those that are asked for in the same moment go in one call. `form` is that of its principal: one of
+        the signer's `principals`, or empty for the first of them.
 
         Raises:
             NotAllowed: The login has ended, or the grant is for another key.
+            InvalidRequest: The form is not one of the signer's.
         """
-        body = {"grant": grant.reveal(), "public_key": public_key, "profile": profile.value}
-        return _certificate(await self._call("POST", "/v1/certificates", body))
+        body = {
+            "grant": grant.reveal(),
+            "public_key": public_key,
+            "profile": profile.value,
+            "principal": form,
+            "server_id": correlation_id(),
+        }
+        answer = await self._together.ask(body)
+        if "error" in answer:
+            raise from_wire(answer)
+        return _certificate(answer)
 
-    async def query_certificate(self, account: str, public_key: str) -> Certificate:
+    async def query_certificate(self, account: str, public_key: str, form: str = "") -> Certificate:
         """Mint a certificate with which a service account asks for the states of jobs.
 
         Raises:
             NotAllowed: The signer's settings do not name that account.
         """
-        body = {"account": account, "public_key": public_key}
+        body = {"account": account, "public_key": public_key, "principal": form}
         return _certificate(await self._call("POST", "/v1/query-certificates", body))
 
+    async def terminal_certificate(
+        self, grant: Secret, *, login_key: str, signature: bytes, public_key: str, source: str
+    ) -> Certificate:
+        """Mint a certificate for a person's own terminal.
+
+        Args:
+            grant: The login's.
+            login_key: The key that the grant was made for.
+            signature: That key's, of `hpchub.core.terminal.terminal_request`.
+            public_key: The terminal's.
+            source: Where the terminal is.
+
+        Raises:
+            NotAllowed: The site gives none, or the login has ended.
+        """
+        body = {
+            "grant": grant.reveal(),
+            "login_key": login_key,
+            "signature": base64.b64encode(signature).decode("ascii"),
+            "public_key": public_key,
+            "source": source,
+        }
+        return _certificate(await self._call("POST", "/v1/terminals", body))
+
+    async def terminal_holder(
+        self, *, public_key: str, purpose: str, challenge: str, signature: str
+    ) -> tuple[str, int]:
+        """Whose terminal has signed the challenge, and until when it holds its certificate, in Unix seconds.
+
+        Raises:
+            NotAllowed: It is no terminal's key, its login has ended, or it did not sign that.
+        """
+        body = {
+            "public_key": public_key, "purpose": purpose, "challenge": challenge, "signature": signature
+        }  # fmt: skip
+        answer = await self._call("POST", "/v1/terminals/holder", body)
+        return _field(answer, "username", str), _field(answer, "expires_at", int)
+
+    async def log_out_terminal(self, *, public_key: str, challenge: str, signature: str) -> None:
+        """Take a terminal's certificate back. NotAllowed as `terminal_holder`."""
+        body = {"public_key": public_key, "challenge": challenge, "signature": signature}
+        await self._call("POST", "/v1/terminals/logout", body)
+
+    async def log_out(self, grant: Secret) -> None:
+        """Have nothing minted for this grant any more. NotAllowed where it is not one of the signer's."""
+        await self._call("POST", "/v1/logout", {"grant": grant.reveal()})
+
+    async def ends(self, after: int) -> tuple[dict[str, str], int]:
+        """Fingerprints of keys whose login has ended early, each with why; and the `after` of next time."""
+        answer = await self._call("GET", f"/v1/ends?after={after}")
+        rows = _field(answer, "ends", list)
+        return {str(row["fingerprint"]): str(row["why"]) for row in rows}, _field(answer, "next", int)
+
+    async def disconnected(self, user: str, why: str, connections: int) -> None:
+        """Have it recorded that connections were closed."""
+        body = {"user": user, "why": why, "connections": connections}
+        await self._call("POST", "/v1/disconnected", body)
+
+    async def krl(self) -> bytes:
+        """OpenSSH's key revocation list, as it is now."""
+        try:
+            return base64.b64decode(_field(await self._call("GET", "/v1/krl"), "krl", str), validate=True)
+        except ValueError as error:
+            raise UnexpectedOutput("the signer", "a revocation list that cannot be read") from error
+
+    async def revoke(self, target: str, *, reason: str, by: str) -> dict[str, Any]:
+        """Take back what a user, serial, key id or key names; what was taken, as processes.md has it."""
+        return await self._call("POST", "/v1/revocations", {"target": target, "reason": reason, "by": by})
+
+    async def undo_revocation(self, target: str, *, reason: str, by: str) -> None:
+        """Let a user log in again, or a key be used again. InvalidRequest where that cannot be."""
+        await self._call("POST", "/v1/revocations/undo", {"target": target, "reason": reason, "by": by})
+
+    async def sessions(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Logins that have not ended, and users who may not log in, each since when in Unix seconds."""
+        answer = await self._call("GET", "/v1/sessions")
+        return _field(answer, "sessions", list), _field(answer, "revoked", dict)
+
+    async def _certificates(self, requests: Sequence[Answer]) -> Sequence[Answer]:
+        if len(requests) == 1:  # in the task of nobody, so the server's id goes by hand
+            (request,) = requests
+            with correlated(request["server_id"]):
+                body = {name: value for name, value in request.items() if name != "server_id"}
+                return [await self._call("POST", "/v1/certificates", body)]
+        answer = await self._call("POST", "/v1/certificate-batches", {"requests": list(requests)})
+        answers = _field(answer, "answers", list)
+        if len(answers) != len(requests) or not all(isinstance(one, dict) for one in answers):
+            raise UnexpectedOutput("the signer", "another number of certificates")
+        return answers
+
     async def _call(
-        self, method: str, path: str, body: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
         return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
+
+
+def _granted(answer: Mapping[str, Any]) -> GrantedLogin:
+    return GrantedLogin(
+        username=_field(answer, "username", str),
+        grant=Secret(_field(answer, "grant", str)),
+        expires_at=_field(answer, "expires_at", int),
+    )
 
 
 def _certificate(answer: Mapping[str, Any]) -> Certificate:
@@ -111,9 +431,29 @@ def _certificate(answer: Mapping[str, Any]) -> Certificate:
         certificate=_field(answer, "certificate", str),
         serial=_field(answer, "serial", int),
         key_id=_field(answer, "key_id", str),
+        account=_field(answer, "account", str),
+        principal=_field(answer, "principal", str),
         valid_before=_field(answer, "valid_before", int),
         expires_at=_field(answer, "expires_at", int),
     )
+
+
+def _held(answer: Mapping[str, Any]) -> HeldFactors:
+    try:
+        keys = tuple(HeldFactor(**row) for row in _field(answer, "keys", list))
+    except TypeError as error:
+        raise UnexpectedOutput("the signer", "security keys that cannot be read") from error
+    return HeldFactors(
+        username=_field(answer, "username", str),
+        kinds=tuple(map(str, _field(answer, "kinds", list))),
+        has_app=_field(answer, "has_app", bool),
+        keys=keys,
+        codes_left=_field(answer, "codes_left", int),
+    )
+
+
+def _codes(answer: Mapping[str, Any]) -> tuple[Secret, ...]:
+    return tuple(Secret(str(one)) for one in _field(answer, "recovery_codes", list))
 
 
 def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:

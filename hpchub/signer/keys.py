@@ -1,7 +1,4 @@
-"""The signer's two keys, each a file in its state folder: the authority's, and the one that signs grants.
-
-The CA key is in OpenSSH's own form, so that `ssh-keygen` can read it where a site needs that.
-"""
+"""The signer's two keys, each a file in its state folder: the authority's, and the one that signs grants."""
 
 from __future__ import annotations
 
@@ -24,34 +21,33 @@ from hpchub.private_files import (
     read_private_file,
     write_private_file,
 )
+from hpchub.signer.ca_keys import CA_KEY, load_ca_key, new_ca_key
+from hpchub.signer.certificates import line_of
 from hpchub.signer.grants import GrantKey
 
-CA_KEY = "ca_key"
 GRANT_KEY = "grant_key"
-_CA_ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What the signer signs with."""
+    """What the signer signs with, where it has the authority's key itself."""
 
     ca: asyncssh.SSHKey
     grant: GrantKey
 
 
-def init_keys(state_dir: Path) -> list[Path]:
+def init_keys(state_dir: Path, *, with_ca: bool = True) -> list[Path]:
     """Make the state folder and the keys that are not there yet; return the files made.
 
     Raises:
         ConfigError: Something there is not private to us, or cannot be written.
     """
     make_private_folder(state_dir)
-    ca_key = asyncssh.generate_private_key("ssh-ed25519", comment="hpchub")
     grant_key = Ed25519PrivateKey.generate()
-    contents = {
-        state_dir / CA_KEY: ca_key.export_private_key("openssh"),
-        state_dir / GRANT_KEY: grant_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-    }
+    contents = {state_dir / CA_KEY: new_ca_key()} if with_ca else {}
+    contents[state_dir / GRANT_KEY] = grant_key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     made = []
     for path, content in contents.items():
         if path.exists() or path.is_symlink():
@@ -64,30 +60,13 @@ def init_keys(state_dir: Path) -> list[Path]:
 
 def load_keys(state_dir: Path) -> Keys:
     """Both keys. ConfigError where a file is missing, loose, or no key."""
+    return Keys(load_ca_key(state_dir), load_grant_key(state_dir))
+
+
+def load_grant_key(state_dir: Path) -> GrantKey:
+    """The key that signs grants. ConfigError where it is missing, loose, or no key."""
     check_private_folder(state_dir)
-    return Keys(load_ca_key(state_dir), _load_grant_key(state_dir / GRANT_KEY))
-
-
-def load_ca_key(state_dir: Path) -> asyncssh.SSHKey:
-    """The authority's private key. ConfigError where it is missing, loose, or no key."""
-    check_private_folder(state_dir)
-    path = state_dir / CA_KEY
-    try:
-        key = asyncssh.import_private_key(read_private_file(path))
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
-        raise ConfigError(f"{path} holds no private key that can be read.") from error
-    if key.get_algorithm() not in _CA_ALGORITHMS:
-        raise ConfigError(f"{path} must be an ed25519 or ecdsa key.")
-    return key
-
-
-def render_ca_public_key(key: asyncssh.SSHKey) -> str:
-    """One line for `TrustedUserCAKeys`."""
-    kind, blob = key.export_public_key("openssh").decode("ascii").split()[:2]
-    return f"{kind} {blob} hpchub"
-
-
-def _load_grant_key(path: Path) -> GrantKey:
+    path = state_dir / GRANT_KEY
     content = read_private_file(path)
     try:
         key = load_pem_private_key(content, password=None)
@@ -96,3 +75,8 @@ def _load_grant_key(path: Path) -> GrantKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{path} must be an ed25519 key.")
     return GrantKey(key)
+
+
+def render_ca_public_key(key: asyncssh.SSHKey) -> str:
+    """One line for `TrustedUserCAKeys`."""
+    return f"{line_of(key)} hpchub"

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 
 from hpchub.audit import Event, Record
 from hpchub.core.certificate import Profile
+from hpchub.signer.guessing import Limit
 
 # argon2id takes 50 ms; a PAM stack with a directory server far away takes seconds.
 _PROOF_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -25,6 +26,14 @@ class SignerMetrics:
             ("outcome",),
             registry=self.registry,
         )
+        self._limited = Counter(
+            "hpchub_signer_logins_limited_total",
+            "Attempts to log in that were refused because of failures before, by what had failed",
+            ("limit",),
+            registry=self.registry,
+        )
+        for limit in Limit:
+            self._limited.labels(limit.value)
         self._certificates = Counter(
             "hpchub_signer_certificates_total",
             "Requests for a certificate, by profile and outcome",
@@ -48,7 +57,10 @@ class SignerMetrics:
         """One attempt, as the audit log has it."""
         if record.event is Event.LOGIN:
             self._logins.labels(record.outcome.value).inc()
-        else:
+            for limit in Limit:
+                if record.reason.startswith(limit.reason):
+                    self._limited.labels(limit.value).inc()
+        elif record.event is Event.CERTIFICATE:
             # What was asked for may be any text; a label may not.
             profile = record.profile if record.profile in set(Profile) else "unknown"
             self._certificates.labels(profile, record.outcome.value).inc()

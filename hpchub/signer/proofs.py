@@ -1,4 +1,4 @@
-"""How a person proves who they are. One small interface; the password file and PAM are two of it.
+"""How a person proves who they are. One small interface. PAM is here; the others have modules of their own.
 
 A proof does the same work whether the name is unknown, unsafe, locked or merely given with a wrong
 password, and its true reason goes to the audit log only.
@@ -6,17 +6,15 @@ password, and its true reason goes to the audit log only.
 
 from __future__ import annotations
 
-import json
 import secrets
-import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hpchub.core.secret import Secret
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import ConfigError, RemoteError, SiteError
+from hpchub.errors import ConfigError, SiteError
+from hpchub.signer.child import Answer, ask_child
 
 MAX_PASSWORD_LENGTH = 1024
 
@@ -25,10 +23,16 @@ _PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d", "/usr/share/pam.d")  # pam.d(5),
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Proven: the account, and the factor that proved it, in one word for the audit log."""
+    """Proven: the account, and the factors that proved it, in one word for the audit log.
+
+    `must_enrol`: nothing is earned by it yet but to set up a second factor. `has_second`: a second factor
+    is among those that proved it.
+    """
 
     account: str
     factor: str
+    must_enrol: bool = field(default=False, repr=False)
+    has_second: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,21 @@ class Refused:
 
 
 class Proof(Protocol):
-    """Checks a username and a secret. `workers` is how many may run at once, each in a thread."""
+    """Checks a username and a secret. `workers` is how many may run at once, each in a thread.
+
+    One that can also look at an account without a password is a `ChecksAccounts` (account_check.py).
+    """
 
     @property
     def workers(self) -> int:
         """The most checks that may run at once."""
+
+    @property
+    def refusal_s(self) -> float:
+        """How soon after the question a login may be refused; 0 where each check does the same work.
+
+        It holds for all that comes after `verify` too: a limit, a code, a revocation.
+        """
 
     def verify(self, username: str, password: Secret) -> Accepted | Refused:
         """Who this is, or a refusal. Blocks.
@@ -80,6 +94,7 @@ class PamProof:
     """
 
     workers = 8
+    refusal_s = 0.0
 
     def __init__(self, service: str, timeout_s: float = 30.0) -> None:
         self.service = service
@@ -100,6 +115,18 @@ class PamProof:
             return Refused("PAM: unsafe account name")
         return Accepted(account, "password")
 
+    def account_problem(self, account: str) -> str:
+        """What PAM's account management has against an account now, or "".
+
+        Raises:
+            SiteError: It cannot be told: the directory is away, say. That is no reason to lock anybody out.
+            RemoteError: PAM does not answer.
+        """
+        answer = self._answer({"username": account})
+        if answer.ok is None:
+            raise SiteError(f"PAM cannot tell whether {account} may log in: {answer.said}.")
+        return "" if answer.ok else f"PAM: {answer.said}"
+
     def check(self) -> None:
         """The service has a file of its own: without one, PAM would ask `other`, which refuses all."""
         if not any((Path(folder) / self.service).is_file() for folder in _PAM_FOLDERS):
@@ -107,23 +134,9 @@ class PamProof:
 
     def _ask(self, username: str, password: str) -> tuple[bool, str]:
         """Whether PAM accepts the pair, and the account or the reason."""
+        answer = self._answer({"username": username, "password": password})
+        return answer.ok is True, answer.said
+
+    def _answer(self, question: dict[str, str]) -> Answer:
         child = Path(__file__).with_name("pam_child.py")
-        question = json.dumps({"service": self.service, "username": username, "password": password})
-        try:
-            done = subprocess.run(  # nothing of the person's in argv
-                [sys.executable, "-I", str(child)],
-                input=question.encode(),
-                capture_output=True,
-                timeout=self.timeout_s,
-                check=False,
-                env={"LANG": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                cwd="/",
-            )
-            # The last line: a PAM module may have printed lines of its own before it.
-            answer = json.loads(done.stdout.split(b"\n")[-1])
-            return answer["ok"] is True, str(answer["said"])
-        except subprocess.TimeoutExpired:
-            # Not chained: the exception carries what went in.
-            raise RemoteError("The site's login check did not answer in time.", "Try again later.") from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise SiteError("The site's login check does not work.", "Tell the site's staff.") from error
+        return ask_child(child, question | {"service": self.service}, self.timeout_s)

@@ -22,8 +22,10 @@ class Credential:
 class CredentialSource(Protocol):
     """Asked once for each new connection; open connections outlive their certificate."""
 
-    async def credential(self, user: str, profile: Profile) -> Credential:
+    async def credential(self, user: str, profile: Profile, form: str = "") -> Credential:
         """A credential for the person's own account.
+
+        `form` is the form of the principal that the cluster expects; empty for the signer's first.
 
         Raises:
             NotAllowed: There is no live session.

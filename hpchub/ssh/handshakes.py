@@ -65,7 +65,8 @@ class Handshakes:
         """
         known_hosts = self._clusters[cluster].known_hosts
         host_keys = connect.known_host_keys(known_hosts, node)
-        credential = await self._credentials.credential(user, profile)
+        form = self._clusters[cluster].principal
+        credential = await self._credentials.credential(user, profile, form)
         connect.check_valid(credential, user, time.time())
         with self._mismatches.strictly(known_hosts, node.name), self._metrics.handshake(cluster):
             return await connect.log_in(

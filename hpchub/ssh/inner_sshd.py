@@ -7,10 +7,15 @@ account itself can start it, through `srun`, and so only the account can speak t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import asyncssh
+
+# The srun of a login node that dies leaves its step running, on pipes that nobody closes.
+_SILENT_S = 60
+_QUESTIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,10 @@ def authorized_keys(client: asyncssh.SSHKey) -> bytes:
     return b"restrict,port-forwarding " + client.export_public_key()
 
 
-def sshd_config(folder: str) -> str:
-    """sshd_config(5) for the job's sshd: forwarding, and nothing else."""
+def sshd_config(folder: str, silent_s: int = _SILENT_S) -> str:
+    """sshd_config(5) for the job's sshd: forwarding, and nothing else. It ends by itself where the bridge
+    has been silent for `silent_s` seconds.
+    """
     settings: Mapping[str, str] = {
         "HostKey": _quoted(f"{folder}/host_key"),
         # This one expands tokens such as %h, HostKey does not.
@@ -74,6 +81,8 @@ def sshd_config(folder: str) -> str:
         "PermitUserEnvironment": "no",
         "ForceCommand": "/bin/false",
         "MaxSessions": "0",
+        "ClientAliveInterval": str(math.ceil(silent_s / _QUESTIONS)),
+        "ClientAliveCountMax": str(_QUESTIONS),
         "PrintMotd": "no",
         "PidFile": "none",
         "LogLevel": "ERROR",

@@ -75,6 +75,7 @@ class Line:
         self._busy = 0
         self._staying = 0
         self._had_staying = False
+        self._retired = False
         self._changed = asyncio.Condition()
         self._used_at = time.monotonic()
         self._channels = channels_of(connection, limits.channels_per_connection, traffic)
@@ -87,7 +88,7 @@ class Line:
     @property
     def has_room(self) -> bool:
         """Whether a session can be had without waiting."""
-        return self._busy < self._most
+        return not self._retired and self._busy < self._most
 
     @property
     def has_room_to_stay(self) -> bool:
@@ -96,8 +97,8 @@ class Line:
 
     @property
     def is_taken(self) -> bool:
-        """Whether sessions that last leave none to commands, where sshd allows so few."""
-        return self._staying >= self._most
+        """Whether sessions that last leave none to commands: sshd allows so few, or it is retired."""
+        return self._retired or self._staying >= self._most
 
     @property
     def sessions(self) -> int:
@@ -142,9 +143,21 @@ class Line:
         self._had_staying = True
 
     async def give_back(self) -> None:
-        """Give back one that lasted."""
+        """Give back one that lasted. A retired connection ends with the last of them."""
         self._staying -= 1
         await self.release()
+        if self._retired and not self._staying:
+            await self.close()
+
+    async def retire(self) -> bool:
+        """Let nothing more begin on it; closed at once unless a session lasts. Whether it was closed."""
+        async with self._changed:
+            self._retired = True
+            self._changed.notify_all()
+        if self._staying:
+            return False
+        await self.close()
+        return True
 
     def shrink(self) -> bool:
         """Note that sshd allows fewer sessions than thought; False where it allows none at all.

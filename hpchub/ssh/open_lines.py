@@ -88,11 +88,22 @@ class OpenLines:
             if line.is_open
         ]
 
-    async def close(self, chosen: Callable[[Key], bool]) -> None:
-        """Close the chosen ones."""
+    async def close(self, chosen: Callable[[Key], bool]) -> int:
+        """Close the chosen ones; how many were open."""
         keys = [key for key in self._lines if chosen(key)]
         lines = [line for key in keys for line in self._lines.pop(key)]
+        count = sum(line.is_open for line in lines)
         await asyncio.gather(*(line.close() for line in lines))
+        return count
+
+    async def retire(self, chosen: Callable[[Key], bool]) -> int:
+        """Close the chosen ones, but those with sessions that last only with the last of these.
+
+        Returns:
+            How many were open and are closed now.
+        """
+        lines = [line for key in list(self._lines) if chosen(key) for line in self.of(key)]
+        return sum(await asyncio.gather(*(line.retire() for line in lines)))
 
     async def sweep(self) -> None:
         """Close, for ever, what nobody has used for a while."""

@@ -229,9 +229,22 @@ class Pool:
         """Whether a login node failed lately, and is to be tried last."""
         return self._nodes.rests(cluster, node)
 
-    async def drop_user(self, user: str) -> None:
-        """Close all of a user's connections, and those that are being made."""
-        await self._drop(lambda key: key.user == user)
+    async def drop_user(self, user: str, *, keep_servers: bool = False) -> int:
+        """Close all of a user's connections, and those that are being made; how many were closed.
+
+        Args:
+            user: Whose.
+            keep_servers: Leave those open that carry servers: tunnels, and those with sessions that last.
+                On the latter nothing else runs any more, and each ends with its last session.
+        """
+        if not keep_servers:
+            return await self._drop(lambda key: key.user == user)
+
+        def chosen(key: Key) -> bool:
+            return key.user == user and key.use is not Use.TUNNELS
+
+        await self._give_up(chosen)
+        return await self._lines.retire(chosen)
 
     # -- which connection -----------------------------------------------------------------------
 
@@ -313,13 +326,17 @@ class Pool:
 
     # -- closing --------------------------------------------------------------------------------
 
-    async def _drop(self, chosen: Callable[[Key], bool]) -> None:
+    async def _drop(self, chosen: Callable[[Key], bool]) -> int:
+        await self._give_up(chosen)
+        return await self._lines.close(chosen)
+
+    async def _give_up(self, chosen: Callable[[Key], bool]) -> None:
+        """Connect no more where that is under way."""
         pending = [task for key, task in self._connecting.items() if chosen(key)]
         for task in pending:
             task.cancel()
         if pending:
             await asyncio.wait(pending)
-        await self._lines.close(chosen)
 
 
 def _no_session(line: Line, error: asyncssh.ChannelOpenError) -> HostUnreachable:

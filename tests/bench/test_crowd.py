@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
+import argon2
 import asyncssh
 import pytest
 from aiohttp import web
@@ -24,8 +25,10 @@ from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import Store
 from hpchub.core.cluster_file import load_clusters
+from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
 from hpchub.signer.keys import init_keys, load_keys
+from hpchub.signer.password_file import set_password
 from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
@@ -106,7 +109,7 @@ async def site(folder: Path, attach: str, agent: KeyAgent) -> AsyncIterator[Site
         query_accounts=("slurmwatch",),
     )
     passwords = folder / "passwords"
-    passwords.touch(mode=0o600)
+    set_password(passwords, USER, Secret("canary"), argon2.PasswordHasher(1, 64, 1))
     signer = SignerSettings(
         socket=folder / "signer.sock",
         state_dir=folder / "signer",

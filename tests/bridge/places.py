@@ -13,7 +13,14 @@ from hpchub.bridge.places import Verdict
 from hpchub.bridge.progress import Progress
 from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import Phase
-from hpchub.errors import HostUnreachable, NotAllowed, NotListening, SchedulerUnavailable, StartFailed
+from hpchub.errors import (
+    HostUnreachable,
+    NoSession,
+    NotAllowed,
+    NotListening,
+    SchedulerUnavailable,
+    StartFailed,
+)
 from hpchub.ssh.attach import Attachment, Heartbeat
 from hpchub.ssh.forward import private_listener
 
@@ -256,6 +263,20 @@ class NeedsALogin(WellBehaved):
     async def cancel(self) -> None:
         self.calls.append("cancel refused")
         raise NotAllowed("alice has no live session.", "Log in again.")
+
+
+class OwnerLoggedOut(WellBehaved):
+    """Begins to run while its owner is logged out."""
+
+    def __init__(self, record: ServerRecord, progress: Progress) -> None:
+        super().__init__(record, progress)
+        self.logged_in = False
+
+    async def attach(self) -> Attachment:
+        self.calls.append("attach")
+        if not self.logged_in:
+            raise NoSession("alice has no live session.", "Log in again.")
+        return await super().attach()
 
 
 class Crashes(WellBehaved):

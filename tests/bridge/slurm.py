@@ -49,6 +49,11 @@ class FakeSlurm:
     async def tunnel(self, _user: str, _cluster: str, _node: str = "") -> None:
         raise HostUnreachable("no tunnel is played here")
 
+    async def drop_user(self, user: str, *, keep_servers: bool = False) -> int:
+        gone = [one for one in self.open if one.user == user and (one.use == "commands" or not keep_servers)]
+        self.open = [one for one in self.open if one not in gone]
+        return len(gone)
+
     def login_nodes(self, _cluster: str) -> int:
         return 1
 

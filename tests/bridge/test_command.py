@@ -83,6 +83,8 @@ async def test_it_runs_until_it_is_told_to_end(number: signal.Signals, config: P
         await BridgeClient(socket).new_key()
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         assert stat.S_IMODE((config.parent / "bridge.db").stat().st_mode) == 0o600
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert "Max core file size        0                    0 " in limits
         if number is signal.SIGTERM:
             with a_bridge(config) as second:
                 out, _ = second.communicate(timeout=15)

@@ -34,6 +34,7 @@ from .places import (
     NeverAnswers,
     NeverListens,
     NeverRuns,
+    OwnerLoggedOut,
     SlowToSubmit,
     WellBehaved,
 )
@@ -684,6 +685,22 @@ async def test_a_stop_without_a_session(world: World) -> None:
     with pytest.raises(NotAllowed):
         await life.stop()
     assert place.node.alive and world.stored(life).phase is not Phase.ENDED
+
+
+async def test_a_job_that_begins_while_its_owner_is_logged_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither ended nor given up, however long that lasts, and is entered as soon as they log in."""
+    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.2)
+    life, place = world.life(OwnerLoggedOut)
+    assert isinstance(place, OwnerLoggedOut)
+    life.begin()
+    await until(lambda: place.calls.count("attach") >= 4)
+    assert life.record.phase is not Phase.ENDED and "cancel" not in place.calls
+    monkeypatch.undo()
+    place.logged_in = True
+    life.try_now()
+    await ready(life)
 
 
 async def test_the_launcher_learns_the_end(world: World) -> None:

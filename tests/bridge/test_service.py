@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import aiohttp
 import pytest
+from golden.reader import golden
 
 from hpchub.bridge import life as life_module
 from hpchub.bridge import service as service_module
@@ -41,10 +42,13 @@ from hpchub.errors import (
     SchedulerUnavailable,
     StartFailed,
     TooManyServers,
+    UnexpectedOutput,
 )
 from hpchub.local_api.server import listening
+from hpchub.signer.client import Certificate
 from hpchub.ssh.inner_sshd import new_keys
 from hpchub.ssh.key_agent import KeyAgent
+from support import require
 
 from .conftest import PASSWORD, Login, an_agent
 from .places import CannotBeCancelledAtFirst, DiesWhileStarting, NeverRuns, Node, SlowToSubmit, WellBehaved
@@ -142,7 +146,7 @@ async def a_bridge(
     settings: BridgeSettings, clusters: dict[str, Cluster], store: Store, login: Login, agent: KeyAgent
 ) -> AsyncIterator[Bridge]:
     service = LocalService(settings, clusters, store, agent)
-    async with listening(make_bridge_app(service), settings.socket), service:
+    async with listening(make_bridge_app(service), settings.socket, group=settings.group), service:
         yield Bridge(service, login, settings.socket)
 
 
@@ -170,6 +174,27 @@ async def test_the_socket_is_private(bridge: Bridge) -> None:
         (bridge.socket.parent / "s", 0o700),
     ):
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+async def test_a_hub_with_an_account_of_its_own(
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
+    slurm: FakeSlurm,
+) -> None:
+    """Where the settings name its group, that reaches the servers' sockets, and nobody else does."""
+    require.root()
+    group = 20620
+    shared = replace(settings, group=group, socket=settings.runtime_dir / "api" / "bridge.sock")
+    async with a_bridge(shared, clusters, store, login, agent) as bridge:
+        await bridge.log_in("alice")
+        view = await bridge.start()
+        view = await bridge.until(view, Phase.READY)
+        for path, mode in ((Path(view.socket), 0o660), (Path(view.socket).parent, 0o750)):
+            status = path.stat()
+            assert (stat.S_IMODE(status.st_mode), status.st_gid) == (mode, group)
 
 
 async def test_a_second_bridge_is_refused(
@@ -512,6 +537,52 @@ async def test_twenty_people_at_once(bridge: Bridge) -> None:
     assert [view.user for view in views] == people and len({view.socket for view in views}) == 20
     ended = await asyncio.gather(*(bridge.client.stop(view.id) for view in views))
     assert {view.phase for view in ended} == {Phase.ENDED}
+
+
+async def test_terminals(bridge: Bridge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signer's refusal comes through as it is, here that the site gives none; so does a certificate."""
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kzBTMVi4NGTvCMSzYwdZAVMCnfPHjIYVVSiFwHE7b"
+    with pytest.raises(NotAllowed, match="no live session"):
+        await bridge.client.terminal_certificate("alice", key, "192.0.2.1")
+    await bridge.log_in("alice")
+    with pytest.raises(NotAllowed, match="gives no certificates"):
+        await bridge.client.terminal_certificate("alice", key, "192.0.2.1")
+    made = Certificate(
+        certificate="made",
+        serial=1,
+        key_id="k",
+        account="alice",
+        principal="alice",
+        valid_before=7,
+        expires_at=7,
+    )
+    asked: list[tuple[str, ...]] = []
+
+    async def make(*given: str) -> Certificate:
+        asked.append(given)
+        return made
+
+    monkeypatch.setattr(bridge.service.sessions, "terminal_certificate", make)
+    assert await bridge.client.terminal_certificate("alice", key, "192.0.2.1") == ("made", 7)
+    assert asked == [("alice", key, "192.0.2.1")]
+
+
+async def test_slurms_own_tokens(bridge: Bridge, slurm: FakeSlurm) -> None:
+    """Asked for as the user, for no other and not without a session; somebody else's token is refused."""
+    with pytest.raises(NotAllowed):
+        await bridge.client.slurm_token("alice", "alpha", 60)
+    await bridge.log_in("alice")
+    await bridge.log_in("bob")
+    slurm.answers["scontrol"] = lambda _command: golden("scontrol_token")
+    token, _ = await bridge.client.slurm_token("alice", "alpha", 60)
+    assert token.reveal().endswith(".signature-not-kept")
+    asked = [(user, command.argv) for user, _, command in slurm.asked if command.name == "scontrol"]
+    assert asked == [("alice", ("scontrol", "token", "lifespan=60"))]
+    with pytest.raises(UnexpectedOutput, match="somebody else"):
+        await bridge.client.slurm_token("bob", "alpha", 60)
+    for cluster, lifespan_s in (("gamma", 60), ("alpha", 86400)):
+        with pytest.raises(InvalidRequest):
+            await bridge.client.slurm_token("alice", cluster, lifespan_s)
 
 
 async def test_associations(bridge: Bridge, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:

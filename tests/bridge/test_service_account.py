@@ -84,3 +84,11 @@ async def test_a_signer_that_does_not_know_it(source: WithServiceAccounts) -> No
     with pytest.raises(ConfigError, match="lets w2 ask") as caught:
         await source.credential("w2", Profile.QUERY)
     assert "query_accounts" in caught.value.hint
+
+
+async def test_a_form_that_the_signer_does_not_have(source: WithServiceAccounts) -> None:
+    """The site's two files disagree: the staff are told which word of which file to correct."""
+    plain = await source.credential("slurmwatch", Profile.QUERY, "{account}")
+    assert plain is await source.credential("slurmwatch", Profile.QUERY, "{account}")
+    with pytest.raises(ConfigError, match=r"principals of the signer's settings.*principal in the cluster"):
+        await source.credential("slurmwatch", Profile.QUERY, "hpchub:{account}")

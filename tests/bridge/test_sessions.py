@@ -14,7 +14,7 @@ from hpchub.bridge.sessions import KEY_LIFETIME_S, Sessions
 from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
-from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway
+from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway
 from hpchub.signer.client import Certificate, SignerClient
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
@@ -37,9 +37,11 @@ class Counting(SignerClient):
     minted = 0
     change: Callable[[Certificate], Certificate] = staticmethod(lambda made: made)
 
-    async def certificate(self, grant: Secret, public_key: str, profile: Profile) -> Certificate:
+    async def certificate(
+        self, grant: Secret, public_key: str, profile: Profile, form: str = ""
+    ) -> Certificate:
         self.minted += 1
-        return self.change(await super().certificate(grant, public_key, profile))
+        return self.change(await super().certificate(grant, public_key, profile, form))
 
 
 @pytest.fixture
@@ -86,6 +88,16 @@ async def test_a_flood_keeps_the_newest_keys(sessions: Sessions, login: Login) -
     ids = [sessions.new_key()[0] for _ in range(1001)]
     assert len(sessions._unclaimed) == 1000 and ids[0] not in sessions._unclaimed
     await login.open(sessions, "alice")
+
+
+async def test_a_flood_pushes_out_its_own_keys(sessions: Sessions, login: Login) -> None:
+    """Who began to log in from elsewhere, before or meanwhile, still can."""
+    early, public_key = sessions.new_key("192.0.2.7")
+    for _ in range(1500):
+        sessions.new_key("198.51.100.1")
+    late, _ = sessions.new_key("192.0.2.8")
+    assert len(sessions._unclaimed) == 1000 and late in sessions._unclaimed
+    await sessions.open("alice", early, await login.grant("alice", public_key))
 
 
 async def test_whose_grant_it_is(sessions: Sessions, login: Login) -> None:
@@ -212,6 +224,24 @@ async def test_no_signer(signer_settings: SignerSettings, agent: KeyAgent, store
     with pytest.raises(ProcessAway):
         await sessions.credential("alice", Profile.TUNNEL)
     async with running(signer_settings):
+        await sessions.credential("alice", Profile.TUNNEL)
+
+
+async def test_a_form_that_the_signer_does_not_have(
+    sessions: Sessions, counting: Counting, login: Login
+) -> None:
+    """A cluster's form of principals is asked for, each kept by itself; one the signer lacks is refused."""
+    await login.open(sessions, "alice")
+    plain = await sessions.credential("alice", Profile.CONTROL, "{account}")
+    assert plain.certificate.principals == ["alice"]
+    minted = counting.minted
+    assert await sessions.credential("alice", Profile.CONTROL, "{account}") is plain
+    assert counting.minted == minted
+    with pytest.raises(ConfigError, match="makes no certificates"):
+        await sessions.credential("alice", Profile.CONTROL, "hpchub:{account}")
+    assert not sessions.refused, "the login is as good as before"
+    counting.change = lambda made: replace(made, principal="hpchub:alice")
+    with pytest.raises(NotAllowed, match="not alice's"):
         await sessions.credential("alice", Profile.TUNNEL)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from hpchub.bridge.settings import load_settings
 from hpchub.errors import ConfigError
+from hpchub.local_api.tls import TlsPeer
 from hpchub.ssh.limits import Limits
 
 GOOD = """
@@ -94,3 +95,38 @@ def test_patience_with_ssh_can_be_set(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD + "[ssh]\nlogin_timeout_s = 0\nkeepalive_trys = 2\n")
     assert any("ssh.login_timeout_s: 0 is not a whole number from 1 to 120" in line for line in found)
     assert any("did you mean" in line for line in found)
+
+
+def test_tunnels_end_with_the_login_unless_the_site_keeps_them(tmp_path: Path) -> None:
+    """`keep_tunnels` is off by default, and nothing but true or false."""
+    path = tmp_path / "bridge.toml"
+    for more, kept in (("", False), ("keep_tunnels = true\n", True)):
+        path.write_text(GOOD + more)
+        assert load_settings(path).keep_tunnels is kept
+    assert "keep_tunnels" in problems(tmp_path, GOOD + 'keep_tunnels = "yes"\n')[0]
+
+
+PEER = 'address = "signer.example.org:8443"\ncertificate = "a.pem"\nkey = "a.key"\nca = "ca.pem"\n'
+
+
+def test_a_signer_elsewhere(tmp_path: Path) -> None:
+    """A file says where and with which certificates; it and a socket are one too many."""
+    (tmp_path / "tls.toml").write_text(PEER)
+    elsewhere = GOOD.replace('signer_socket = "/run/signer/signer.sock"', 'signer_tls = "tls.toml"')
+    path = tmp_path / "bridge.toml"
+    path.write_text(elsewhere)
+    signer = load_settings(path).signer_socket
+    assert isinstance(signer, TlsPeer)
+    assert (str(signer), signer.key) == ("signer.example.org:8443", tmp_path / "a.key")
+    assert "which of the two" in problems(tmp_path, GOOD + 'signer_tls = "tls.toml"\n')[0]
+    (tmp_path / "tls.toml").write_text(PEER.replace("signer.example.org:8443", "nowhere"))
+    assert "is not a host and a port" in problems(tmp_path, elsewhere)[0]
+
+
+def test_a_hub_with_an_account_of_its_own(tmp_path: Path) -> None:
+    """Accounts and group by name or number; accounts alone could not reach the sockets."""
+    path = tmp_path / "bridge.toml"
+    path.write_text(GOOD + '[callers]\ngroup = "4711"\nhub = ["root", "4712"]\n')
+    settings = load_settings(path)
+    assert (settings.group, settings.hub_uids) == (4711, {0, 4712})
+    assert "group: is missing" in problems(tmp_path, GOOD + '[callers]\nhub = ["root"]\n')[0]

@@ -8,6 +8,7 @@ import pytest
 from browser.conftest import PersonOf
 from browser.person import Person
 
+from hpchub.demo.accounts import ADMIN
 from support.demo import Demo
 from support.slurm import job_id_of, jobs_of
 
@@ -155,3 +156,27 @@ def test_fails_before_the_page_is_left(person_of: PersonOf) -> None:
     assert "has no jupyterhub and no jupyterlab" in bob.find("code[role=region]").text
     bob.picture("failed")
     assert _faults(bob) == []
+
+
+def test_what_was_smuggled_in_does_not_run(person_of: PersonOf) -> None:
+    """The hub's pages work under their policy; a script, handler or frame put into one does nothing."""
+    admin = person_of(ADMIN)
+    admin.login()
+    for path in ("hub/home", "hub/token", "hub/admin", "hub/spawn"):
+        admin.open(path)
+        admin.wait(f"{path} by its scripts", lambda: admin.driver.execute_script("return !!window.jhdata"))
+        assert _faults(admin) == [], path
+    admin.find("#hpchub-form")
+    admin.driver.execute_script(
+        """
+        const box = document.createElement("div");
+        box.innerHTML = '<img src="data:,x" onerror="window.smuggled = 1"><a id="smuggled" '
+          + 'href="javascript:window.smuggled = 2">x</a><iframe src="/hub/home"></iframe>';
+        document.body.append(box);
+        document.getElementById("smuggled").click();
+        document.write('<script>window.smuggled = 3</' + 'script>');
+        """
+    )
+    said = admin.wait("the browser's complaints", lambda: " ".join(admin.console()))
+    assert "Content Security Policy" in said
+    assert admin.driver.execute_script("return window.smuggled") is None

@@ -206,6 +206,8 @@ def test_warnings_near_the_end(tmp_path: Path) -> None:
         ('kind = "slurm"', 'kind = "pbs"', "scheduler.kind: 'pbs' is not one of slurm"),
         ('kind = "slurm"', 'status_account = "root"', "alpha.toml:5: scheduler.status_account: 'root' is no"),
         ('kind = "slurm"', 'status_account = "a,b"', "scheduler.status_account: 'a,b' is no account"),
+        ('title = "Alpha"', 'principal = "hpchub-{account}"', "principal: 'hpchub-{account}' is no form"),
+        ('title = "Alpha"', 'principal = "{acount}"', "principal: '{acount}' is no form"),
         ('kind = "slurm"', 'status_acount = "w"', "did you mean 'status_account'?"),
         ('partition = "cpu"', 'partition = "cup"', "did you mean 'cpu'?"),
         ('account = "physics"', 'account = "a b"', "defaults.account"),

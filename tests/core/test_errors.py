@@ -11,6 +11,7 @@ from hpchub import errors
 EXAMPLES = (
     errors.InvalidRequest("bad", "do this", fields={"cpus": "1 to 4"}),
     errors.NotAllowed("no", "log in"),
+    errors.NoSession("ended", "log in again"),
     errors.AccountProblem("home full"),
     errors.TooManyServers("3 of 3", "stop one"),
     errors.SubmitRejected("refused", "ask for less"),
@@ -18,6 +19,7 @@ EXAMPLES = (
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),
     errors.StoreTaken("another bridge"),
     errors.UnexpectedOutput("squeue", "nonsense"),
+    errors.EnrolmentRequired("set one up", ticket="t"),
     errors.StoreUnavailable("disk full"),
     errors.SchedulerUnavailable("down", retryable=False),
     errors.HostUnreachable("gone"),

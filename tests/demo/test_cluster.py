@@ -139,7 +139,7 @@ def _login(cluster: Demo, name: str, key: Path) -> subprocess.CompletedProcess[s
         "-I",
         "test",
         "-n",
-        name,
+        f"hpchub:{name}",
         "-V",
         "+5m",
         f"{key}.pub",

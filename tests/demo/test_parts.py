@@ -13,11 +13,13 @@ import pytest
 from hpchub.core.cluster import Attach
 from hpchub.core.cluster_file import load_clusters
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.demo import environments, hubside, packages
-from hpchub.demo.accounts import PEOPLE, new_passwords
+from hpchub.demo import environments, hubside, packages, sshd
+from hpchub.demo.accounts import PEOPLE, STATUS_ACCOUNT, accounts, new_passwords
+from hpchub.demo.hosts import Host
 from hpchub.demo.layout import ETC, Layout
 from hpchub.demo.processes import Recorded, load_recorded, start_time, write_private
 from hpchub.demo.site import Site, loopback_site
+from hpchub.doctor.forwards import Forwards, principals_line
 
 
 def test_people_are_distinct_and_allowed_at_the_hub() -> None:
@@ -108,3 +110,55 @@ def test_settings_of_one_machine_keep_to_loopback(tmp_path: Path) -> None:
     ports = [word for word in text.split() if word.startswith("Port=")]
     assert len(set(ports)) == len(ports) == 2
     assert "InAddrAny" not in Site().render("slurm.conf.j2")
+
+
+@pytest.mark.parametrize("attach", list(Attach))
+def test_principals_files_are_what_the_doctor_asks_for(tmp_path: Path, attach: Attach) -> None:
+    """Each account has a line of its own, and root has none; the service account's permits no tunnel. Another
+    line is for people's own machines.
+    """
+    layout = Layout(tmp_path)
+    layout.etc.mkdir()
+    sshd.lay_out_strict(layout, attach, Site())
+    folder = layout.etc / "ssh" / "hpchub_principals"
+    assert {path.name for path in folder.iterdir()} == {account.person.name for account in accounts()}
+    sources = ",".join(sshd.source_addresses(attach, Site()))
+    for path in folder.iterdir():
+        is_service = path.name == STATUS_ACCOUNT
+        forwards = Forwards.NOTHING if is_service else Forwards.SOCKETS
+        first, *others = path.read_text().splitlines()
+        assert first == principals_line(f"hpchub:{path.name}", sources, forwards)
+        own = f"restrict,pty,port-forwarding terminal:{path.name}"
+        assert others == ([] if is_service else [own])
+    config = (layout.etc / "ssh" / "sshd_config").read_text()
+    assert "PermitRootLogin no\n" in config and "RevokedKeys /etc/ssh/hpchub_revoked_keys\n" in config
+    assert (layout.etc / "ssh" / "hpchub_revoked_keys").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("version", "exempt"), [((9, 2), 0), ((9, 7), 0), ((9, 8), 1), ((10, 0), 1)])
+def test_the_hub_is_exempt_where_sshd_has_penalties(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, int], exempt: int
+) -> None:
+    """An older sshd would not start with the word."""
+    assert sshd.openssh_version() > (8, 0)
+    monkeypatch.setattr(sshd, "openssh_version", lambda: version)
+    argv = sshd.sshd("login1", Site(), Path("/etc")).argv
+    assert argv.count("PerSourcePenaltyExemptList=10.78.0.1") == exempt
+
+
+def test_a_list_is_pushed_once_and_what_fails_is_said_once(tmp_path: Path) -> None:
+    """A new list replaces the old one whole; one that ssh-keygen cannot read never does."""
+    source, etc = tmp_path / "source", tmp_path / "etc"
+    (etc / "ssh").mkdir(parents=True)
+    target = etc / "ssh" / "hpchub_revoked_keys"
+    push = sshd.KrlPush(source, Host("here", None), etc)
+    assert push.look() == []
+    subprocess.run(["ssh-keygen", "-q", "-k", "-f", str(source)], check=True)
+    assert push.look() == []
+    assert target.read_bytes() == source.read_bytes() and target.stat().st_mode & 0o777 == 0o644
+    target.unlink()
+    assert push.look() == [] and not target.exists(), "it has not changed"
+    source.write_bytes(b"SSHKRL cut off")
+    (said,) = push.look()
+    assert "did not reach the cluster: Invalid KRL file" in said
+    assert push.look() == [] and not target.exists()

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import asyncssh
@@ -21,7 +21,9 @@ from hpchub.bridge.store import Store
 from hpchub.cli import main
 from hpchub.core.cluster_file import load_clusters
 from hpchub.core.secret import Secret
+from hpchub.doctor import revocation_probe
 from hpchub.doctor.command import check_all
+from hpchub.doctor.forwards import Forwards, principals_line
 from hpchub.doctor.hub_side import Person
 from hpchub.doctor.report import Report
 from hpchub.errors import HostUnreachable
@@ -32,10 +34,14 @@ from hpchub.signer.password_file import set_password
 from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
 from support import require
+from support.folders import let_others_pass
+
+FORM = "hpchub:{account}"
 
 CLUSTER = """
 title = "Alpha"
 known_hosts = "known_hosts"
+principal = "{principal}"
 [[login_nodes]]
 name = "login1"
 address = "127.0.0.1"
@@ -53,6 +59,7 @@ class Site:
     settings: BridgeSettings
     host_key: asyncssh.SSHKey
     ca: asyncssh.SSHKey
+    principal: str = "{account}"
     lines: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -68,21 +75,31 @@ class Site:
         folder = self.settings.clusters
         folder.mkdir()
         (folder / "known_hosts").write_text(known_hosts_line(f"[127.0.0.1]:{port}", known))
-        (folder / "alpha.toml").write_text(CLUSTER.format(port=port))
+        (folder / "alpha.toml").write_text(CLUSTER.format(port=port, principal=self.principal))
 
-    async def ask(self, password: str = PASSWORD) -> dict[str, str]:
+    async def ask(self, password: str = PASSWORD, *, revoke: bool = False) -> dict[str, str]:
         """What the doctor says: each check's name, and its verdict with what it found."""
         report = Report(self.lines.append)
         person = Person(USER, Secret(password))
-        await check_all(report, self.settings, load_clusters(self.settings.clusters), person, with_job=False)
+        clusters = load_clusters(self.settings.clusters)
+        await check_all(report, self.settings, clusters, person, with_job=False, revoke=revoke)
         assert password not in "".join(self.lines)
         failed = [line for line in self.lines if line.startswith("failed")]
         assert report.failed == len(failed)
         told = {}
         for line in self.lines:
-            what, _, found = line[8:].partition(": ")
-            told[what] = f"{line[:8].strip()} {found}"
+            what, _, found = line[9:].partition(": ")
+            told[what] = f"{line[:9].strip()} {found}"
         return told
+
+
+@pytest.fixture
+def signer_settings(signer_settings: SignerSettings, tmp_path: Path) -> SignerSettings:
+    """Both forms of principals, and a revocation list where the account of the node can read it."""
+    policy = replace(signer_settings.policy, principals=("{account}", FORM))
+    (tmp_path / "etc").mkdir()
+    let_others_pass(tmp_path / "etc")
+    return replace(signer_settings, policy=policy, krl_file=tmp_path / "etc" / "revoked_keys")
 
 
 @pytest.fixture
@@ -102,6 +119,18 @@ def site(
     )  # fmt: skip
     public = asyncssh.import_public_key(render_ca_public_key(load_ca_key(signer_settings.state_dir)))
     return Site(settings, asyncssh.generate_private_key("ssh-ed25519"), public)
+
+
+@pytest.fixture
+def strict(site: Site, tmp_path: Path) -> str:
+    """What sshd's settings have more at the strict level. It is not root's, so StrictModes must be off."""
+    site.principal = FORM
+    line = principals_line(f"hpchub:{USER}", "127.0.0.1", Forwards.SOCKETS)
+    (tmp_path / "etc" / "principals").write_text(line + "\n")
+    return (
+        f"StrictModes no\nAuthorizedPrincipalsFile {tmp_path}/etc/principals\n"
+        f"RevokedKeys {tmp_path}/etc/revoked_keys\n"
+    )
 
 
 @asynccontextmanager
@@ -128,6 +157,44 @@ async def test_all_is_well(site: Site, store: Store) -> None:
                  "alpha login1 forwarding"):  # fmt: skip
         assert found[what].startswith("ok "), what
     assert found["alpha login1 scheduler"].startswith("note not asked")
+    level = found["alpha login1 level, as far as one can try"]
+    assert level == "note one line; the strict one lacks alpha login1 principals, alpha login1 permitlisten="
+
+
+async def test_the_strict_level(site: Site, strict: str) -> None:
+    """Found by trying; a revoked login is refused by what the node reads of the signer's list."""
+    with site.node(strict):
+        found = await site.ask(revoke=True)
+    assert found["alpha login1 principals"] == f"ok hpchub:{USER} was let in, so sshd goes by a list"
+    assert found["alpha login1 plain name"] == "ok a certificate that only names the account is refused"
+    for what in ("forwarding", "root", "control", "permitlisten=", "revocation"):
+        assert found[f"alpha login1 {what}"].startswith("ok "), found
+    assert found["alpha login1 level, as far as one can try"] == "note strict"
+
+
+async def test_short_of_the_strict_level(site: Site, strict: str, tmp_path: Path) -> None:
+    """A plain name beside the other is found, and so is a list that never comes."""
+    with (tmp_path / "etc" / "principals").open("a") as file:
+        file.write(f"{USER}\n")
+    with site.node(strict.replace("RevokedKeys", "#")), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(revocation_probe, "LIMIT_S", 0.1)
+        patch.setattr(revocation_probe, "PAUSE_S", 0.1)
+        found = await site.ask(revoke=True)
+    assert found["alpha login1 plain name"].startswith(
+        "missing a certificate that only names the account is let"
+    )
+    assert found["alpha login1 revocation"].startswith("missing a revoked certificate is let in after")
+
+
+async def test_permitopen_where_sockets_are_needed(site: Site, strict: str, tmp_path: Path) -> None:
+    """The one option too many is told by what it breaks, and the hint names it."""
+    path = tmp_path / "etc" / "principals"
+    path.write_text(path.read_text().replace("permitlisten", "permitopen"))
+    with site.node(strict):
+        found = await site.ask()
+    assert found["alpha login1 forwarding"].startswith("failed sshd on login1 does not forward unix sockets")
+    assert "permitopen" in found["alpha login1 forwarding"]
+    assert found["alpha login1 permitopen="].startswith("ok ")
 
 
 async def test_a_wrong_host_key(site: Site) -> None:
@@ -195,7 +262,7 @@ def test_the_password_is_no_argument(
     )
     (tmp_path / "clusters.d").mkdir()
     (tmp_path / "clusters.d" / "known_hosts").touch()
-    (tmp_path / "clusters.d" / "alpha.toml").write_text(CLUSTER.format(port=22))
+    (tmp_path / "clusters.d" / "alpha.toml").write_text(CLUSTER.format(port=22, principal="{account}"))
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert refused(config) == 1 and "--password-fd" in capsys.readouterr().err
     for typed in (b"", b"one\ntwo\n", b"\xff\n"):

@@ -8,10 +8,12 @@ out of time.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -22,6 +24,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, Query
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_token import token_command
 from support import demo as support_demo
 from support.faults import daemon_dead
 
@@ -164,6 +167,31 @@ def capture_lookups(demo: Demo) -> None:
     demo.run(("scancel", "--user=bob"), user="bob")
 
 
+def capture_tokens(demo: Demo) -> None:
+    """Slurm's own tokens, where the site has them. Of the one that is made, the signature is not kept."""
+    command = token_command(60)
+    made = demo.run(command.argv)
+    shown = re.sub(r"\.[\w-]+$", ".signature-not-kept", made.stdout.strip())
+    reader.write(
+        "scontrol_token", replace(made, stdout=f"{shown}\n"), argv=command.argv, user="alice", **demo.facts
+    )
+    demo.keep("scontrol_token_of_another", Command(argv=(*command.argv, "username=bob")))
+    running = support_demo.Demo.load(demo.folder)
+    good = demo.run(("cat", "/etc/slurm/slurm.conf")).stdout
+    for name, text in {
+        "disabled": good.replace("AuthAltParameters=", "AuthAltParameters=disable_token_creation,"),
+        "off": re.sub(r"AuthAlt.*\n", "", good),
+        "controller_down": good,
+    }.items():
+        with daemon_dead(running, "slurmctld"):
+            write = ("sh", "-c", "cat >/etc/slurm/slurm.conf")
+            demo.run(write, user="root", host="ctl", stdin=text.encode())
+            if name == "controller_down":
+                demo.keep(f"scontrol_token_{name}", command)
+        if name != "controller_down":
+            demo.keep(f"scontrol_token_{name}", command)
+
+
 def capture_outlook(demo: Demo) -> None:
     """When jobs start and end, and who waits: as a person, and as the service account sees all."""
     whole = ("--exclusive", "--nodes=2", "--output=/dev/null")
@@ -246,6 +274,7 @@ def main() -> None:
     capture_lookups(demo)
     capture_outlook(demo)
     capture_vanished(demo)
+    capture_tokens(demo)
     capture_outages(demo)
 
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hub.harness import (
-    ADMIN_TOKEN,
-    CLUSTER,
-    HUB_CONFIG,
-    PASSWORDS,
-    RunningHub,
-    Signer,
-    configurable_http_proxy,
-    free_port,
-    short_folder,
-)
-from hub.recorded_bridge import RecordedBridge
+from hub.harness import CLUSTER, HOST_KEY, PASSWORDS, RunningHub, a_hub
 
 from support.hub import HubSession
 
@@ -30,48 +17,15 @@ def clusters_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one cluster file."""
     folder = tmp_path_factory.mktemp("clusters.d")
     (folder / "demo.toml").write_text(CLUSTER)
+    (folder / "demo.known_hosts").write_text(f"login1 {HOST_KEY}\n")
     return folder
 
 
 @pytest.fixture(scope="session")
 def running_hub(clusters_dir: Path) -> Iterator[RunningHub]:
     """One hub for all tests of this folder: it takes seconds to start."""
-    chp = configurable_http_proxy()
-    with ExitStack() as stack:
-        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
-        folder = Path(stack.enter_context(short_folder()))
-        signer = Signer(folder)
-        stack.callback(signer.stop)
-        signer.start()
-        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
-        stack.callback(bridge.close)
-        bridge.start()
-        port = free_port()
-        config = folder / "jupyterhub_config.py"
-        config.write_text(
-            HUB_CONFIG.format(
-                clusters=str(clusters_dir),
-                bridge=str(bridge.socket),
-                signer=str(signer.socket),
-                folder=str(folder),
-                chp=chp,
-                port=port,
-                token=ADMIN_TOKEN,
-            )
-        )
-        hub = RunningHub(
-            url=f"http://127.0.0.1:{port}",
-            folder=folder,
-            bridge=bridge,
-            stop_signer=signer.stop,
-            start_signer=signer.start,
-            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
-        )
-        hub.begin()
-        stack.callback(hub.end)
+    with a_hub(clusters_dir) as hub:
         yield hub
-        for session in hub.sessions:
-            session.close()
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pytest
 from hub.recorded_bridge import RecordedBridge
 
 from hpchub.core.secret import Secret
+from hpchub.signer.factor_key import make_factor_key
 from hpchub.signer.keys import init_keys
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import running
@@ -29,6 +31,11 @@ from support.hub import HubSession
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "carol's word", "Dot.Cap": "dot"}
+ADMIN = "Dot.Cap"
+# Somebody of whom the signer asks a second factor; she has none when the tests begin.
+NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD = "erin", "erin's canary 8842"
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kzBTMVi4NGTvCMSzYwdZAVMCnfPHjIYVVSiFwHE7b"
 
 CLUSTER = """
 title = "Demo"
@@ -87,6 +94,7 @@ c.JupyterHub.db_url = "sqlite:///{folder}/hub.sqlite"
 c.JupyterHub.cookie_secret_file = {folder!r} + "/cookie_secret"
 c.ConfigurableHTTPProxy.pid_file = {folder!r} + "/proxy.pid"
 c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {{{admin!r}}}
 c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.log_level = "DEBUG"
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 0.3}}
@@ -95,6 +103,20 @@ c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],
     "scopes": ["admin:users", "admin:servers", "access:servers"],
 }})
+"""
+
+
+PASSWORD_PROOF = f"""
+[proof]
+kind = "password-file"
+file = "signer/passwords"
+[second_factor]
+required = "some"
+users = ["{NEEDS_FACTOR}"]
+kinds = ["totp", "webauthn"]
+[second_factor.webauthn]
+rp_id = "localhost"
+origins = ["{{origin}}"]
 """
 
 
@@ -164,17 +186,21 @@ def configurable_http_proxy() -> str:
 class Signer:
     """The real signer, in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, proof: str, port: int) -> None:
+        # Browsers have security keys over plain HTTP for this name only.
+        proof = proof.replace("{origin}", f"http://localhost:{port}")
         settings = folder / "signer.toml"
         settings.write_text(
             'socket = "signer/signer.sock"\nstate_dir = "signer/state"\naudit_log = "signer/audit.log"\n'
-            'source_addresses = ["127.0.0.1"]\n[proof]\nkind = "password-file"\nfile = "signer/passwords"\n'
+            'krl_file = "signer/revoked_keys"\n'
+            f'source_addresses = ["127.0.0.1"]\n[terminal]\n{proof}'
         )
         (folder / "signer").mkdir(mode=0o700)
         self.settings = load_settings(settings)
         init_keys(self.settings.state_dir)
+        make_factor_key(self.settings.factor_key)
         cheap = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-        for user, password in PASSWORDS.items():
+        for user, password in {**PASSWORDS, NEEDS_FACTOR: NEEDS_FACTOR_PASSWORD}.items():
             set_password(folder / "signer" / "passwords", user, Secret(password), cheap)
         self.socket = self.settings.socket
         self._thread: threading.Thread | None = None
@@ -206,6 +232,54 @@ def short_folder() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="hpchub-hub-") as made:
         # mkdtemp's names hold capitals on no platform of ours, but they may hold `_`, which is fine.
         yield made
+
+
+@contextmanager
+def a_hub(
+    clusters_dir: Path,
+    *,
+    proof: str = PASSWORD_PROOF,
+    more: str = "",
+    port: int = 0,
+    host: str = "127.0.0.1",
+) -> Iterator[RunningHub]:
+    """A running hub: `proof` is of the signer's settings, `more` stands at the end of JupyterHub's."""
+    chp = configurable_http_proxy()
+    port = port or free_port()
+    with ExitStack() as stack:
+        # A unix socket's path is short and, in a URL of JupyterHub's, all lower case.
+        folder = Path(stack.enter_context(short_folder()))
+        signer = Signer(folder, proof, port)
+        stack.callback(signer.stop)
+        signer.start()
+        bridge = RecordedBridge(folder, clusters_dir, signer.socket)
+        stack.callback(bridge.close)
+        bridge.start()
+        config = folder / "jupyterhub_config.py"
+        text = HUB_CONFIG.format(
+            clusters=str(clusters_dir),
+            bridge=str(bridge.socket),
+            signer=str(signer.socket),
+            folder=str(folder),
+            chp=chp,
+            port=port,
+            token=ADMIN_TOKEN,
+            admin=ADMIN,
+        )
+        config.write_text(text + more)
+        hub = RunningHub(
+            url=f"http://{host}:{port}",
+            folder=folder,
+            bridge=bridge,
+            stop_signer=signer.stop,
+            start_signer=signer.start,
+            command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
+        )
+        hub.begin()
+        stack.callback(hub.end)
+        yield hub
+        for session in hub.sessions:
+            session.close()
 
 
 def free_port() -> int:

@@ -27,6 +27,7 @@ from hpchub.core.cluster_file import load_clusters
 from hpchub.core.job import Association
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase
+from hpchub.core.terminal import terminal_request
 from hpchub.errors import AccountProblem, HpchubError, InvalidRequest, NotAllowed, StartFailed, to_wire
 from hpchub.signer.client import SignerClient
 
@@ -98,6 +99,7 @@ class RecordedBridge:
         self._signer = SignerClient(signer_socket)
         self._keys: dict[str, asyncssh.SSHKey] = {}
         self.sessions: dict[str, float] = {}
+        self.grants: dict[str, tuple[asyncssh.SSHKey, Secret]] = {}
         self.served: dict[str, Served] = {}
         self.requests: list[tuple[str, str]] = []
         self.stays_queued = threading.Event()
@@ -152,6 +154,7 @@ class RecordedBridge:
     async def _clean_up(self) -> None:
         while self._runners:
             await self._runners.pop().cleanup()
+        await asyncio.sleep(0.05)  # the loop closes the last connections' sockets in its next rounds
 
     async def _listen(self) -> None:
         app = web.Application(middlewares=[self._recorded])
@@ -161,6 +164,7 @@ class RecordedBridge:
                 web.put("/v1/sessions/{user}", self._open_session),
                 web.get("/v1/sessions/{user}", self._session),
                 web.delete("/v1/sessions/{user}", self._close_session),
+                web.post("/v1/sessions/{user}/terminals", self._terminal),
                 web.get("/v1/users/{user}/associations", self._associations),
                 web.post("/v1/servers", self._start),
                 web.get("/v1/servers", self._servers),
@@ -204,7 +208,21 @@ class RecordedBridge:
         if asyncssh.import_certificate(minted.certificate).principals != [user]:
             raise NotAllowed(f"That login was not {user}'s.")
         self.sessions[user] = time.time() + 3600
+        self.grants[user] = (key, Secret(body["grant"]))
         return web.json_response({"expires_at": self.sessions[user]})
+
+    async def _terminal(self, request: web.Request) -> web.Response:
+        user, body = request.match_info["user"], await request.json()
+        self._need_session(user)
+        key, grant = self.grants[user]
+        made = await self._signer.terminal_certificate(
+            grant,
+            login_key=key.export_public_key().decode().strip(),
+            signature=key.sign(terminal_request(grant.reveal(), body["public_key"]), b"ssh-ed25519"),
+            public_key=body["public_key"],
+            source=body["source"],
+        )
+        return web.json_response({"certificate": made.certificate, "valid_before": made.valid_before})
 
     async def _ended(self, request: web.Request) -> web.Response:
         query = request.query

@@ -15,6 +15,8 @@ from tornado import netutil
 from traitlets.config import Config
 
 from hpchub.hub import config
+from hpchub.hub.authenticators import HpchubAuthenticator
+from hpchub.local_api.tls import TlsPeer
 
 
 @pytest.fixture
@@ -56,3 +58,41 @@ def test_where_sqlite_cannot_write_ahead_it_syncs_as_ever() -> None:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "memory"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("public_url", "host", "is_prefixed"),
+    [
+        ("https://hub.example.org/", "https://hub.example.org", True),
+        ("http://hub.localhost:8000/jupyter/", "http://hub.localhost:8000", False),
+    ],
+)
+def test_a_domain_for_each_person(public_url: str, host: str, is_prefixed: bool) -> None:
+    """Below the hub's own; with TLS, no page of a person's can plant a cookie of the hub's."""
+    c = Config()
+    config._name_the_hub(c, public_url, True)
+    assert c.JupyterHub.public_url == public_url
+    assert c.JupyterHub.subdomain_host == host
+    assert c.JupyterHub.cookie_host_prefix_enabled is is_prefixed
+
+
+def test_domains_of_what() -> None:
+    """Without the hub's own address nobody can tell, and the hub does not start as if it had been told."""
+    with pytest.raises(ValueError, match="public_url"):
+        config._name_the_hub(Config(), "", True)
+    c = Config()
+    config._name_the_hub(c, "", False)
+    assert "JupyterHub" not in c
+
+
+def test_a_signer_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With `signer_tls` the authenticator calls the host that the file names."""
+    monkeypatch.setattr(netutil, "bind_unix_socket", netutil.bind_unix_socket)
+    file = tmp_path / "tls.toml"
+    file.write_text('address = "signer.example.org:8443"\ncertificate = "a"\nkey = "b"\nca = "c"\n')
+    c = Config()
+    config.configure(c, clusters="/c", bridge_socket="/b.sock", signer_tls=file, hub_socket="/h.sock")
+    event.remove(Engine, "connect", config._write_ahead)
+    called = HpchubAuthenticator(config=c).signer().socket_path
+    assert isinstance(called, TlsPeer)
+    assert (str(called), called.ca) == ("signer.example.org:8443", tmp_path / "c")

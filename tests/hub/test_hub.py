@@ -60,7 +60,7 @@ def test_refusals_have_the_same_words(hub: RunningHub, name: str) -> None:
     """A wrong password, an unknown, an unsafe and a miscapitalized name are refused alike."""
     answer = hub.session().submit_login(name, "wrong")
     assert answer.status_code == 403
-    assert "Invalid username or password" in answer.text
+    assert "Invalid username, password, code or security key" in answer.text
 
 
 def test_unreachable_signer_is_no_wrong_password(hub: RunningHub) -> None:
@@ -395,3 +395,17 @@ def _route_is_back(api: HubSession) -> bool:
         return bool(api.get("user/alice/api", timeout=5).status_code == 200)
     except requests.RequestException:
         return False
+
+
+def test_the_revocation_list(hub: RunningHub) -> None:
+    """Whoever asks gets the signer's list, without a login; where the signer is away, 503 and no list."""
+    address = f"{hub.url}/hub/hpchub/krl"
+    answer = requests.get(address, timeout=10)
+    assert answer.status_code == 200 and answer.content.startswith(b"SSHKRL\n\0")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert requests.post(address, timeout=10).status_code in {403, 405}
+    hub.stop_signer()
+    try:
+        assert requests.get(address, timeout=10).status_code == 503
+    finally:
+        hub.start_signer()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.secret import Secret
 from hpchub.core.server import Phase, ServerView
-from hpchub.errors import HostUnreachable
+from hpchub.errors import HostUnreachable, NotAllowed
 from hpchub.hub.idle import Arbiter, quiet_for
 from hpchub.hub.idle_culler import OneSocket, split_url
 
@@ -90,6 +90,17 @@ class World:
     tokens: list[str] = field(default_factory=list)
     reports: list[datetime] = field(default_factory=list)
     away: bool = False
+    logged_out: bool = False
+    tunnels: frozenset[str] = frozenset()
+
+    async def connections(self) -> tuple[list[object], frozenset[str]]:
+        return [], self.tunnels
+
+    async def session(self, user: str) -> float:
+        assert user == "alice"
+        if self.logged_out:
+            raise NotAllowed("alice has no live session.")
+        return 1.0
 
     async def server(self, server_id: str) -> ServerView:
         assert server_id == self.view.id
@@ -178,6 +189,22 @@ async def test_the_oldest_go_in_any_case(world: World, clusters: Path, notebook:
     world.view = a_view(notebook.socket, "login")
     assert await judge(world, clusters, timedelta(0), 49 * HOUR) and notebook.asked == []
     assert not await judge(world, clusters, timedelta(0), 47 * HOUR)
+
+
+async def test_who_logged_out_is_out_of_reach(world: World, clusters: Path, notebook: Notebook) -> None:
+    """What nothing can ask or end is let be until its owner logs in, unless its tunnel was kept."""
+    notebook.quiet = 9 * HOUR
+    world.logged_out = True
+    world.view = a_view(notebook.socket, "login")
+    for inactive, age in ((9 * HOUR, 10 * HOUR), (HOUR / 2, 49 * HOUR)):
+        world.tunnels = frozenset({"another"})
+        assert not await judge(world, clusters, inactive, age)
+        assert world.tokens == []
+        world.tunnels = frozenset({"9f"})
+        assert await judge(world, clusters, inactive, age)
+        world.tokens.clear()
+    world.logged_out, world.tunnels = False, frozenset()
+    assert await judge(world, clusters, None, 49 * HOUR)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"null", b'{"last_activity": 3}', b"[" * 99999])

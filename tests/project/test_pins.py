@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from support.tree import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-NAMES = ("build", "hub", "postgresql", "dev", "cluster", "cluster-data", "bench")
+NAMES = ("build", "hub", "postgresql", "dev", "audit", "cluster", "cluster-data", "bench")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
 
 

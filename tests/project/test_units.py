@@ -116,3 +116,56 @@ def test_the_settings_files_folders_are_writable() -> None:
     for name in ("signer", "bridge", "jupyterhub"):
         assert _service(name)["StateDirectory"] == "hpchub"
     assert _service("signer")["LogsDirectory"] == "hpchub"
+
+
+DROP_INS = sorted((ROOT / "deploy" / "systemd" / "own-accounts").glob("*/*.conf"))
+OWN_ACCOUNTS = ROOT / "docs" / "howto" / "own-accounts.md"
+
+
+def test_drop_ins_for_own_accounts(tmp_path: Path) -> None:
+    """systemd takes them; each unit has one, and starts what it did, as an account of the guide."""
+    require.programs("systemd-analyze")
+    assert [one.parent.name for one in DROP_INS] == [f"{unit.name}.d" for unit in UNITS]
+    guide = OWN_ACCOUNTS.read_text()
+    for unit, drop_in in zip(UNITS, DROP_INS, strict=True):
+        own, added = _sections(unit)["Service"], _sections(drop_in)["Service"]
+        assert added["User"].removeprefix("hpchub-") in {"signer", "bridge", "hub"}
+        assert f"`{added['User']}`" in guide
+        assert "Group" not in added and own["Group"] == "hpchub"
+        start = added.get("ExecStart", own["ExecStart"])
+        assert re.sub(r"hpchub-(hub|agent)\b", "hpchub", start) == own["ExecStart"]
+        for text, copy in ((unit, tmp_path / unit.name), (drop_in, tmp_path / f"{unit.name}.d" / "x.conf")):
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(
+                re.sub(r"^ExecStart=/opt/\S+", "ExecStart=/bin/true", text.read_text(), flags=re.M)
+            )
+    for unit in UNITS:
+        argv = ["systemd-analyze", "verify", "--man=no", str(tmp_path / unit.name)]
+        result = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert (result.returncode, result.stdout + result.stderr) == (0, "")
+    (tmp_path / f"{UNITS[-1].name}.d" / "x.conf").write_text("[Service]\nUsre=x\n")
+    argv = ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNITS[-1].name)]
+    assert "Usre" in subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+
+
+def test_own_accounts_guide_names_what_the_drop_ins_make(tmp_path: Path) -> None:
+    """Every folder in its settings is one that a unit makes for that account; the bridge reads its part."""
+    toml = re.findall(r"```toml\n(.*?)```", OWN_ACCOUNTS.read_text(), re.DOTALL)
+    made = set()
+    for drop_in in DROP_INS:
+        service = _sections(drop_in)["Service"]
+        for key, top in (
+            ("RuntimeDirectory", "run"),
+            ("StateDirectory", "var/lib"),
+            ("LogsDirectory", "var/log"),
+        ):
+            if key in service:
+                made.add(f"/{top}/{service[key]}")
+    named = re.findall(r'"(?:sqlite:///)?((?:/run|/var)/[^"]*)"', toml[0] + toml[1])
+    assert len(named) == 8
+    for path in named:
+        assert any(path == folder or path.startswith(f"{folder}/") for folder in made), path
+    settings = tmp_path / "bridge.toml"
+    settings.write_text(re.sub(r'"hpchub(-hub)?"', '"0"', f'clusters = "c"\n{toml[1]}'))
+    loaded = load_settings(settings)
+    assert (loaded.group, loaded.hub_uids) == (0, frozenset({0}))

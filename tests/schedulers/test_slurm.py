@@ -16,6 +16,7 @@ from hpchub.errors import (
     UnexpectedOutput,
 )
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_token import parse_token
 
 SLURM = Slurm()
 
@@ -236,6 +237,7 @@ def test_an_outage_is_no_answer(name: str) -> None:
         "sacct": SLURM.parse_history,
         "scancel": SLURM.parse_cancel,
         "sacctmgr": SLURM.parse_associations,
+        "scontrol": lambda result: parse_token(result, "alice"),
     }[tool]
     with pytest.raises(SchedulerUnavailable, match=tool):
         parse(golden(name))

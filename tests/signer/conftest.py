@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import argon2
 import asyncssh
 import pytest
 
 from hpchub.core.secret import Secret
+from hpchub.private_files import make_private_folder
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys
 from hpchub.signer.password_file import set_password
 from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from hpchub.signer.state import State
 from support import require
+from support.directory import Directory, a_directory
 from support.folders import let_others_pass
+from support.kdc import Kdc, a_kdc
 
 PASSWORDS = {
     "alice": "canary-alice-77",
@@ -28,6 +33,16 @@ PASSWORDS = {
     "Dr.Eve-2_long.name.of-32.letters": "canary-79",
 }
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+
+
+@dataclass
+class Clock:
+    """The time, as a test sets it, in Unix seconds."""
+
+    now: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,26 @@ class UserKey:
 def make_user_key() -> UserKey:
     private = asyncssh.generate_private_key("ssh-ed25519")
     return UserKey(private, private.export_public_key("openssh").decode())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A private folder for a signer's state."""
+    made = tmp_path / "state"
+    make_private_folder(made)
+    return made
+
+
+@pytest.fixture
+def state(folder: Path) -> Iterator[State]:
+    opened = State(folder)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -79,6 +114,7 @@ def settings(tmp_path: Path) -> SignerSettings:
             query_accounts=("slurmwatch",),
         ),
         proof=ProofSettings(kind=ProofKind.PASSWORD_FILE, file=file),
+        krl_file=tmp_path / "revoked_keys",
     )
     init_keys(made.state_dir)
     return made
@@ -130,3 +166,17 @@ def namespace(tmp_path: Path) -> tuple[str, ...]:
         "auth required pam_unix.so nodelay\naccount required pam_unix.so\n"
     )
     return (str(Path(__file__).with_name("namespace.sh")), str(etc))
+
+
+@pytest.fixture(scope="session")
+def directory() -> Iterator[Directory]:
+    """One OpenLDAP for all tests: nothing that they do changes it."""
+    with TemporaryDirectory(prefix="hpchub-l-", dir="/tmp") as folder, a_directory(Path(folder)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kdc]:
+    """One KDC for all tests; gina is there to be locked by one of them."""
+    with a_kdc(tmp_path_factory.mktemp("kdc")) as found:
+        yield found

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hpchub.core.certificate import Profile
 from hpchub.errors import InvalidRequest, SiteError
-from hpchub.signer.certificates import find_differences, parse_public_key, sign
+from hpchub.signer import certificates
+from hpchub.signer.certificates import contents_of, find_differences, line_of, parse_public_key, sign
 from hpchub.signer.policy import Plan
 
 NOW = 1_800_000_000
@@ -22,6 +23,7 @@ USER = asyncssh.generate_private_key("ssh-ed25519")
 LINE = USER.export_public_key("openssh").decode()
 KEY = parse_public_key(LINE)
 PLAN = Plan(
+    account="alice",
     principal="alice",
     profile=Profile.TUNNEL,
     serial=2**64 - 1,
@@ -133,7 +135,8 @@ def test_what_is_signed_is_what_was_planned() -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"principal": "bob"}, "principals"),
+        ({"account": "bob", "principal": "bob"}, "principals"),
+        ({"principal": "hpchub:alice"}, "principals"),
         ({"serial": 7}, "serial"),
         ({"key_id": "other"}, "key id"),
         ({"valid_after": NOW - 61}, "valid after"),
@@ -146,7 +149,7 @@ def test_what_is_signed_is_what_was_planned() -> None:
 def test_every_differing_field_is_found(change: dict[str, object], name: str) -> None:
     """The check after signing names each field that is not the plan's."""
     planned = replace(PLAN, **change)  # type: ignore[arg-type]
-    assert find_differences(_certificate(), CA.export_public_key(), KEY, planned) == [name]
+    assert find_differences(_certificate(), line_of(CA), KEY, contents_of(planned)) == [name]
 
 
 def test_differing_keys_and_forged_signatures_are_found() -> None:
@@ -154,22 +157,43 @@ def test_differing_keys_and_forged_signatures_are_found() -> None:
     other = asyncssh.generate_private_key("ssh-ed25519")
     other_key = parse_public_key(other.export_public_key().decode())
     line = _certificate()
-    assert find_differences(line, other.export_public_key(), KEY, PLAN) == ["authority"]
-    assert find_differences(line, CA.export_public_key(), other_key, PLAN) == ["key"]
+    assert find_differences(line, line_of(other), KEY, contents_of(PLAN)) == ["authority"]
+    assert find_differences(line, line_of(CA), other_key, contents_of(PLAN)) == ["key"]
     kind, encoded = line.split()
     raw = bytearray(base64.b64decode(encoded))
     raw[-1] ^= 1
     forged = f"{kind} {base64.b64encode(raw).decode()}"
-    assert find_differences(forged, CA.export_public_key(), KEY, PLAN) == ["signature or format"]
-    assert find_differences(KEY.line, CA.export_public_key(), KEY, PLAN) == ["kind"]
+    assert find_differences(forged, line_of(CA), KEY, contents_of(PLAN)) == ["signature or format"]
+    assert find_differences(forged, line_of(CA), KEY, contents_of(PLAN), CA) == ["signature or format"]
+    assert find_differences(line, line_of(CA), KEY, contents_of(PLAN), other) == ["signature or format"]
+    assert find_differences(line, line_of(CA), KEY, contents_of(PLAN), CA) == []
+    assert find_differences(KEY.line, line_of(CA), KEY, contents_of(PLAN)) == ["kind"]
     host = CA.generate_host_certificate(USER, PLAN.key_id, principals=["alice"]).export_certificate().decode()
-    assert "type" in find_differences(host, CA.export_public_key(), KEY, PLAN)
+    assert "type" in find_differences(host, line_of(CA), KEY, contents_of(PLAN))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 419), st.integers(0, 255)), min_size=1, max_size=4), st.integers(0, 9)
+)
+def test_no_changed_certificate_passes(changes: list[tuple[int, int]], cut: int) -> None:
+    """Whatever bytes an authority elsewhere answers with: a difference, and never another error."""
+    kind, encoded = _CERTIFICATE.split()
+    good = base64.b64decode(encoded)
+    raw = bytearray(good)
+    for at, value in changes:
+        raw[at % len(raw)] = value
+    raw = raw[: len(raw) - cut]
+    line = f"{kind} {base64.b64encode(raw).decode()}"
+    assert bool(find_differences(line, line_of(CA), KEY, contents_of(PLAN))) == (raw != good)
+
+
+_CERTIFICATE = sign(CA, KEY, PLAN)
 
 
 def test_asyncssh_defaults_would_be_found() -> None:
     """A certificate made with asyncssh's own defaults differs in all that matters, and is not let out."""
     loose = CA.generate_user_certificate(USER, PLAN.key_id).export_certificate().decode()
-    assert find_differences(loose, CA.export_public_key(), KEY, PLAN) == [
+    assert find_differences(loose, line_of(CA), KEY, contents_of(PLAN)) == [
         "serial",
         "principals",
         "valid after",
@@ -180,13 +204,11 @@ def test_asyncssh_defaults_would_be_found() -> None:
 
 
 def test_a_signed_certificate_that_differs_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the library signs something else than planned, the answer is an error."""
-    generate = asyncssh.SSHKey.generate_user_certificate
+    """Where something else is signed than planned, the answer is an error."""
 
-    def careless(self: asyncssh.SSHKey, *args: object, **options: object) -> object:
-        return generate(self, *args, **options | {"permit_pty": True})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(asyncssh.SSHKey, "generate_user_certificate", careless)
+    careless = replace(contents_of(PLAN), extensions=frozenset({"permit-pty"}))
+    signed = certificates.sign_contents(CA, KEY, careless)
+    monkeypatch.setattr(certificates, "sign_contents", lambda *_: signed)
     with pytest.raises(SiteError, match="differs from its plan in extensions"):
         sign(CA, KEY, PLAN)
 

@@ -48,7 +48,7 @@ def call(config: Path, *action: str) -> subprocess.CompletedProcess[str]:
 def test_from_init_to_sigterm(
     config: Path, user_key: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """init, ca-key, set-password, then serve: it answers, ends cleanly on SIGTERM, and dumps no core."""
+    """init, ca-key, set- and check-password, then serve: it answers, ends on SIGTERM, dumps no core."""
     start = ["signer", "--config", str(config)]
     assert main([*start, "init"]) == 0
     assert capsys.readouterr().out.count("made ") == 2
@@ -56,6 +56,13 @@ def test_from_init_to_sigterm(
     public = capsys.readouterr().out
     monkeypatch.setattr(sys, "stdin", io.StringIO("canary-typed\n"))
     assert main([*start, "set-password", "alice"]) == 0
+    for typed, code, said in (
+        ("canary-typed", 0, "accepted: alice"),
+        ("canary-other", 1, "refused: wrong password"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        assert main([*start, "check-password", "alice"]) == code
+        assert capsys.readouterr().out == said + "\n"
     client = SignerClient(config.parent / "run" / "s.sock")
     process = subprocess.Popen(argv(config), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from hpchub.core.secret import Secret
 from hpchub.errors import NotAllowed
+from hpchub.signer import grants
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.policy import Grant
 
@@ -97,6 +99,30 @@ def test_past_the_ceiling_it_says_so() -> None:
     """An expired grant is told apart, so that the person learns to log in again."""
     with pytest.raises(NotAllowed, match="login has ended"):
         KEY.parse(encode(CLAIMS | {"iat": NOW - 43201, "exp": NOW - 1}))
+
+
+def test_a_known_grant_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature is verified once; its ceiling is looked at each time. What is kept is no token."""
+    key = GrantKey(PRIVATE)
+    token = key.render(GRANT)
+    assert key.parse(token) is key.parse(token)
+    assert token.reveal() not in repr(key._known) and len(key._known) == 1
+    for changed in (token.reveal()[:-4] + "AAAA", token.reveal() + "="):
+        with pytest.raises(NotAllowed, match="not one of ours"):
+            key.parse(Secret(changed))
+    monkeypatch.setattr(time, "time", lambda: float(GRANT.ceiling))
+    with pytest.raises(NotAllowed, match="login has ended"):
+        key.parse(token)
+
+
+def test_few_grants_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest goes, and is verified again when it comes back."""
+    monkeypatch.setattr(grants, "_MOST_KNOWN", 3)
+    key = GrantKey(PRIVATE)
+    tokens = [key.render(replace(GRANT, grant_id=f"{number:032x}")) for number in range(5)]
+    for token in (*tokens, *tokens):
+        assert key.parse(token) in (replace(GRANT, grant_id=f"{number:032x}") for number in range(5))
+    assert len(key._known) == 3
 
 
 def test_forged_tokens_are_refused() -> None:

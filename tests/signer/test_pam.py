@@ -11,7 +11,7 @@ import pytest
 
 from hpchub.core.secret import Secret
 from hpchub.errors import RemoteError, SiteError
-from hpchub.signer import proofs
+from hpchub.signer import child, proofs
 from hpchub.signer.proofs import PamProof, Refused
 
 _ASK = """
@@ -77,7 +77,7 @@ def test_every_attempt_asks_pam_once(monkeypatch: pytest.MonkeyPatch, username: 
         asked.append((argv, input))
         return subprocess.CompletedProcess(argv, 0, b'\n{"ok": false, "said": "no"}', b"")
 
-    monkeypatch.setattr(proofs.subprocess, "run", run)
+    monkeypatch.setattr(child.subprocess, "run", run)
     assert isinstance(PamProof("x").verify(username, Secret(password)), Refused)
     ((argv, question),) = asked
     assert username not in argv
@@ -89,7 +89,7 @@ def test_every_attempt_asks_pam_once(monkeypatch: pytest.MonkeyPatch, username: 
 def test_an_unsafe_name_made_by_pam_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A PAM module that maps a name to root does not make a certificate for root."""
     answer = subprocess.CompletedProcess([], 0, b'module prints\n{"ok": true, "said": "root"}', b"")
-    monkeypatch.setattr(proofs.subprocess, "run", lambda *args, **options: answer)
+    monkeypatch.setattr(child.subprocess, "run", lambda *args, **options: answer)
     assert PamProof("x").verify("alice", Secret("x")) == Refused("PAM: unsafe account name")
 
 
@@ -97,7 +97,7 @@ def test_an_unsafe_name_made_by_pam_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_broken_check_is_an_error(monkeypatch: pytest.MonkeyPatch, output: bytes) -> None:
     """No answer, or half of one, is the site's fault and grants nothing."""
     answer = subprocess.CompletedProcess([], 1, output, b"")
-    monkeypatch.setattr(proofs.subprocess, "run", lambda *args, **options: answer)
+    monkeypatch.setattr(child.subprocess, "run", lambda *args, **options: answer)
     with pytest.raises(SiteError, match="does not work"):
         PamProof("x").verify("alice", Secret("x"))
 
@@ -110,3 +110,27 @@ def test_a_hanging_module_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(RemoteError, match="in time") as caught:
         PamProof("x", timeout_s=0.3).verify("alice", Secret("canary"))
     assert caught.value.__cause__ is None
+
+
+_LOOK = """
+import json, sys
+from hpchub.signer.proofs import PamProof
+for name in json.load(sys.stdin):
+    try:
+        print(json.dumps(PamProof("hpchub-test").account_problem(name)))
+    except Exception as error:
+        print(json.dumps(type(error).__name__))
+"""
+
+
+def test_accounts_without_a_password(namespace: tuple[str, ...]) -> None:
+    """Account management alone tells an expired account; one unknown may be a directory that is away."""
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", _LOOK],
+        input=json.dumps(["alice", "dora", "nobody.here"]),
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=60,
+    )  # fmt: skip
+    fine, expired, unknown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert fine == ""
+    assert expired.startswith("PAM: [PAM Error 13]")
+    assert unknown == "SiteError"

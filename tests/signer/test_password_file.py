@@ -162,3 +162,35 @@ def test_a_wrong_line_is_named_and_nobody_logs_in(path: Path, line: str, what: s
 def test_hashes_do_not_show_themselves(path: Path) -> None:
     """The repr of what is read from the file holds no hash."""
     assert "argon2" not in repr(load_password_file(path))
+
+
+def test_an_unchanged_file_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A settled file is not read again; a change of content, mode or place counts at once all the same."""
+    reads: list[Path] = []
+
+    def load(asked: Path) -> dict[str, password_file.Entry]:
+        reads.append(asked)
+        return real(asked)
+
+    real = password_file.load_password_file
+    monkeypatch.setattr(password_file, "load_password_file", load)
+    proof = PasswordFileProof(path)
+    assert [proof.account_problem("alice") for _ in range(3)] == [""] * 3
+    assert len(reads) == 3  # it was written a moment ago
+    monkeypatch.setattr(password_file, "_SETTLED_NS", -(10**12))
+    assert [proof.account_problem("alice") for _ in range(3)] == [""] * 3
+    assert len(reads) == 4
+    text = path.read_text()
+    path.write_text(text.replace("alice:", "alice:!"))
+    assert proof.account_problem("alice") == "locked account"
+    swapped = path.with_name("swapped")
+    swapped.write_text(text)
+    swapped.chmod(0o600)
+    swapped.replace(path)
+    assert proof.account_problem("alice") == ""
+    path.chmod(0o644)
+    with pytest.raises(SiteError):
+        proof.account_problem("alice")
+    path.unlink()
+    with pytest.raises(SiteError):
+        proof.account_problem("alice")

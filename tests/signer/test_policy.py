@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hpchub.core.certificate import Profile
 from hpchub.core.slugs import is_safe_account_name
-from hpchub.errors import NotAllowed
+from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.signer.policy import (
     Grant,
@@ -40,6 +40,7 @@ def plan(profile: Profile = Profile.CONTROL, now: int = NOW, policy: Policy = PO
 def test_control_certificate_permits_commands_and_no_forwarding() -> None:
     """A control certificate carries no extension at all and forces no command."""
     assert plan() == Plan(
+        account="alice",
         principal="alice",
         profile=Profile.CONTROL,
         serial=255,
@@ -114,6 +115,13 @@ def test_only_safe_names_become_principals(name: str) -> None:
         {"principal": "alice,bob"},
         {"principal": "root"},
         {"principal": "ROOT"},
+        {"principal": "bob"},
+        {"principal": "alicewood"},
+        {"principal": "hpchub:bob"},
+        {"principal": "hpchub:alice,bob"},
+        {"principal": "hpchub:alice\n"},
+        {"account": "root", "principal": "hpchub:root"},
+        {"account": "", "principal": "hpchub:"},
         {"serial": 0},
         {"serial": 2**64},
         {"key_id": "a b"},
@@ -151,6 +159,7 @@ def query_plan(account: str = "slurmwatch", policy: Policy = WATCHED) -> Plan:
 def test_query_certificate_permits_the_query_alone() -> None:
     """A service account's certificate forces the query, carries no extension, and is as short as others."""
     assert query_plan() == Plan(
+        account="slurmwatch",
         principal="slurmwatch",
         profile=Profile.QUERY,
         serial=255,
@@ -181,12 +190,13 @@ def test_a_policy_names_no_account_that_runs_the_machine(account: str) -> None:
         replace(POLICY, query_accounts=(account,))
 
 
-def test_nobody_logs_in_as_a_service_account() -> None:
-    """Else a password would turn it into an account that may do anything."""
+@pytest.mark.parametrize("account", ["slurmwatch", "SlurmWatch"])
+def test_nobody_logs_in_as_a_service_account(account: str) -> None:
+    """Else a password would turn it into an account that may do anything; capitals do not count."""
     with pytest.raises(NotAllowed):
         plan_grant(
             WATCHED,
-            account="slurmwatch",
+            account=account,
             factor="password",
             fingerprint=FINGERPRINT,
             now=NOW,
@@ -212,3 +222,77 @@ def test_a_query_plan_cannot_be_widened(change: dict[str, object]) -> None:
     """The type itself refuses a query certificate that may do more."""
     with pytest.raises(ValueError, match="more than queries"):
         replace(query_plan(), **change)  # type: ignore[arg-type]
+
+
+# -- principals --------------------------------------------------------------------------------
+
+BOTH = replace(POLICY, principals=("hpchub:{account}", "{account}"), query_accounts=("slurmwatch",))
+
+
+def principal(form: str, policy: Policy = BOTH) -> str:
+    return plan_certificate(
+        policy, grant(), profile=Profile.CONTROL, fingerprint=FINGERPRINT, now=NOW, serial=1, form=form
+    ).principal
+
+
+def test_a_cluster_chooses_among_the_site_s_forms() -> None:
+    """Two clusters may differ; whoever names no form gets the first, service accounts too."""
+    assert [principal(form) for form in ("", "hpchub:{account}", "{account}")] == [
+        "hpchub:alice",
+        "hpchub:alice",
+        "alice",
+    ]
+    query = plan_query_certificate(BOTH, account="slurmwatch", fingerprint=FINGERPRINT, now=NOW, serial=1)
+    assert (query.principal, query.account) == ("hpchub:slurmwatch", "slurmwatch")
+
+
+@pytest.mark.parametrize(
+    "form", ["root", "{account}{account}", "hpchub:bob", "x:{account}", "{account},root"]
+)
+def test_no_other_form_is_made(form: str) -> None:
+    """A hub cannot ask for a form that the signer's settings do not have, nor for a name."""
+    with pytest.raises(InvalidRequest, match="makes no certificates"):
+        principal(form)
+    with pytest.raises(InvalidRequest, match="makes no certificates"):
+        principal("{account}", replace(POLICY, principals=("hpchub:{account}",)))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("", "root", "hpchub-{account}", "ro{account}", "*:{account}", "a,b:{account}", "a b:{account}"),
+        *("{account}:{account}", "{account}:\n", "x" * 33 + ":{account}", "{user}", "hpchub:"),
+    ],
+)
+def test_a_form_that_might_be_an_account_is_none(form: str) -> None:
+    """Each form has a character that no account's name has, one place for it, and nothing that means more."""
+    with pytest.raises(ValueError, match="form of principals"):
+        replace(POLICY, principals=(form,))
+
+
+@given(st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True))
+def test_a_principal_is_one_person_s(account: str) -> None:
+    """Where two forms could make one principal of two accounts, neither account gets it."""
+    policy = replace(POLICY, principals=("x:{account}", "{account}:y", "{account}"))
+    for form in policy.principals:
+        try:
+            earned = grant(account)
+            planned = plan_certificate(
+                policy, earned, profile=Profile.CONTROL, fingerprint=FINGERPRINT, now=NOW, serial=1, form=form
+            )
+        except (NotAllowed, InvalidRequest):
+            continue
+        read = {planned.principal.removeprefix("x:"), planned.principal.removesuffix(":y"), planned.principal}
+        assert {one for one in read if is_safe_account_name(one)} == {account}
+    for clashing in ("y", "x"):
+        form = "x:{account}" if clashing == "y" else "{account}:y"
+        with pytest.raises(InvalidRequest, match="somebody else"):
+            plan_certificate(
+                policy,
+                grant(clashing),
+                profile=Profile.CONTROL,
+                fingerprint=FINGERPRINT,
+                now=NOW,
+                serial=1,
+                form=form,
+            )

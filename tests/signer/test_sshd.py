@@ -20,9 +20,16 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.signer.certificates import parse_public_key, sign
 from hpchub.signer.client import SignerClient
+from hpchub.signer.kerberos_proof import KerberosSettings
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
+from hpchub.signer.ldap_settings import LdapSettings
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
-from hpchub.signer.settings import SignerSettings
+from hpchub.signer.server import running
+from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
+from support import directory as directory_tree
+from support import kdc as realm
+from support.directory import Directory
+from support.kdc import Kdc
 
 
 @dataclass
@@ -59,12 +66,14 @@ async def sshd(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: P
     (folder / "host_key").write_bytes(host_key.export_private_key())
     (folder / "host_key").chmod(0o600)
     (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
+    assert settings.krl_file is not None
+    settings.krl_file.touch()  # a signer that runs writes it
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\n"
+        f"TrustedUserCAKeys {folder}/ca.pub\nRevokedKeys {settings.krl_file}\n"
         f"PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
     )
     log = folder / "log"
@@ -102,6 +111,36 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write(await reader.readline())
     await writer.drain()
     writer.close()
+
+
+async def test_a_password_of_the_directory_leads_into_the_cluster(
+    sshd: Sshd, settings: SignerSettings, directory: Directory, user_key: Any
+) -> None:
+    """The whole way with LDAP: a password that only slapd knows, a grant, a certificate, a shell as alice."""
+    ldap = LdapSettings(
+        servers=(directory.ldap,), ca_file=directory.ca, user_dn=f"uid={{account}},{directory_tree.PEOPLE}"
+    )
+    signer = SignerClient(settings.socket)
+    async with running(replace(settings, proof=ProofSettings(kind=ProofKind.LDAP, ldap=ldap))):
+        login = await signer.grant("alice", Secret(directory_tree.PASSWORD), user_key.public, "")
+        minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+        async with sshd.connect("alice", user_key, minted.certificate) as connection:
+            assert (await connection.run("id -un", check=True)).stdout == "alice\n"
+
+
+async def test_a_password_of_the_realm_leads_into_the_cluster(
+    sshd: Sshd, settings: SignerSettings, kdc: Kdc, user_key: Any
+) -> None:
+    """The same with Kerberos: a password that only the KDC knows."""
+    kerberos = KerberosSettings(
+        realm=realm.REALM, service=realm.SERVICE, keytab=kdc.keytab, krb5_conf=kdc.krb5_conf
+    )
+    signer = SignerClient(settings.socket)
+    async with running(replace(settings, proof=ProofSettings(kind=ProofKind.KERBEROS, kerberos=kerberos))):
+        login = await signer.grant("alice", Secret(realm.PASSWORD), user_key.public, "")
+        minted = await signer.certificate(login.grant, user_key.public, Profile.CONTROL)
+        async with sshd.connect("alice", user_key, minted.certificate) as connection:
+            assert (await connection.run("id -un", check=True)).stdout == "alice\n"
 
 
 async def test_control_runs_commands_and_forwards_nothing(
@@ -237,3 +276,40 @@ async def test_sshd_keeps_every_bound(
             async with sshd.connect("alice", user_key, certificate):
                 pass
     assert said in sshd.log.read_text()
+
+
+async def test_what_is_revoked_is_refused(
+    sshd: Sshd, signer: SignerClient, settings: SignerSettings, user_key: Any, other_key: Any
+) -> None:
+    """By serial, key id, key, fingerprint and user: sshd refuses the next login, and nobody else's."""
+    assert settings.krl_file is not None
+
+    async def enters(user: str, key: Any, certificate: str) -> bool:
+        try:
+            async with sshd.connect(user, key, certificate):
+                return True
+        except asyncssh.PermissionDenied:
+            return False
+
+    bob = await signer.grant("bob", Secret("canary-bob-78"), other_key.public, "")
+    others = await signer.certificate(bob.grant, other_key.public, Profile.CONTROL)
+    for how in ("serial", "key id", "key", "fingerprint", "user"):
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        mine = replace(user_key, private=key, public=key.export_public_key("openssh").decode())
+        login = await signer.grant("alice", Secret("canary-alice-77"), mine.public, "")
+        minted = await signer.certificate(login.grant, mine.public, Profile.CONTROL)
+        tunnel = await signer.certificate(login.grant, mine.public, Profile.TUNNEL)
+        assert await enters("alice", mine, minted.certificate)
+        target = {
+            "serial": str(minted.serial),
+            "key id": minted.key_id,
+            "key": mine.public,
+            "fingerprint": key.get_fingerprint(),
+            "user": "alice",
+        }[how]
+        await signer.revoke(target, reason="test", by="tests")
+        assert not await enters("alice", mine, minted.certificate), how
+        assert not await enters("alice", mine, tunnel.certificate), how
+        assert await enters("bob", other_key, others.certificate)
+    settings.krl_file.unlink()
+    assert not await enters("bob", other_key, others.certificate)  # as the how-to warns

@@ -49,7 +49,7 @@ class Source:
         self.lifetime_s = 600
         self.principal = ""
 
-    async def credential(self, user: str, profile: Profile) -> Credential:
+    async def credential(self, user: str, profile: Profile, form: str = "") -> Credential:
         self.asked.append((user, profile))
         valid_before = int(time.time()) + self.lifetime_s
         certificate = self.ca.generate_user_certificate(
@@ -113,6 +113,7 @@ class FakeNode:
     handshakes: int = 0
     most_sessions: int = 0
     sessions: int = 0
+    begun: int = 0
     refused_sessions: int = 0
     max_sessions: int = 10
     max_startups: int = 10
@@ -173,6 +174,7 @@ class _Server(asyncssh.SSHServer):
 
 async def _run_text(node: FakeNode, process: Any) -> None:
     """The command's text in a shell, once the gate is open."""
+    node.begun += 1
     await node.gate.wait()
     done = await asyncio.to_thread(
         subprocess.run, ["/bin/sh", "-c", process.command], capture_output=True, stdin=subprocess.DEVNULL

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -280,6 +281,42 @@ async def test_no_step_outlives_its_attachment(job: Job, pool_for: PoolFor) -> N
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
+async def test_a_step_that_nobody_speaks_to_ends(job: Job, pool_for: PoolFor) -> None:
+    """Where srun is gone without a word, its login node being dead, the job's sshd does not stay for ever."""
+    job.put({"sshd_config": sshd_config(str(job.folder), silent_s=2).encode()})
+    note = job.node.home / "step"
+    script = 'cat | { read -r own _ </proc/self/stat; echo "$own" >"$1"; shift; exec "$@"; }'
+    sshd = inner_sshd_argv("/usr/sbin/sshd", str(job.folder))
+    async with pool_for(job.node.port) as pool:
+        attachment = await attach_srun(
+            pool, USER, "alpha", ("sh", "-c", script, "sh", str(note), *sshd), job.keys, "c1", job.runtime
+        )
+        step = Path(f"/proc/{note.read_text().strip()}")
+        assert step.exists()
+        (cat,) = [one for one in Path("/proc").glob("[0-9]*") if _is_beside(one, step, b"cat\0")]
+        os.kill(int(cat.name), signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):
+                while step.exists():  # noqa: ASYNC110  no child of ours
+                    await asyncio.sleep(0.05)
+        finally:
+            os.kill(int(cat.name), signal.SIGCONT)
+        await attachment.close()
+
+
+def _is_beside(one: Path, other: Path, argv: bytes) -> bool:
+    """Whether a process has that argv and the other's parent."""
+    try:
+        return (one / "cmdline").read_bytes() == argv and _parent(one) == _parent(other)
+    except (FileNotFoundError, ProcessLookupError):  # ended since it was listed
+        return False
+
+
+def _parent(process: Path) -> str:
+    return (process / "stat").read_text().rpartition(")")[2].split()[1]
+
+
 async def test_inner_sshd_runs_nothing(job: Job, pool_for: PoolFor) -> None:
     """The job's sshd opens no shell, and admits no other key."""
     async with pool_for(job.node.port) as pool:
@@ -306,7 +343,10 @@ async def test_tcp_needs_the_key(job: Job, pool_for: PoolFor) -> None:
 
 
 async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) -> None:
-    """Past the cap a browser gets a 503 that says why, and the channels before it go on."""
+    """Past the cap a browser gets a 503 that says why, and the channels before it go on. The cap is ours: it
+    comes long before sshd's own end, which is at 1,016 channels and takes the commands with it.
+    """
+    assert QUICK.channels_per_connection <= 500  # the default
     local = tmp_path / "nb.sock"
     limits = replace(QUICK, channels_per_connection=3)
     async with pool_for(job.node.port, limits=limits) as pool, a_hub(tmp_path) as hub:
@@ -369,5 +409,6 @@ def test_sshd_reads_the_config(bash_node: RealNode) -> None:
         out, err = sshd.communicate()
     assert sshd.returncode == 0, err
     assert b"passwordauthentication no" in out and b"forcecommand /bin/false" in out
+    assert b"clientaliveinterval 20\n" in out and b"clientalivecountmax 3\n" in out
     with pytest.raises(ValueError, match="cannot stand"):
         sshd_config("/home/a\nPermitTTY yes")

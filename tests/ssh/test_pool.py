@@ -14,8 +14,16 @@ import pytest
 
 from hpchub.core.certificate import Profile
 from hpchub.core.command import Command
-from hpchub.errors import AccountProblem, CertificateExpired, HostKeyMismatch, HostUnreachable, InvalidRequest
+from hpchub.errors import (
+    AccountProblem,
+    CertificateExpired,
+    HostKeyMismatch,
+    HostUnreachable,
+    InvalidRequest,
+    NoSession,
+)
 from hpchub.ssh import runner
+from hpchub.ssh.credentials import Credential
 from hpchub.ssh.detours import Detours
 from hpchub.ssh.pool import Pool
 
@@ -280,7 +288,8 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         node.gate.clear()
         alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
         bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
-        await until(lambda: node.sessions >= 2)
+        await until(lambda: node.begun == 2)
+        await asyncio.sleep(0.1)  # until both have heard so: a command that had not begun is sent again
         await pool.drop_user("alice")
         with pytest.raises(HostUnreachable):
             await alice
@@ -422,3 +431,77 @@ async def test_a_session_whose_command_will_not_end_is_left(
         async with asyncio.timeout(2):
             await session.close()
         assert (await pool.run(USER, "alpha", ECHO)).exit_code == 0
+
+
+async def test_a_user_s_servers_may_keep_their_connections(fake_node: Starter, pool_for: PoolFor) -> None:
+    """Then only the connection for commands is closed; how many were open is told."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        await pool.run("alice", "alpha", ECHO)
+        tunnel = await pool.tunnel("alice", "alpha")
+        assert await pool.drop_user("alice", keep_servers=True) == 1
+        assert [one.use for one in pool.connections()] == ["tunnels"]
+        assert not tunnel.is_closed()
+        assert await pool.drop_user("alice") == 1
+        assert pool.connections() == []
+        assert await pool.drop_user("alice") == 0
+
+
+async def test_a_server_on_the_connection_for_commands_keeps_it_for_itself_alone(
+    bash_node: RealNode, pool_for: PoolFor, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lasting session outlives the login; no command goes through its connection, which ends with it."""
+    async with pool_for(bash_node.port) as pool:
+        await pool.run(USER, "alpha", ECHO)
+        sessions = [await pool.open_session(USER, "alpha", ["cat"], node="login1") for _ in range(2)]
+        assert [(one.use, one.sessions) for one in pool.connections()] == [("commands", 2)]
+        assert await pool.drop_user(USER, keep_servers=True) == 0
+
+        async def refuse(_user: str, _profile: Profile, _form: str) -> Credential:
+            raise NoSession("logged out")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "credential", refuse)
+            with pytest.raises(NoSession):
+                await pool.run(USER, "alpha", ECHO)
+            with pytest.raises(NoSession):
+                await pool.open_session(USER, "alpha", ["cat"], node="login1")
+        await pool.run(USER, "alpha", ECHO)  # after the next login: over a connection of its own
+        for session in sessions:
+            session.streams.writer.write(b"alive\n")
+            assert await session.streams.reader.readline() == b"alive\n"
+        assert sorted(one.sessions for one in pool.connections()) == [0, 2]
+        await sessions[0].close()
+        assert sorted(one.sessions for one in pool.connections()) == [0, 1]
+        await sessions[1].close()
+        assert [one.sessions for one in pool.connections()] == [0]
+
+
+async def test_a_kept_connection_is_closed_by_a_revocation(bash_node: RealNode, pool_for: PoolFor) -> None:
+    """What a logout has left open, a later call for all of a user's connections finds and closes."""
+    async with pool_for(bash_node.port) as pool:
+        await pool.run(USER, "alpha", ECHO)
+        session = await pool.open_session(USER, "alpha", ["cat"], node="login1")
+        assert await pool.drop_user(USER, keep_servers=True) == 0
+        assert await pool.drop_user(USER) == 1
+        assert await session.streams.reader.read() == b""
+        assert pool.connections() == []
+        await session.close()
+
+
+async def test_commands_that_wait_do_not_get_a_kept_connection(
+    bash_node: RealNode, pool_for: PoolFor, source: Source
+) -> None:
+    """Who waited for a session on it when the login ended is told at once, or goes another way."""
+    async with pool_for(bash_node.port, limits=replace(QUICK, sessions_per_connection=2)) as pool:
+        await pool.run(USER, "alpha", ECHO)
+        session = await pool.open_session(USER, "alpha", ["cat"], node="login1")
+        slow = asyncio.create_task(pool.run(USER, "alpha", Command(argv=("sleep", "1"))))
+        waiting = asyncio.create_task(pool.run(USER, "alpha", ECHO))
+        await until(lambda: [one.sessions for one in pool.connections()] == [2])
+        asked = len(source.asked)
+        assert await pool.drop_user(USER, keep_servers=True) == 0
+        assert (await waiting).stdout == "hello\n"
+        assert len(source.asked) == asked + 1
+        await slow
+        await session.close()
+        assert len(pool.connections()) == 1

@@ -46,7 +46,9 @@ class HubSession(requests.Session):
         prepared = requests.Request("GET", urljoin(self.url, path)).prepare()
         return get_cookie_header(self.cookies, prepared) or ""  # type: ignore[no-untyped-call]
 
-    def submit_login(self, username: str, password: str, *, to: str = "") -> requests.Response:
+    def submit_login(
+        self, username: str, password: str, *, to: str = "", code: str | None = None
+    ) -> requests.Response:
         """Open the login page, send its form, and follow where it leads; `to` is a path to end at."""
         params = {"next": to} if to else {}
         page = self.get("hub/login", params=params)
@@ -54,10 +56,11 @@ class HubSession(requests.Session):
         token = _XSRF_FIELD.search(page.text)
         if token is None:
             raise AssertionError(f"the login page has no _xsrf field:\n{page.text[:2000]}")
+        form = {"username": username, "password": password, "_xsrf": token.group(1)}
         return self.post(
             "hub/login",
             params=params,
-            data={"username": username, "password": password, "_xsrf": token.group(1)},
+            data=form if code is None else form | {"otp": code},
             headers={"Referer": urljoin(self.url, "hub/login")},
         )
 

@@ -97,6 +97,7 @@ class Person(threading.Thread):
         self._ledger = ledger
         self._ended = ended
         self._number = 0
+        self._to_stop: list[Server] = []
 
     def run(self) -> None:
         """One thing after the other. What fails here is a fault of the soak's own, and told at the end."""
@@ -111,6 +112,7 @@ class Person(threading.Thread):
             self.failure = error
 
     def _act(self, session: HubSession) -> None:
+        self._to_stop = [server for server in self._to_stop if not _is_stopped(server)]
         mine = [witness for (user, _), witness in list(self._ledger.running.items()) if user == self.name]
         action = self._rng.choice(["start", "cell", "cell", "cell", "stop"])
         if (action == "start" and len(mine) < _MOST_SERVERS) or not mine:
@@ -130,10 +132,11 @@ class Person(threading.Thread):
                 time.sleep(0.3)
             if not model.get("ready"):
                 self._ledger.count("starts refused" if answer.status_code >= 400 else "starts given up")
-                server.session.delete(server.api)
+                self._to_stop.append(server)
                 return
         except requests.RequestException:
             self._ledger.count("starts that nobody answered")
+            self._to_stop.append(server)
             return
         try:
             witness = _witness(server)
@@ -157,12 +160,17 @@ class Person(threading.Thread):
     def _end(self, witness: Witness) -> None:
         server = witness.server
         del self._ledger.running[server.user, server.name]
-        try:
-            server.session.delete(server.api)
-        except requests.RequestException:
-            self._ledger.count("stops that nobody answered")
-            return
-        self._ledger.count("servers stopped")
+        if _is_stopped(server):
+            self._ledger.count("servers stopped")
+        else:
+            self._ledger.count("stops asked for again")
+            self._to_stop.append(server)
+
+    def leave(self) -> None:
+        """Stop what has been started and given up; all must be well again."""
+        until(
+            lambda: all(map(_is_stopped, self._to_stop)), f"{self.name}'s servers can be stopped", _SETTLED_S
+        )
 
 
 def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longest_s: float = 15.0) -> Ledger:
@@ -180,6 +188,7 @@ def soak(demo: Demo, seed: int, length_s: float, *, names: Sequence[str], longes
             person.join(2 * _START_LIMIT_S)
             if person.failure is not None:
                 raise person.failure
+            person.leave()
         _settle(demo, ledger)
     return ledger
 
@@ -223,8 +232,23 @@ def _settle(demo: Demo, ledger: Ledger) -> None:
             ledger.is_lost(witness.server, str(error), witness.job_id)
     for witness in list(ledger.running.values()):
         witness.server.stop()
+    _cancel_revived(demo, ledger)
     for name in PEOPLE:
         until(lambda: not jobs_of(demo, name), f"no job of {name}'s is left", _SETTLED_S)  # noqa: B023
+
+
+def _cancel_revived(demo: Demo, ledger: Ledger) -> None:
+    """Jobs whose cancellation slurmctld took, and forgot when it was killed within SLURM_SAVES_WITHIN_S.
+
+    They are running again for it alone: nothing is left of them on their nodes.
+    """
+    log = (Path(demo.info["logs"]) / "slurmctld-ctl.log").read_text()
+    running = demo.exec("ctl", ["squeue", "--noheader", "--states=RUNNING", "--format=%i"], check=True).stdout
+    for job_id in running.split():
+        _, cancelled, after = log.partition(f"REQUEST_KILL_JOB JobId={job_id} ")
+        if cancelled and f"Recovered JobId={job_id} " in after:
+            demo.exec("ctl", ["scancel", job_id], check=True)
+            ledger.count("jobs Slurm brought back")
 
 
 def _witness(server: Server) -> Witness:
@@ -242,6 +266,17 @@ def _witness(server: Server) -> Witness:
             failures.append(f"{time.monotonic() - began:.0f} s: {error!r}"[:300])
             time.sleep(1)
     raise AssertionError("no kernel starts: " + " | ".join(failures[-5:]))
+
+
+def _is_stopped(server: Server) -> bool:
+    """Ask the hub to stop it; whether it will, or has done so."""
+    try:
+        answer = server.session.delete(server.api)
+    except requests.RequestException:
+        return False
+    # A proxy that was just started answers 404 to everything, with a page.
+    is_from_the_hub = answer.headers.get("Content-Type", "").startswith("application/json")
+    return answer.status_code in {202, 204} or (answer.status_code == 404 and is_from_the_hub)
 
 
 def _logs_in(session: HubSession, name: str, password: str) -> bool:

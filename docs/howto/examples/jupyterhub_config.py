@@ -10,6 +10,8 @@ configure(
     signer_socket="/run/hpchub/signer.sock",
     hub_socket="/run/hpchub/hub.sock",
     proxy_socket="/run/hpchub/proxy.sock",
+    public_url="https://hub.example.org/",  # as browsers know it
+    trusted_proxies=["127.0.0.1"],  # the web server with TLS in front of the proxy; none: []
 )
 c.JupyterHub.bind_url = "http://127.0.0.1:8000"
 c.JupyterHub.db_url = "sqlite:////var/lib/hpchub/jupyterhub.sqlite"

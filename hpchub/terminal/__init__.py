@@ -1,0 +1,1 @@
+"""What people run on their own machines: `hpchub login`, `logout` and `token`."""
