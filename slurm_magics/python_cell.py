@@ -110,8 +110,8 @@ def load(folder: Path, job_id: str) -> Any:
     try:
         found = pickle.loads(path.read_bytes())  # noqa: S301  only its owner can write it
         if "value" in found:
-            return pickle.loads(found["value"])  # noqa: S301  likewise
-        raised: Any = pickle.loads(found["exception"]) if "exception" in found else None  # noqa: S301
+            return pickle.loads(found["value"])  # noqa: S301  likewise theirs
+        raised: Any = pickle.loads(found["exception"]) if "exception" in found else None  # noqa: S301  as above
     except Exception as error:
         raise SlurmError(f"The result of job {job_id} cannot be read here: {error}") from error
     if raised is None:

@@ -27,7 +27,7 @@ def run(cell: str, names: dict[str, Any]) -> Any:
     exec(compile(tree, "<cell>", "exec"), names)  # noqa: S102  the person's own cell, in the person's own job
     if not isinstance(last, ast.Expr):
         return None
-    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307  likewise
+    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307  as above
 
 
 def outcome(folder: Path) -> dict[str, Any]:

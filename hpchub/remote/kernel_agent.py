@@ -77,7 +77,9 @@ def own_address() -> str:
 def private_folder() -> Path:
     """A new folder of mode 0700 on this node, short enough for sockets in it (unix(7): 107 bytes)."""
     root = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="hpchub-", dir=root if len(root) <= _LONGEST_ROOT else "/tmp"))  # noqa: S108
+    if len(root) > _LONGEST_ROOT:
+        root = "/tmp"  # noqa: S108  only mkdtemp writes there
+    return Path(tempfile.mkdtemp(prefix="hpchub-", dir=root))
 
 
 class Refused(Exception):

@@ -237,7 +237,7 @@ def test_the_script_is_this() -> None:
     script = render_kernel_script(
         None, settings=settings, job_name="hpchub-kernel-9f3a", folder="/home/alice/.hpchub/kernels/9f3a"
     )
-    assert script == (ROOT / "tests/golden/scripts/slurm-kernel.sh").read_text()
+    assert script == (ROOT / "tests/golden/kernel_script.sh").read_text()
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Server:
 
     def ask(self, path: str, body: dict[str, object] | None = None, method: str | None = None) -> object:
         """Its answer."""
-        request = Request(  # noqa: S310  loopback
+        request = Request(  # noqa: S310  to loopback
             f"{self._url}api/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"token {TOKEN}"},
