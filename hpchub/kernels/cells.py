@@ -1,7 +1,8 @@
 """Knows which cell a kernel is at, and writes under it when the kernel can no longer.
 
 A notebook shows text only under the cell that asked for it, so the request has to be known before the
-kernel dies. It is in every `status` that a kernel publishes.
+kernel dies. It is in every `status` that a kernel publishes. A kernel that dies in one long call of C,
+before its thread for that has had a turn, takes the name of its cell with it.
 """
 
 from __future__ import annotations

@@ -126,7 +126,8 @@ def main() -> dict[str, object]:
     server = Server()
     client = server.open_notebook()
     facts["after a stop"] = cell(client, f"print(x); {where}").split()
-    cell_id = client.execute("held = bytearray(1500 * 1024**2); held[::4096] = bytes(len(held[::4096]))")
+    # Bit by bit: one long call would keep the kernel's other threads from saying that the cell began.
+    cell_id = client.execute("held = []\nwhile True: held.append(bytearray(b'x' * 1024**2))")
     facts["told"] = until(lambda: error_under(client, cell_id))
     client.stop_channels()
     until(lambda: server.kernel_id not in str(server.ask("kernels")))
