@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hpchub.demo.layout import Layout
 
-_FIRST_UID = 2001
+FIRST_UID = 2001
+_UIDS = range(10_000, 60_000, 50)
 _WORDS = (
     *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "juniper"),
     *("kestrel", "larch", "maple", "nectar", "otter", "pebble", "quartz", "raven", "spruce", "tundra"),
@@ -83,13 +84,22 @@ class Account:
         }
 
 
-def accounts() -> list[Account]:
+def private_first_uid() -> int:
+    """Where this process's own run of uids begins.
+
+    The kernel counts a person's processes (RLIMIT_NPROC) over all namespaces: who uses up a limit in one
+    demo would use it up in the demo beside it, were the uids the same.
+    """
+    return _UIDS[os.getpid() % len(_UIDS)]
+
+
+def accounts(first_uid: int = FIRST_UID) -> list[Account]:
     """Everybody's who has one on the cluster, and the service account."""
     people = (person for person in (*PEOPLE, _SERVICE) if person.on_cluster)
-    return [Account(person, uid) for uid, person in enumerate(people, start=_FIRST_UID)]
+    return [Account(person, uid) for uid, person in enumerate(people, start=first_uid)]
 
 
-def lay_out_accounts(layout: Layout) -> None:
+def lay_out_accounts(layout: Layout, first_uid: int = FIRST_UID) -> None:
     """Write the cluster's passwd, group and shadow, and the homes.
 
     The machine's system accounts stay as they are, its people are not on the cluster.
@@ -97,7 +107,7 @@ def lay_out_accounts(layout: Layout) -> None:
     files = {"passwd": _system_lines("passwd", 2), "group": _system_lines("group", 2)}
     system = {line.split(":")[0] for line in files["passwd"]}
     files["shadow"] = [f"{name}:*:19000:0:99999:7:::" for name in sorted(system)]
-    for account in accounts():
+    for account in accounts(first_uid):
         for name, line in account.lines.items():
             files[name].append(line)
         make_home(layout.home / account.person.name, account)

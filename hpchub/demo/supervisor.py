@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from hpchub.core.cluster import Attach
-from hpchub.demo.accounts import lay_out_accounts
+from hpchub.demo.accounts import lay_out_accounts, private_first_uid
 from hpchub.demo.environments import ready_environments
 from hpchub.demo.hosts import Host, boot_hosts, require_namespaces
 from hpchub.demo.hubside import HubSide, lay_out_cluster_file, lay_out_hub
@@ -147,7 +147,7 @@ def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str
         for line in NOT_SHOWN:
             say(f"  - {line}")
     else:
-        lay_out_accounts(layout)
+        lay_out_accounts(layout, private_first_uid())
         lay_out_database(layout)
         hosts = boot_hosts(layout, processes, environments)
         connect(hosts, site)

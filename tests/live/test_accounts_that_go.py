@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 import pytest
 import requests
 
-from hpchub.demo.accounts import accounts
 from hpchub.demo.site import LOGIN_HOSTS
 from support import faults
 from support.demo import Demo
@@ -67,6 +66,6 @@ def _home(server: Server) -> str:
 
 def _end_sessions(demo: Demo) -> None:
     """Kill the person's own sshd processes on every login node, and the connections with them."""
-    uid = next(account.uid for account in accounts() if account.person.name == _WHO)
+    uid = int(demo.exec("login1", ["stat", "--format=%u", f"/home/{_WHO}"], check=True).stdout)
     for host in LOGIN_HOSTS:
         signal_all([one for one in named(demo, host, "sshd") if one.uid == uid], signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,4 +80,7 @@ def _why_ended(demo: Demo, server: Server, job_id: str, state: str) -> str:
     until(lambda: not server.model(), "the hub has let go", _AT_ONCE_S)
     print(f"{state}: the hub knew after {time.monotonic() - ended:.1f} s")
     assert jobs_of(demo, server.user) == {}
-    return html.unescape(server.session.get(f"hub/user/{server.user}/lab").text)
+    page = server.session.get(f"hub/user/{server.user}/lab").text
+    said = re.search(r'role="alert">(.*?)</p>', page, re.DOTALL)
+    assert said, f"nothing is said on the page:\n{page}"
+    return html.unescape(said[1])
