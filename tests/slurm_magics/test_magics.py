@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,6 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from slurm_magics import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from support.slurm_commands import Commands
+from support.tree import ROOT
 
 _FIELDS = {
     "JOBID": "42", "PARTITION": "cpu", "NAME": "a b", "USER": "alice", "STATE": "PENDING", "TIME": "0:00",
@@ -132,3 +136,18 @@ def test_importing_is_light() -> None:
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_site_loads_them_for_everybody(tmp_path: Path) -> None:
+    """With the lines that the guide has for IPython's configuration, nobody types %load_ext."""
+    guide = (ROOT / "docs/howto/use-slurm-in-a-notebook.md").read_text()
+    lines = guide.partition("ipython_config.py`:\n\n```python\n")[2].partition("```")[0]
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    (profile / "ipython_config.py").write_text(lines)
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "-c", "%slurm timeout 7"],
+        env=os.environ | {"IPYTHONDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(r"timeout\s+7", done.stdout), done.stdout + done.stderr
