@@ -102,6 +102,18 @@ class Certificate:
     expires_at: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """Logins that have not ended, certificates of service accounts, and users who may not log in since when.
+
+    Rows as processes.md has them; Unix seconds.
+    """
+
+    logins: Sequence[Mapping[str, Any]]
+    queries: Sequence[Mapping[str, Any]]
+    revoked: Mapping[str, int]
+
+
 class SignerClient:
     """The signer behind a unix socket, or on another host. Holds no connection: there is nothing to close.
 
@@ -395,10 +407,14 @@ class SignerClient:
         """Let a user log in again, or a key be used again. InvalidRequest where that cannot be."""
         await self._call("POST", "/v1/revocations/undo", {"target": target, "reason": reason, "by": by})
 
-    async def sessions(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Logins that have not ended, and users who may not log in, each since when in Unix seconds."""
+    async def sessions(self) -> Holdings:
+        """Who holds what."""
         answer = await self._call("GET", "/v1/sessions")
-        return _field(answer, "sessions", list), _field(answer, "revoked", dict)
+        return Holdings(
+            logins=_field(answer, "sessions", list),
+            queries=_field(answer, "service_accounts", list),
+            revoked=_field(answer, "revoked", dict),
+        )
 
     async def _certificates(self, requests: Sequence[Answer]) -> Sequence[Answer]:
         if len(requests) == 1:  # in the task of nobody, so the server's id goes by hand

@@ -122,8 +122,7 @@ async def test_what_is_revoked_while_it_is_signed_does_not_leave(
         await signer.certificate(mine, user_key.public, Profile.CONTROL)
     record = certificates(settings)[-1]
     assert (record["outcome"], record["reason"]) == ("refused", "revoked")
-    sessions, _ = await signer.sessions()
-    assert sessions == []
+    assert (await signer.sessions()).logins == []
 
 
 async def test_everybody_of_a_failed_call_hears_of_it() -> None:

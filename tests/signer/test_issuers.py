@@ -293,7 +293,7 @@ async def test_vault_signs_what_was_planned(tmp_path: Path, settings: SignerSett
             record = records(settings)[-1]
             assert (record["serial"], record["key_id"]) == (str(minted.serial), minted.key_id)
             assert record["authority"] == vault.key.get_fingerprint()
-        sessions, _ = await signer.sessions()
+        sessions = (await signer.sessions()).logins
     held = {row["serial"] for session in sessions for row in session["certificates"]}
     assert held == {str(minted.serial) for minted in made.values()}
     source = {"source-address": "127.0.0.1/32,::1/128"}

@@ -86,8 +86,10 @@ async def test_two_clusters_may_differ_in_principals(settings: SignerSettings, u
             await signer.certificate(login.grant, user_key.public, Profile.CONTROL, "{account}")
         query = await signer.query_certificate("slurmwatch", user_key.public, "{account}@beta")
         assert query.principal == "slurmwatch@beta"
-        ((row,), _) = await signer.sessions()
+        holdings = await signer.sessions()
+        (row,), (asked,) = holdings.logins, holdings.queries
         assert (row["account"], len(row["certificates"])) == ("alice", 2)
+        assert (asked["account"], asked["serial"]) == ("slurmwatch", str(query.serial))
     assert {record["user"] for record in records(settings)} == {"alice", "slurmwatch"}
 
 

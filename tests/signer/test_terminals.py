@@ -145,7 +145,7 @@ async def test_the_certificate_and_its_record(
     assert certificate["grant_id"].startswith(login["grant_id"])
     assert (certificate["profile"], certificate["source"]) == ("terminal", "203.0.113.9")
     assert (certificate["factor"], certificate["serial"]) == ("password", str(made.serial))
-    sessions, _ = await signer.sessions()
+    sessions = (await signer.sessions()).logins
     assert {one["source"] for one in sessions} == {"198.51.100.7", "203.0.113.9"}
 
 
