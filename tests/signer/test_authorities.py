@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from dataclasses import replace
@@ -123,7 +124,7 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
             await SignerClient(settings.socket).revoke("alice", reason="test", by="tests")
         assert not await enters(port, host, user_key, old) and not await enters(port, host, user_key, new)
         krl.write_bytes(b"")
-        last = act(config, capsys, "retire-ca-key")
+        last = await asyncio.to_thread(act, config, capsys, "retire-ca-key")
         assert last == [both[1]]
         trusted.write_text("\n".join(last) + "\n")
         assert not await enters(port, host, user_key, old)
@@ -182,6 +183,22 @@ def test_no_key_is_lost_on_the_way(settings: SignerSettings) -> None:
     retire_ca_key(state)
     assert (line_of(load_ca_key(state)), other_keys(state)) == (second, [])
     assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+
+
+async def test_the_key_that_a_running_signer_has_is_not_retired(
+    settings: SignerSettings, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it is restarted it signs with the old key, which login nodes would then refuse."""
+    async with running(settings):
+        act(config, capsys, "next-ca-key")
+        act(config, capsys, "switch-ca-key")
+        assert await asyncio.to_thread(main, ["signer", "--config", str(config), "retire-ca-key"]) == 1
+        assert "still signs with the old key" in capsys.readouterr().err
+        assert (settings.state_dir / "ca_key.old").exists()
+        assert "old key retired" not in settings.audit_log.read_text()
+    async with running(settings):
+        await asyncio.to_thread(act, config, capsys, "retire-ca-key")
+    assert not (settings.state_dir / "ca_key.old").exists()
 
 
 def test_an_authority_elsewhere_changes_elsewhere(
