@@ -22,6 +22,7 @@ from hpchub.core.terminal import LOG_OUT, is_terminal, key_proof, terminal_reque
 from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.signer.authority import Authority
 from hpchub.signer.certificates import PublicKey, parse_public_key
+from hpchub.signer.ends import fingerprint_in
 from hpchub.signer.holding import held_certificate, held_grant
 from hpchub.signer.ledger import HeldGrant, Ledger
 from hpchub.signer.minting import Minted
@@ -123,7 +124,12 @@ class Terminals:
 
     async def vouch(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
         """As `holder`, and recorded. SiteError where that cannot be."""
-        record = Record(event=Event.TERMINAL_PROOF, outcome=Outcome.ERROR, profile=Profile.TERMINAL.value)
+        record = Record(
+            event=Event.TERMINAL_PROOF,
+            outcome=Outcome.ERROR,
+            profile=Profile.TERMINAL.value,
+            fingerprint=fingerprint_in(public_key),
+        )
         try:
             terminal = self.holder(
                 public_key=public_key, purpose=purpose, challenge=challenge, signature=signature
@@ -133,13 +139,19 @@ class Terminals:
             raise
         await self._authority.write(
             replace(record, outcome=Outcome.GRANTED, reason=purpose, user=terminal.account,
-                    factor=terminal.factor, fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+                    factor=terminal.factor, grant_id=terminal.grant_id)
         )  # fmt: skip
         return terminal
 
     async def log_out(self, *, public_key: str, challenge: str, signature: str) -> None:
         """End what a terminal holds. Raises as `holder`, and SiteError where it cannot be recorded."""
-        record = Record(event=Event.LOGOUT, outcome=Outcome.DONE, reason="by the person, at the terminal")
+        record = Record(
+            event=Event.LOGOUT,
+            outcome=Outcome.DONE,
+            reason="by the person, at the terminal",
+            profile=Profile.TERMINAL.value,
+            fingerprint=fingerprint_in(public_key),
+        )
         try:
             terminal = self.holder(
                 public_key=public_key, purpose=LOG_OUT, challenge=challenge, signature=signature
@@ -149,8 +161,7 @@ class Terminals:
             await self._authority.write_failure(record, error)
             raise
         await self._authority.write(
-            replace(record, user=terminal.account, factor=terminal.factor, profile=Profile.TERMINAL.value,
-                    fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+            replace(record, user=terminal.account, factor=terminal.factor, grant_id=terminal.grant_id)
         )  # fmt: skip
 
     @staticmethod

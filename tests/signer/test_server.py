@@ -257,6 +257,33 @@ async def test_unreadable_bodies_are_refused_and_recorded(
     assert "canary-body" not in json.dumps(record)
 
 
+async def test_what_cannot_be_read_is_recorded_wherever_somebody_proves_something(
+    signer: SignerClient, settings: SignerSettings
+) -> None:
+    """One refused record for each call, of the event that it would have been."""
+    events = {
+        "/v1/query-certificates": "certificate",
+        "/v1/terminals": "certificate",
+        "/v1/terminals/holder": "terminal-proof",
+        "/v1/terminals/logout": "logout",
+        "/v1/second-factor/challenges": "second-factor-change",
+        "/v1/second-factor/tickets": "second-factor-change",
+        "/v1/second-factor/held": "second-factor-change",
+        "/v1/second-factor/removals": "second-factor-removal",
+        "/v1/second-factor/offers": "enrolment",
+        "/v1/second-factor/enrolments": "enrolment",
+        "/v1/second-factor/key-offers": "enrolment",
+        "/v1/second-factor/keys": "enrolment",
+        "/v1/second-factor/recovery-codes": "enrolment",
+    }
+    for path in events:
+        assert (await post(settings, path, b'{"canary-body": 1}'))[0] == 422, path
+    found = records(settings)
+    assert [one["event"] for one in found] == list(events.values())
+    assert {one["outcome"] for one in found} == {"refused"}
+    assert "canary-body" not in json.dumps(found)
+
+
 async def test_other_paths_answer_in_the_same_shape(settings: SignerSettings, signer: SignerClient) -> None:
     """An unknown path is an error in our own shape."""
     status, answer = await post(settings, "/v1/nothing", b"{}")

@@ -228,7 +228,14 @@ async def test_it_outlives_a_logout_in_the_browser_and_not_its_own(
     assert in_krl(settings, made.certificate, tmp_path)
     with pytest.raises(NotAllowed, match="has ended"):
         await prove(signer, other_key, "anything")
-    assert [one["event"] for one in records(settings)[-2:]] == ["logout", "terminal-proof"]
+    with pytest.raises(NotAllowed, match="has ended"):
+        await signer.log_out_terminal(
+            public_key=other_key.public, challenge=challenge, signature=base64.b64encode(proof).decode()
+        )
+    told = records(settings)[-3:]
+    assert [one["event"] for one in told] == ["logout", "terminal-proof", "logout"]
+    assert [one["outcome"] for one in told] == ["done", "refused", "refused"]
+    assert {one["fingerprint"] for one in told} == {other_key.private.get_fingerprint()}
 
 
 async def test_a_key_has_one_login(
@@ -269,6 +276,7 @@ async def test_what_a_terminal_proves_is_recorded(
     await prove(signer, other_key, "manage tokens")
     refused, granted = [one for one in records(settings) if one["event"] == "terminal-proof"]
     assert (refused["outcome"], refused["reason"]) == ("refused", "The login of this key has ended.")
+    assert refused["fingerprint"] == other_key.private.get_fingerprint()
     assert (granted["outcome"], granted["user"], granted["reason"]) == ("granted", "alice", "manage tokens")
     assert granted["fingerprint"] == other_key.private.get_fingerprint()
 
