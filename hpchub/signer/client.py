@@ -359,7 +359,7 @@ class SignerClient:
         return _certificate(await self._call("POST", "/v1/terminals", body))
 
     async def terminal_holder(
-        self, *, public_key: str, purpose: str, challenge: str, signature: str
+        self, *, public_key: str, purpose: str, hub: str, challenge: str, signature: str
     ) -> tuple[str, int]:
         """Whose terminal has signed the challenge, and until when it holds its certificate, in Unix seconds.
 
@@ -367,14 +367,18 @@ class SignerClient:
             NotAllowed: It is no terminal's key, its login has ended, or it did not sign that.
         """
         body = {
-            "public_key": public_key, "purpose": purpose, "challenge": challenge, "signature": signature
-        }  # fmt: skip
+            "public_key": public_key,
+            "purpose": purpose,
+            "hub": hub,
+            "challenge": challenge,
+            "signature": signature,
+        }
         answer = await self._call("POST", "/v1/terminals/holder", body)
         return _field(answer, "username", str), _field(answer, "expires_at", int)
 
-    async def log_out_terminal(self, *, public_key: str, challenge: str, signature: str) -> None:
+    async def log_out_terminal(self, *, public_key: str, hub: str, challenge: str, signature: str) -> None:
         """Take a terminal's certificate back. NotAllowed as `terminal_holder`."""
-        body = {"public_key": public_key, "challenge": challenge, "signature": signature}
+        body = {"public_key": public_key, "hub": hub, "challenge": challenge, "signature": signature}
         await self._call("POST", "/v1/terminals/logout", body)
 
     async def log_out(self, grant: Secret) -> None:

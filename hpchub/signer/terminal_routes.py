@@ -28,13 +28,13 @@ def terminal_routes(terminals: Terminals, authority: Authority) -> list[web.Rout
         return web.json_response(minted_body(minted))
 
     async def holder(request: web.Request) -> web.Response:
-        names = ("public_key", "purpose", "challenge", "signature")
+        names = ("public_key", "purpose", "hub", "challenge", "signature")
         body = await read_recorded(request, names, authority, Event.TERMINAL_PROOF)
         held = await terminals.vouch(**body)
         return web.json_response({"username": held.account, "expires_at": held.ceiling})
 
     async def log_out(request: web.Request) -> web.Response:
-        names = ("public_key", "challenge", "signature")
+        names = ("public_key", "hub", "challenge", "signature")
         await terminals.log_out(**await read_recorded(request, names, authority, Event.LOGOUT))
         return web.json_response({})
 

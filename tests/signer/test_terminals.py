@@ -35,6 +35,7 @@ from .conftest import make_user_key
 
 FINGERPRINT, OTHER = "SHA256:" + "a" * 43, "SHA256:" + "b" * 43
 NOW = 1_800_000_000
+HUB = "hub.example.org"
 POLICY = Policy(
     certificate_lifetime_s=600,
     login_ceiling_s=43200,
@@ -221,16 +222,19 @@ async def test_it_outlives_a_logout_in_the_browser_and_not_its_own(
     assert not in_krl(settings, made.certificate, tmp_path)
     assert await prove(signer, other_key, "anything") == ("alice", made.valid_before)
     challenge = "of the hub"
-    proof = other_key.private.sign(key_proof(LOG_OUT, challenge), b"ssh-ed25519")
+    proof = other_key.private.sign(key_proof(LOG_OUT, HUB, challenge), b"ssh-ed25519")
     await signer.log_out_terminal(
-        public_key=other_key.public, challenge=challenge, signature=base64.b64encode(proof).decode()
+        public_key=other_key.public, hub=HUB, challenge=challenge, signature=base64.b64encode(proof).decode()
     )
     assert in_krl(settings, made.certificate, tmp_path)
     with pytest.raises(NotAllowed, match="has ended"):
         await prove(signer, other_key, "anything")
     with pytest.raises(NotAllowed, match="has ended"):
         await signer.log_out_terminal(
-            public_key=other_key.public, challenge=challenge, signature=base64.b64encode(proof).decode()
+            public_key=other_key.public,
+            hub=HUB,
+            challenge=challenge,
+            signature=base64.b64encode(proof).decode(),
         )
     told = records(settings)[-3:]
     assert [one["event"] for one in told] == ["logout", "terminal-proof", "logout"]
@@ -255,14 +259,19 @@ async def test_a_key_has_one_login(
     assert (await prove(signer, other_key, "anything"))[0] == "alice"
 
 
+def signed(key: Any, purpose: str, hub: str) -> dict[str, str]:
+    made = key.private.sign(key_proof(purpose, hub, "challenge"), b"ssh-ed25519")
+    return {
+        "public_key": key.public,
+        "purpose": purpose,
+        "hub": hub,
+        "challenge": "challenge",
+        "signature": base64.b64encode(made).decode(),
+    }
+
+
 async def prove(signer: SignerClient, key: Any, purpose: str) -> tuple[str, int]:
-    made = key.private.sign(key_proof(purpose, "challenge"), b"ssh-ed25519")
-    return await signer.terminal_holder(
-        public_key=key.public,
-        purpose=purpose,
-        challenge="challenge",
-        signature=base64.b64encode(made).decode(),
-    )
+    return await signer.terminal_holder(**signed(key, purpose, HUB))
 
 
 async def test_what_a_terminal_proves_is_recorded(
@@ -274,7 +283,9 @@ async def test_what_a_terminal_proves_is_recorded(
         await prove(signer, other_key, "manage tokens")
     await mint(signer, grant, user_key, other_key)
     await prove(signer, other_key, "manage tokens")
-    refused, granted = [one for one in records(settings) if one["event"] == "terminal-proof"]
+    with pytest.raises(NotAllowed, match="signed"):
+        await signer.terminal_holder(**signed(other_key, "manage tokens", HUB) | {"hub": "false.example.org"})
+    refused, granted, _ = [one for one in records(settings) if one["event"] == "terminal-proof"]
     assert (refused["outcome"], refused["reason"]) == ("refused", "The login of this key has ended.")
     assert refused["fingerprint"] == other_key.private.get_fingerprint()
     assert (granted["outcome"], granted["user"], granted["reason"]) == ("granted", "alice", "manage tokens")
