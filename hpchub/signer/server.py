@@ -21,6 +21,7 @@ from hpchub.signer.ending_routes import bridge_routes, staff_routes
 from hpchub.signer.ends import Ends
 from hpchub.signer.factor_key import load_factor_key
 from hpchub.signer.factor_routes import factor_routes
+from hpchub.signer.factor_settings import Required
 from hpchub.signer.guard import Guard
 from hpchub.signer.issuer_settings import make_issuer, trusted_keys
 from hpchub.signer.kerberos_proof import KerberosProof
@@ -33,7 +34,7 @@ from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
 from hpchub.signer.reading import read_recorded
-from hpchub.signer.second_factor import Required, SecondFactors
+from hpchub.signer.second_factor import SecondFactors
 from hpchub.signer.server_proof import ServerProof
 from hpchub.signer.settings import ProofSettings, SignerSettings, open_audit_log
 from hpchub.signer.spnego_proof import REPLAYS, SpnegoProof, Ticket

@@ -33,10 +33,10 @@ from hpchub.local_api.server import listening
 from hpchub.signer.ca_keys import load_ca_key
 from hpchub.signer.client import SignerClient
 from hpchub.signer.factor_key import make_factor_key
+from hpchub.signer.factor_settings import FactorSettings, Required
 from hpchub.signer.keys import init_keys, render_ca_public_key
 from hpchub.signer.oidc_settings import OidcSettings
 from hpchub.signer.password_file import set_password
-from hpchub.signer.second_factor import FactorSettings, Required
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
