@@ -10,9 +10,10 @@ from aiohttp import web
 
 from hpchub.audit import Event
 from hpchub.core.secret import Secret
-from hpchub.signer.authority import Attempt, Authority
+from hpchub.signer.authority import Authority
 from hpchub.signer.certificates import parse_public_key
 from hpchub.signer.factor_changes import CHANGE_PURPOSE, Held, login_purpose
+from hpchub.signer.proving import Attempt
 from hpchub.signer.reading import read_recorded
 
 # An attestation can hold a chain of certificates, though we ask for none.

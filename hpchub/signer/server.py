@@ -14,7 +14,7 @@ from hpchub.audit import Event
 from hpchub.core.secret import Secret
 from hpchub.local_api.metrics import metrics_handler, serving_metrics
 from hpchub.local_api.server import listening, make_app, readiness
-from hpchub.signer.authority import Attempt, Authority, Login
+from hpchub.signer.authority import Authority, Login
 from hpchub.signer.batch_route import batch_route, minted_body
 from hpchub.signer.callers import Callers, admission
 from hpchub.signer.ending_routes import bridge_routes, staff_routes
@@ -33,6 +33,7 @@ from hpchub.signer.oidc_proof import OidcLogins, OidcProof, Presented
 from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH
 from hpchub.signer.password_file import PasswordFileProof, load_password_file
 from hpchub.signer.proofs import PamProof, Proof
+from hpchub.signer.proving import Attempt
 from hpchub.signer.reading import read_recorded
 from hpchub.signer.second_factor import SecondFactors
 from hpchub.signer.server_proof import ServerProof

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway, RemoteError, SiteError
 from hpchub.remote.slurm_query import FORCED_COMMAND
-from hpchub.signer import authority
+from hpchub.signer import proving
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof
@@ -190,7 +191,7 @@ async def test_grants_survive_a_restart_and_end_at_their_ceiling(
         minted = await client.certificate(login.grant, user_key.public, Profile.CONTROL)
         assert minted.valid_before <= minted.expires_at == login.expires_at
         with monkeypatch.context() as patch:
-            patch.setattr(authority.time, "time", lambda: login.expires_at)
+            patch.setattr(time, "time", lambda: login.expires_at)
             with pytest.raises(NotAllowed, match="ended"):
                 await client.certificate(login.grant, user_key.public, Profile.CONTROL)
     (settings.state_dir / "grant_key").unlink()
@@ -324,7 +325,7 @@ async def test_checks_are_bounded(
     settings: SignerSettings, user_key: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While logins wait the signer still answers; beyond its bound it says so, retryably, and records it."""
-    monkeypatch.setattr(authority, "_MAX_WAITING", 4)
+    monkeypatch.setattr(proving, "_MAX_WAITING", 4)
     client = SignerClient(settings.socket)
 
     async def attempt() -> str:
