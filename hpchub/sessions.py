@@ -13,7 +13,8 @@ from typing import Any
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.slugs import caseless
-from hpchub.signer.client import Holdings, SignerClient
+from hpchub.signer.answers import Holdings
+from hpchub.signer.client import SignerClient
 from hpchub.staff_config import configure_config, find_processes
 from hpchub.tables import table
 

@@ -21,7 +21,8 @@ from hpchub.errors import NotAllowed
 from hpchub.revoke import render
 from hpchub.sessions import joined
 from hpchub.sessions import render as render_sessions
-from hpchub.signer.client import Holdings, SignerClient
+from hpchub.signer.answers import Holdings
+from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys
 from hpchub.signer.password_file import set_password
 from hpchub.signer.server import running

@@ -14,7 +14,8 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.doctor.report import Report
 from hpchub.errors import EnrolmentRequired, NotAllowed, RemoteError, UnexpectedOutput
-from hpchub.signer.client import GrantedLogin, SignerClient
+from hpchub.signer.answers import GrantedLogin
+from hpchub.signer.client import SignerClient
 
 # What the audit log has as the browser's address.
 SOURCE = "hpchub doctor"

@@ -45,7 +45,7 @@ from hpchub.errors import (
     UnexpectedOutput,
 )
 from hpchub.local_api.server import listening
-from hpchub.signer.client import Certificate
+from hpchub.signer.answers import Certificate
 from hpchub.ssh.inner_sshd import new_keys
 from hpchub.ssh.key_agent import KeyAgent
 from support import require

@@ -15,9 +15,10 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway, SiteError
 from hpchub.local_api.client import call
 from hpchub.logs import correlated
+from hpchub.signer.answers import Certificate
 from hpchub.signer.certificate_bytes import Contents
 from hpchub.signer.certificates import PublicKey
-from hpchub.signer.client import LARGEST_BATCH, Certificate, SignerClient
+from hpchub.signer.client import LARGEST_BATCH, SignerClient
 from hpchub.signer.issuer import KeyIssuer
 from hpchub.signer.ledger import Ledger
 from hpchub.signer.settings import SignerSettings

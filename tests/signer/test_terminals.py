@@ -19,7 +19,8 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.core.terminal import LOG_OUT, key_proof, terminal_request
 from hpchub.errors import InvalidRequest, NotAllowed
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.answers import Certificate
+from hpchub.signer.client import SignerClient
 from hpchub.signer.policy import (
     Plan,
     Policy,
