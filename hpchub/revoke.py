@@ -8,18 +8,14 @@ import os
 import pwd
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hpchub.bridge.client import BridgeClient
-from hpchub.bridge.settings import load_settings
 from hpchub.core.server import ServerView
 from hpchub.core.slugs import caseless
 from hpchub.errors import HpchubError, InvalidRequest
 from hpchub.logs import printable
-from hpchub.signer.client import SignerClient
-
-DEFAULT_CONFIG = Path("/etc/hpchub/bridge.toml")
+from hpchub.staff_config import configure_config, find_processes
 
 # Somebody is to be thrown out: jobs that do not end by then are left to the scheduler's own commands.
 _STOP_LIMIT_S = 60.0
@@ -30,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", metavar="USER|SERIAL|KEY", help="or a key id, or a key's SHA256: fingerprint"
     )
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"default: {DEFAULT_CONFIG}")
+    configure_config(parser)
     parser.add_argument("--undo", action="store_true", help="let a user log in again, or a key be used again")
     parser.add_argument("--reason", default="", metavar="TEXT", help="for the audit log")
     parser.add_argument(
@@ -40,17 +36,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Revoke or undo. Exit code 1 where something that was asked for is not done."""
-    settings = load_settings(args.config)
-    signer = SignerClient(settings.signer_socket)
     if args.undo and args.stop_servers:
         raise InvalidRequest("--undo starts no server, and stops none.")
+    found = find_processes(args.config)
+    signer, bridge = found.signer, found.bridge
+    if bridge is None and args.stop_servers:
+        raise InvalidRequest(
+            "--stop-servers is the bridge's to do, which is not on this host: nothing was done.",
+            "Leave it out, and end the jobs with the scheduler's own command.",
+        )
     if args.undo:
         asyncio.run(signer.undo_revocation(args.target, reason=args.reason, by=_who()))
         print(f"{printable(args.target)} is not revoked any more. What it held before stays ended.")
         return 0
     left: list[str] = []
-    if args.stop_servers:
-        left = asyncio.run(_stop_servers(BridgeClient(settings.socket), args.target))
+    if bridge is not None and args.stop_servers:
+        left = asyncio.run(_stop_servers(bridge, args.target))
     taken = asyncio.run(signer.revoke(args.target, reason=args.reason, by=_who()))
     print("\n".join(render(args.target, taken)))
     for line in left:
@@ -60,18 +61,19 @@ def run(args: argparse.Namespace) -> int:
 
 def render(target: str, taken: dict[str, Any]) -> list[str]:
     """What was taken back, for a terminal."""
+    count, logins, terminals = len(taken["serials"]), taken["logins"], taken["terminals"]
     whose = f" of {taken['account']}" if taken["account"] not in {"", target} else ""
-    count = len(taken["serials"])
-    held = f"{taken['logins']} logins{whose} have ended, {count} certificates were still valid."
-    lines = [f"{printable(target)} is revoked: {held}"]
-    if not taken["logins"]:
-        lines.append("It held no login: is the name right?")
-    else:
-        lines.append("The bridge closes its connections within 5 seconds.")
-    if taken["terminals"]:
+    ended = f"{_counted(logins, 'login')}{whose} {'has' if logins == 1 else 'have'} ended"
+    valid = f"{_counted(count, 'certificate')} {'was' if count == 1 else 'were'} still valid"
+    lines = [f"{printable(target)} is revoked: {ended}, {valid}."]
+    lines.append(
+        "The bridge closes its connections within 5 seconds." if logins or count else _nothing_held(target)
+    )
+    if terminals:
+        are, them = ("is", "it") if terminals == 1 else ("are", "them")
         lines.append(
-            f"{taken['terminals']} of them are on people's own machines: the list refuses them, and what "
-            "they have opened on login nodes already stays open until it is ended there."
+            f"{terminals} of them {are} on people's own machines: the list refuses {them}, and what was "
+            f"opened on login nodes with {them} stays open until it is ended there."
         )
     if taken["krl_error"]:
         lines.append(f"THE REVOCATION LIST IS OLD: {printable(taken['krl_error'])}")
@@ -79,6 +81,19 @@ def render(target: str, taken: dict[str, Any]) -> list[str]:
         until = datetime.fromtimestamp(taken["valid_before"], UTC).isoformat(sep=" ", timespec="seconds")
         lines.append(f"Login nodes without a new list accept these certificates until {until}.")
     return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _nothing_held(target: str) -> str:
+    """What that may mean, for each kind of target."""
+    if " " in target or target.startswith("SHA256:"):
+        return "No login has that key now. It is refused from now on."
+    if target.isdecimal() or ":" in target:
+        return "The login that had earned it had ended already."
+    return "Nobody of that name held anything: is the name right? It cannot log in from now on."
 
 
 async def _stop_servers(bridge: BridgeClient, user: str) -> list[str]:

@@ -26,7 +26,8 @@ from hpchub.core.certificate import Profile, principal_of
 from hpchub.core.secret import Secret
 from hpchub.core.terminal import terminal_request
 from hpchub.errors import ConfigError, HpchubError, InvalidRequest, NoSession, NotAllowed
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.answers import Certificate
+from hpchub.signer.client import SignerClient
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.key_agent import KeyAgent
 

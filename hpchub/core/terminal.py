@@ -46,9 +46,16 @@ def fingerprint_of(public_key: str) -> str:
     return "SHA256:" + base64.b64encode(sha256(blob).digest()).decode("ascii").rstrip("=")
 
 
-def key_proof(purpose: str, challenge: str) -> bytes:
-    """What the key of a terminal signs to show that whoever asks holds it."""
-    return _text("hpchub key proof", purpose, challenge)
+def key_proof(purpose: str, hub: str, challenge: str) -> bytes:
+    """What the key of a terminal signs to show that whoever asks holds it.
+
+    Args:
+        purpose: `LOG_OUT` or `MANAGE_TOKENS`.
+        hub: The hub's host name as the terminal knows it: a false hub, to which somebody was led, could
+            otherwise have the true one's challenges signed.
+        challenge: The hub's.
+    """
+    return _text("hpchub key proof", purpose, hub, challenge)
 
 
 def _text(*parts: str) -> bytes:

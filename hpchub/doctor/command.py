@@ -19,7 +19,7 @@ from hpchub.core.cluster import Cluster
 from hpchub.core.cluster_file import load_clusters
 from hpchub.core.secret import Secret
 from hpchub.doctor.cluster_side import ClusterChecks
-from hpchub.doctor.hub_side import Person, check_hub_side
+from hpchub.doctor.hub_side import Person, check_hub_side, check_hubs_login
 from hpchub.doctor.job import log_in_to_bridge, try_job
 from hpchub.doctor.level_probe import LevelProbe
 from hpchub.doctor.report import Report
@@ -44,6 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--job", action="store_true", help="start a small job too, through the running bridge"
+    )
+    parser.add_argument(
+        "--logged-in",
+        action="store_true",
+        help="instead of a password: try a job with the login that the user has at the hub, in a browser",
     )
     parser.add_argument(
         "--revoke",
@@ -85,7 +90,12 @@ def _run_all(args: argparse.Namespace, report: Report) -> None:
             f"There are: {', '.join(clusters)}.",
         )
     chosen = {name: one for name, one in clusters.items() if not args.cluster or name in args.cluster}
-    person = Person(args.user, _read_password(args.user, args.password_fd))
+    if args.logged_in and (args.revoke or args.password_fd is not None):
+        raise InvalidRequest(
+            "--logged-in goes with neither --revoke nor --password-fd.", "It is the user's own login."
+        )
+    password = None if args.logged_in else _read_password(args.user, args.password_fd)
+    person = Person(args.user, password)
     asyncio.run(check_all(report, settings, chosen, person, with_job=args.job, revoke=args.revoke))
 
 
@@ -104,6 +114,11 @@ async def check_all(
     agent = KeyAgent(settings.agent_socket)
     if not await report.check("key agent", _answers(agent)):
         return
+    if person.password is None:
+        if await check_hubs_login(report, signer, bridge, person):
+            report.note("login nodes", "not tried one by one, because the doctor has no login of its own")
+            await _try_jobs(report, bridge, clusters, person)
+        return
     # A store of its own: the bridge's must go on with the person's own session.
     with TemporaryDirectory(prefix="hpchub-doctor-") as folder:
         store = Store(f"sqlite:///{folder}/doctor.sqlite", await Seal.of(agent))
@@ -121,11 +136,16 @@ async def check_all(
         finally:
             await sessions.close(person.name)
             store.close()
-    computing = [cluster for cluster in clusters.values() if cluster.compute is not None]
-    if not with_job or not await report.check("job login", log_in_to_bridge(signer, bridge, person)):
-        return
-    for cluster in computing:
-        await report.check(f"{cluster.name} job", try_job(bridge, cluster, person))
+    if with_job and await report.check("job login", log_in_to_bridge(signer, bridge, person)):
+        await _try_jobs(report, bridge, clusters, person)
+
+
+async def _try_jobs(
+    report: Report, bridge: BridgeClient, clusters: dict[str, Cluster], person: Person
+) -> None:
+    for cluster in clusters.values():
+        if cluster.compute is not None:
+            await report.check(f"{cluster.name} job", try_job(bridge, cluster, person))
 
 
 async def _answers(agent: KeyAgent) -> str:

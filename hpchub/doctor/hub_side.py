@@ -13,19 +13,25 @@ from hpchub.bridge.sessions import Sessions
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.doctor.report import Report
-from hpchub.errors import NotAllowed, UnexpectedOutput
+from hpchub.errors import EnrolmentRequired, NotAllowed, RemoteError, UnexpectedOutput
+from hpchub.signer.answers import GrantedLogin
 from hpchub.signer.client import SignerClient
 
 # What the audit log has as the browser's address.
 SOURCE = "hpchub doctor"
 
+_LOGGED_IN = "Or log in at the hub in a browser, and try a job with that login: --logged-in."
+
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who the doctor acts as: a test account of the site's staff."""
+    """Who the doctor acts as: a test account of the site's staff.
+
+    Without a password it is the login that the person has at the hub, in a browser.
+    """
 
     name: str
-    password: Secret
+    password: Secret | None
 
 
 async def check_hub_side(
@@ -55,12 +61,71 @@ async def _bridge(bridge: BridgeClient) -> str:
     return "answers, and reaches its store and the signer"
 
 
+async def check_hubs_login(
+    report: Report, signer: SignerClient, bridge: BridgeClient, person: Person
+) -> bool:
+    """Signer, bridge, and whether the running bridge has a login of the person."""
+    if not await report.check("signer", _signer(signer)) or not await report.check("bridge", _bridge(bridge)):
+        return False
+    return await report.check(f"login of {person.name}", _hubs_login(bridge, person.name))
+
+
+async def _hubs_login(bridge: BridgeClient, user: str) -> str:
+    try:
+        until = await bridge.session(user)
+    except NotAllowed as error:
+        raise NotAllowed(
+            f"{user} is not logged in at the hub.", "Log in there, in a browser, and try again."
+        ) from error
+    return f"the one at the hub, until {_clock(until)}"
+
+
+async def log_in(signer: SignerClient, person: Person, public_key: str) -> GrantedLogin:
+    """The grant that the person's password earns. NotAllowed where there is none, or it is refused."""
+    if person.password is None:
+        raise NotAllowed(f"There is no password of {person.name} to log in with.")
+    return await signer.grant(person.name, person.password, public_key, SOURCE)
+
+
+async def _explained(signer: SignerClient, refusal: NotAllowed) -> NotAllowed:
+    """What a refused password means here: it may be right, and not be all that a login takes."""
+    if await _asks_provider(signer):
+        return NotAllowed(
+            "People log in at an OpenID provider here, so that no password can be tried.", _LOGGED_IN
+        )
+    kinds = ", ".join(await signer.factor_kinds())
+    if isinstance(refusal, EnrolmentRequired):
+        return NotAllowed(
+            f"The password is right; this account has to set up a second factor ({kinds}), which the doctor "
+            "has no way to show.",
+            f"Take an account of which none is asked. {_LOGGED_IN}",
+        )
+    if kinds:
+        return NotAllowed(
+            f"Refused: the password is wrong, or a second factor ({kinds}) is asked of this account, which "
+            "the doctor has no way to show.",
+            "The signer's audit log has the true reason. Take an account of which none is asked. "
+            + _LOGGED_IN,
+        )
+    return NotAllowed(refusal.message, "The signer's audit log has the true reason.")
+
+
+async def _asks_provider(signer: SignerClient) -> bool:
+    try:
+        await signer.oidc_request()
+    except NotAllowed:
+        return False
+    except RemoteError:  # there is one; it does not answer
+        return True
+    return True
+
+
 async def _login(signer: SignerClient, sessions: Sessions, person: Person) -> str:
     key_id, public_key = sessions.new_key()
     try:
-        login = await signer.grant(person.name, person.password, public_key, SOURCE)
+        login = await log_in(signer, person, public_key)
     except NotAllowed as error:
-        raise NotAllowed(error.message, "The signer's audit log has the true reason.") from error
+        raise await _explained(signer, error) from error
     if login.username != person.name:
         raise UnexpectedOutput("the signer", f"a login of {login.username}")
     ceiling = await sessions.open(person.name, key_id, login.grant)

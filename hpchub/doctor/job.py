@@ -9,7 +9,7 @@ import time
 from hpchub.bridge.client import BridgeClient
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.server import Phase, ServerView
-from hpchub.doctor.hub_side import SOURCE, Person
+from hpchub.doctor.hub_side import Person, log_in
 from hpchub.errors import SchedulerUnavailable, StartFailed
 from hpchub.signer.client import SignerClient
 
@@ -21,7 +21,7 @@ _SERVER_NAME = "hpchub-doctor"
 async def log_in_to_bridge(signer: SignerClient, bridge: BridgeClient, person: Person) -> str:
     """Give the running bridge a session of the person, as the hub does at a login."""
     key_id, public_key = await bridge.new_key()
-    login = await signer.grant(person.name, person.password, public_key, SOURCE)
+    login = await log_in(signer, person, public_key)
     await bridge.open_session(person.name, key_id, login.grant)
     return "the bridge has a session"
 

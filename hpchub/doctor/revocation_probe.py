@@ -33,7 +33,7 @@ async def check_revocation(
         for node in cluster.login_nodes
     ]
     fingerprint = tried[0][2].certificate.key.get_fingerprint()
-    rows, _ = await signer.sessions()
+    rows = (await signer.sessions()).logins
     # Any certificate of a login stands for all of it. The key is revoked too, and no other login has it.
     serials = [
         one["serial"] for row in rows if row["fingerprint"] == fingerprint for one in row["certificates"]

@@ -64,6 +64,9 @@ class HpchubAuthenticator(Authenticator):
         """,
     ).tag(config=True)
 
+    # Whether there are other names than the signer's for `username_map` to be about.
+    maps_usernames = False
+
     # What the signer said last.
     factor_kinds: tuple[str, ...] = ()
 
@@ -77,6 +80,16 @@ class HpchubAuthenticator(Authenticator):
             if not network.prefixlen:
                 raise TraitError(f"trusted_proxies: {text} is every address there is")
         return list(proposal["value"])
+
+    @validate("username_map")
+    def _valid_username_map(self, proposal: Any) -> dict[str, str]:
+        """Whoever was logged in under another name than the account's would have no session, or another's."""
+        if proposal["value"] and not self.maps_usernames:
+            raise TraitError(
+                "username_map: a user is called as the account that the signer names. Rename the users "
+                "that JupyterHub knows by other names, on its admin page."
+            )
+        return dict(proposal["value"])
 
     @default("otp_prompt")
     def _default_otp_prompt(self) -> str:

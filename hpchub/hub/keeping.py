@@ -36,6 +36,8 @@ class KeepsPasswordAuthenticator(HpchubAuthenticator):
     The signer is asked first, so that it counts every guess.
     """
 
+    maps_usernames = True
+
     async def authenticate(self, handler: BaseHandler, data: Mapping[str, str]) -> Any:
         """What the site's authenticator says, where both name the same account."""
         account = await super().authenticate(handler, data)
@@ -51,6 +53,8 @@ class KeepsOAuthenticator(HpchubAuthenticator):
     OAuthenticator sends no nonce, and without one the signer accepts no id_token: anybody's would do for any
     key. So the way to the provider gets one here, for a key that the bridge has made.
     """
+
+    maps_usernames = True
 
     async def authenticate(
         self, handler: BaseHandler, data: Mapping[str, Any] | None = None, **kwargs: Any
@@ -108,9 +112,11 @@ def _id_token(kept: Any) -> Secret | None:
 
 
 def _same(authenticator: HpchubAuthenticator, account: str, kept: Any) -> Any:
-    """What the kept authenticator said, if that is of the signer's account; None otherwise."""
+    """What the kept authenticator said, if `username_map` makes that the signer's account; else None."""
     name = kept.get("name") if isinstance(kept, dict) else kept
-    if name is None or authenticator.username_map.get(name, name) != account:
+    mapped = authenticator.username_map
+    # JupyterHub looks names up without capitals, so that is how sites have written them.
+    if name is None or mapped.get(name, mapped.get(name.lower(), name)) != account:
         authenticator.log.error("login.two_accounts signer=%s kept=%r", account, name)
         return None
     return kept | {"name": account} if isinstance(kept, dict) else account

@@ -24,7 +24,7 @@ from hpchub.core.login_nonce import login_nonce, new_salt
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, NotAllowed, RemoteError, UnexpectedOutput
 from hpchub.private_files import read_private_file
-from hpchub.signer.client import OidcRequest
+from hpchub.signer.answers import OidcRequest
 
 _TIMEOUT_S = 15.0
 _MAX_BYTES = 256 * 1024

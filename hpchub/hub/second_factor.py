@@ -16,7 +16,7 @@ from jupyterhub.utils import url_path_join
 
 from hpchub.core.secret import Secret
 from hpchub.errors import HpchubError, InvalidRequest, NotAllowed, UserError
-from hpchub.signer.client import OfferedFactor
+from hpchub.signer.answers import OfferedFactor
 
 _COOKIE = "hpchub-second-factor"
 _PATH = "second-factor"

@@ -10,6 +10,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.orm import APIToken
@@ -61,12 +62,13 @@ class KeyTokenHandler(ForProgramsHandler):
     """A token of JupyterHub's, for minutes, which may do nothing but manage its owner's tokens."""
 
     async def post(self) -> None:
-        """`public_key`, `challenge`, `signature`."""
+        """`public_key`, `hub`, `challenge`, `signature`."""
         try:
             _challenges(self).use_up(self.get_body_argument("challenge"))
             username, _ = await self.authenticator.signer().terminal_holder(
                 public_key=self.get_body_argument("public_key"),
                 purpose=MANAGE_TOKENS,
+                hub=own_host(self),
                 challenge=self.get_body_argument("challenge"),
                 signature=self.get_body_argument("signature"),
             )
@@ -86,11 +88,12 @@ class KeyLogoutHandler(ForProgramsHandler):
     """Takes the certificate of a key back."""
 
     async def post(self) -> None:
-        """`public_key`, `challenge`, `signature`."""
+        """`public_key`, `hub`, `challenge`, `signature`."""
         try:
             _challenges(self).use_up(self.get_body_argument("challenge"))
             await self.authenticator.signer().log_out_terminal(
                 public_key=self.get_body_argument("public_key"),
+                hub=own_host(self),
                 challenge=self.get_body_argument("challenge"),
                 signature=self.get_body_argument("signature"),
             )
@@ -107,6 +110,19 @@ def terminal_key_handlers() -> list[tuple[str, type[BaseHandler]]]:
         (f"/{_PATH}/token", KeyTokenHandler),
         (f"/{_PATH}/logout", KeyLogoutHandler),
     ]
+
+
+def own_host(handler: BaseHandler) -> str:
+    """Our host name, which must be the one that was signed.
+
+    Raises:
+        NotAllowed: The terminal knows us by another name.
+    """
+    public = handler.settings.get("public_url") or urlsplit(f"//{handler.request.host}")
+    own, meant = public.hostname or "", handler.get_body_argument("hub")
+    if own != meant:
+        raise NotAllowed(f"This hub is {own}, not {meant}.", "Log in at its own address.")
+    return own
 
 
 def _challenges(handler: BaseHandler) -> Challenges:

@@ -1,34 +1,26 @@
 """The acts of the signer, each recorded whether it ends well or not: logins here, certificates in minting.py.
 
+What a login has to prove is in proving.py.
+
 Nothing is granted before its record is on the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from hpchub.audit import AuditLog, Event, Outcome, Record
 from hpchub.core.secret import Secret
-from hpchub.errors import (
-    EnrolmentRequired,
-    HpchubError,
-    InvalidRequest,
-    NotAllowed,
-    RemoteError,
-    SiteError,
-)
+from hpchub.errors import HpchubError, InvalidRequest, SiteError
 from hpchub.signer.account_check import AccountCheck
 from hpchub.signer.certificates import PublicKey, parse_public_key
 from hpchub.signer.ending import Ending
 from hpchub.signer.ends import Ends
-from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs, login_purpose
+from hpchub.signer.factor_changes import CHANGE_PURPOSE, FactorActs
 from hpchub.signer.grants import GrantKey
 from hpchub.signer.guard import Guard
 from hpchub.signer.holding import held_grant
@@ -37,34 +29,16 @@ from hpchub.signer.ledger import Ledger
 from hpchub.signer.metrics import SignerMetrics
 from hpchub.signer.minting import Minting
 from hpchub.signer.oidc_proof import OidcLogins, Presented
-from hpchub.signer.policy import (
-    Grant,
-    Policy,
-    plan_grant,
-)
-from hpchub.signer.proofs import Accepted, Proof, Refused
+from hpchub.signer.policy import Grant, Policy
+from hpchub.signer.proofs import Proof, Refused
+from hpchub.signer.proving import Attempt, Proving, refused_login
 from hpchub.signer.recorder import Recorder, TrueReason
 from hpchub.signer.recorder import failed as _failed
 from hpchub.signer.second_factor import Enrolled, Mistyped, Offer, SecondFactors
-from hpchub.signer.spnego_proof import SpnegoProof, Ticket, refuse_without_second_factor
-
-_Result = TypeVar("_Result")
-
-# Beyond these, a waiting login would outlast its client's patience.
-_MAX_WAITING = 64
+from hpchub.signer.spnego_proof import SpnegoProof, Ticket
 
 # What stands in the audit log for somebody who sets up an app.
 _TOTP_FACTOR = "totp"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
-    """What somebody typed, and the browser's address as the hub reports it."""
-
-    username: str
-    password: Secret
-    code: Secret
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +75,6 @@ class Authority:
         self._proof = proof
         self._guard = guard
         self._second_factors = second_factors
-        self._oidc = oidc
         self._spnego = spnego
         self._audit = audit
         self._recorder = Recorder(audit)
@@ -110,12 +83,13 @@ class Authority:
         self.factors = FactorActs(second_factors, self.write)
         self.accounts = AccountCheck(proof)
         self.minting = Minting(issuer, grant_key, policy, ledger, self.accounts, self.ending, self.write)
-        self._waiting = 0
-        self._threads = ThreadPoolExecutor(proof.workers, thread_name_prefix="proof")
+        self._proving = Proving(
+            proof, guard, policy, ledger, self.metrics, second_factors, oidc=oidc, spnego=spnego
+        )
 
     def close(self) -> None:
         """End the threads once they are idle; what waits is given up."""
-        self._threads.shutdown(cancel_futures=True)
+        self._proving.close()
 
     @property
     def factor_kinds(self) -> list[str]:
@@ -140,7 +114,7 @@ class Authority:
         record = Record(
             event=Event.LOGIN, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
         )
-        return await self._log_in(record, public_key, lambda key: self._prove(attempt, key))
+        return await self._log_in(record, public_key, lambda key: self._proving.by_password(attempt, key))
 
     async def log_in_with_token(self, presented: Presented, public_key: str) -> Login:
         """The grant that an OpenID provider's id_token earns for the key that is in its nonce.
@@ -156,7 +130,7 @@ class Authority:
         record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=presented.source)
         told: dict[str, str] = {}
         return await self._log_in(
-            record, public_key, lambda key: self._prove_by_token(presented, key, told), told
+            record, public_key, lambda key: self._proving.by_token(presented, key, told), told
         )
 
     async def log_in_with_ticket(self, ticket: Ticket, public_key: str) -> Login:
@@ -173,7 +147,7 @@ class Authority:
         record = Record(event=Event.LOGIN, outcome=Outcome.ERROR, source=ticket.source)
         told: dict[str, str] = {}
         return await self._log_in(
-            record, public_key, lambda key: self._prove_by_ticket(ticket, key, told), told
+            record, public_key, lambda key: self._proving.by_ticket(ticket, key, told), told
         )
 
     async def oidc_request(self) -> dict[str, Any]:
@@ -183,7 +157,7 @@ class Authority:
             NotAllowed: The site has none.
             RemoteError: The provider cannot be asked where its pages are.
         """
-        return await self._oidc_logins().request()
+        return await self._proving.oidc_logins().request()
 
     async def _log_in(
         self,
@@ -236,7 +210,7 @@ class Authority:
 
     async def offer(self, ticket: Secret) -> Offer:
         """What an app needs to become a second factor. NotAllowed where the ticket is none of ours."""
-        second_factors = self._enrolling()
+        second_factors = self._proving.enrolling()
         return await asyncio.to_thread(second_factors.offer, ticket)
 
     async def enrol(self, ticket: Secret, code: Secret, source: str) -> Enrolled:
@@ -249,7 +223,7 @@ class Authority:
         """
         record = Record(event=Event.ENROLMENT, outcome=Outcome.ERROR, source=source, factor=_TOTP_FACTOR)
         try:
-            found = await asyncio.to_thread(self._enrolling().confirm, ticket, code)
+            found = await asyncio.to_thread(self._proving.enrolling().confirm, ticket, code)
             if isinstance(found, Mistyped):
                 record = replace(record, user=found.account)
                 raise InvalidRequest("That is not the code that the app shows now.", "Try the next one.")
@@ -258,11 +232,6 @@ class Authority:
             raise
         await self.write(replace(record, user=found.account, outcome=Outcome.GRANTED))
         return found
-
-    def _enrolling(self) -> SecondFactors:
-        if self._second_factors is None:
-            raise NotAllowed("Second factors are not asked for here.")
-        return self._second_factors
 
     async def ticket(self, attempt: Attempt) -> Secret:
         """A ticket with which somebody changes their second factors, for the same proof as a login.
@@ -275,12 +244,12 @@ class Authority:
             event=Event.FACTOR_CHANGE, outcome=Outcome.ERROR, user=attempt.username, source=attempt.source
         )
         try:
-            second_factors = self._enrolling()
-            began, verdict = await self._judge(attempt, CHANGE_PURPOSE)
+            second_factors = self._proving.enrolling()
+            began, verdict = await self._proving.judge(attempt, CHANGE_PURPOSE)
             why = verdict.reason if isinstance(verdict, Refused) else self._ledger.refusal(verdict.account)
             if why or isinstance(verdict, Refused):
-                await self._wait_with_refusal(began)
-                raise _refused_login() from TrueReason(why)
+                await self._proving.wait_with_refusal(began)
+                raise refused_login() from TrueReason(why)
             ticket = await asyncio.to_thread(
                 second_factors.begin, verdict.account, has_second=verdict.has_second
             )
@@ -291,107 +260,6 @@ class Authority:
             replace(record, user=verdict.account, factor=verdict.factor, outcome=Outcome.GRANTED)
         )
         return ticket
-
-    async def _prove(self, attempt: Attempt, key: PublicKey) -> Grant:
-        """The grant that an attempt earns. Each refusal waits as long as the proof wants."""
-        began, verdict = await self._judge(attempt, login_purpose(key.fingerprint))
-        try:
-            return await self._earned(verdict, key)
-        except EnrolmentRequired:
-            raise
-        except NotAllowed:
-            await self._wait_with_refusal(began)
-            raise
-
-    async def _judge(self, attempt: Attempt, purpose: str) -> tuple[float, Accepted | Refused]:
-        """When the question began, and what password and second factor are worth."""
-
-        def check(counts: bool) -> Accepted | Refused:
-            verdict = self._proof.verify(attempt.username, attempt.password)
-            if self._second_factors is None:
-                return verdict
-            return self._second_factors.judge(
-                attempt.username, attempt.code, verdict, may_use_up=counts, purpose=purpose
-            )
-
-        def judge() -> tuple[float, Accepted | Refused]:
-            began = time.monotonic()
-            return began, self._guard.attempt(attempt.username, attempt.source, check)
-
-        with self.metrics.proof_seconds.time():
-            return await self._in_thread(judge)
-
-    async def _wait_with_refusal(self, began: float) -> None:
-        await asyncio.sleep(began + self._proof.refusal_s - time.monotonic())
-
-    async def _prove_by_token(self, presented: Presented, key: PublicKey, told: dict[str, str]) -> Grant:
-        with self.metrics.proof_seconds.time():
-            verdict = await self._oidc_logins().judge(presented, key.line)
-        if isinstance(verdict, Accepted):
-            told |= {"user": verdict.account, "factor": verdict.factor}
-        return await self._earned_elsewhere(verdict, key)
-
-    async def _prove_by_ticket(self, ticket: Ticket, key: PublicKey, told: dict[str, str]) -> Grant:
-        spnego = self._spnego
-        if spnego is None:
-            raise NotAllowed("Kerberos tickets are not taken here.")
-
-        def judge() -> Accepted | Refused:
-            verdict = spnego.verify(ticket.token)
-            refuse_without_second_factor(verdict, self._second_factors, login_purpose(key.fingerprint))
-            return verdict
-
-        with self.metrics.proof_seconds.time():
-            verdict = await self._in_thread(judge)
-        if isinstance(verdict, Accepted):
-            told |= {"user": verdict.account, "factor": verdict.factor}
-        return await self._earned_elsewhere(verdict, key)
-
-    async def _earned_elsewhere(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
-        """As `_earned`, for who has typed no password here."""
-        try:
-            return await self._earned(verdict, key)
-        except NotAllowed as error:
-            raise NotAllowed("The hub does not let you in with that login.") from error.__cause__
-
-    def _oidc_logins(self) -> OidcLogins:
-        if self._oidc is None:
-            raise NotAllowed("Logins at an OpenID provider are not taken here.")
-        return self._oidc
-
-    async def _earned(self, verdict: Accepted | Refused, key: PublicKey) -> Grant:
-        if isinstance(verdict, Refused):
-            raise _refused_login() from TrueReason(verdict.reason)
-        if why := self._ledger.refusal(verdict.account, fingerprint=key.fingerprint):
-            raise _refused_login() from TrueReason(why)
-        try:
-            grant = plan_grant(
-                self._policy,
-                account=verdict.account,
-                factor=verdict.factor,
-                fingerprint=key.fingerprint,
-                now=int(time.time()),
-                grant_id=secrets.token_hex(16),
-            )
-        except NotAllowed as error:
-            raise _refused_login() from error
-        if verdict.must_enrol:
-            ticket = await asyncio.to_thread(
-                self._enrolling().begin, grant.account, has_second=verdict.has_second
-            )
-            raise EnrolmentRequired(
-                "Set up a second factor first.", "The hub's login page leads there.", ticket=ticket.reveal()
-            )
-        return grant
-
-    async def _in_thread(self, call: Callable[[], _Result]) -> _Result:
-        if self._waiting >= _MAX_WAITING:
-            raise RemoteError("Too many people are logging in just now.", "Try again in a minute.")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        finally:
-            self._waiting -= 1
 
     async def write_failure(self, record: Record, error: Exception) -> None:
         """Record an act that failed, with the true reason."""
@@ -405,7 +273,3 @@ class Authority:
             self.metrics.audit_failures.inc()
             raise
         self.metrics.count(record)
-
-
-def _refused_login() -> NotAllowed:
-    return NotAllowed("That username and password do not match.", "Check both and try again.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -10,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpchub.audit import Event, Outcome, Record
-from hpchub.errors import InvalidRequest
+from hpchub.errors import InvalidRequest, ProcessAway
 from hpchub.signer import ca_keys
 from hpchub.signer.certificate_bytes import blob_of
 from hpchub.signer.certificates import fingerprint_of, line_of, parse_public_key
+from hpchub.signer.client import SignerClient
 from hpchub.signer.host_certificates import (
     known_hosts_line,
     load_host_ca_key,
@@ -75,9 +78,25 @@ def _switch(args: argparse.Namespace, settings: SignerSettings) -> None:
 
 def _retire(_args: argparse.Namespace, settings: SignerSettings) -> None:
     _only_with_files(settings)
+    if os.path.lexists(settings.state_dir / ca_keys.OLD_CA_KEY):
+        asyncio.run(_refuse_while_it_signs(settings))
     with _recorded(settings, "old key retired"):
         ca_keys.retire_ca_key(settings.state_dir)
     _print_trusted(settings)
+
+
+async def _refuse_while_it_signs(settings: SignerSettings) -> None:
+    """Return where no signer runs, or the one that does has the new key. InvalidRequest otherwise."""
+    old = line_of(ca_keys.load_ca_key(settings.state_dir, ca_keys.OLD_CA_KEY))
+    try:
+        signs = await SignerClient(settings.socket).ca_public_key()
+    except ProcessAway:  # whoever starts it next has the new key
+        return
+    if blob_of(signs) == blob_of(old):
+        raise InvalidRequest(
+            "The signer that runs still signs with the old key: it was not restarted since switch-ca-key.",
+            "Restart it, wait until the last certificate of the old key has expired, and retire it then.",
+        )
 
 
 def _make_host_ca(_args: argparse.Namespace, settings: SignerSettings) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
@@ -14,9 +13,20 @@ from hpchub.errors import UnexpectedOutput, from_wire
 from hpchub.local_api.client import call
 from hpchub.local_api.tls import TlsPeer
 from hpchub.logs import correlated, correlation_id
+from hpchub.signer.answers import (
+    Certificate,
+    GrantedLogin,
+    HeldFactors,
+    Holdings,
+    OfferedFactor,
+    OidcRequest,
+    field_of,
+    read_certificate,
+    read_codes,
+    read_held,
+    read_login,
+)
 from hpchub.signer.together import Answer, Together
-
-_Value = TypeVar("_Value")
 
 LARGEST_BATCH = 64  # certificates in one call
 
@@ -25,81 +35,6 @@ _TIMEOUT_S = 10.0
 _OIDC_TIMEOUT_S = 40.0  # two questions to the provider
 _FACTOR = "/v1/second-factor"
 _LOGIN_TIMEOUT_S = 60.0  # a PAM stack may ask a directory server far away, and others may be in the queue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantedLogin:
-    """What a login earned: worthless without the private key of the public key it was made for."""
-
-    username: str
-    grant: Secret
-    expires_at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OidcRequest:
-    """What to ask the site's OpenID provider for, and where; `max_age_s` is 0 where it does not matter.
-
-    `auth_methods`: how its token endpoint lets clients prove themselves. `names_itself`: it adds `iss` to
-    what it sends back (RFC 9207).
-    """
-
-    issuer: str
-    client_id: str
-    scope: str
-    acr_values: str
-    max_age_s: int
-    authorization_endpoint: str
-    token_endpoint: str
-    auth_methods: tuple[str, ...]
-    names_itself: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfferedFactor:
-    """What an app needs to become somebody's second factor, as a QR code's text and to be typed."""
-
-    username: str
-    uri: Secret
-    seed: Secret
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldFactor:
-    """A security key, as its owner knows it. Unix seconds; `used_at` is 0 where it was never used."""
-
-    key_id: str
-    name: str
-    added_at: float
-    used_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldFactors:
-    """What somebody has, and of which kinds more may be added."""
-
-    username: str
-    kinds: tuple[str, ...]
-    has_app: bool
-    keys: tuple[HeldFactor, ...]
-    codes_left: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
-    """One line in OpenSSH's form, and what sshd will log of it. Public, like the key inside.
-
-    `expires_at` is when the login behind it ends; until then another can be had. Unix seconds.
-    `principal` is what the certificate calls the account.
-    """
-
-    certificate: str = field(repr=False)
-    serial: int
-    key_id: str
-    account: str
-    principal: str
-    valid_before: int
-    expires_at: int
 
 
 class SignerClient:
@@ -123,11 +58,11 @@ class SignerClient:
 
     async def ca_public_key(self) -> str:
         """One line: the key that clusters trust."""
-        return _field(await self._call("GET", "/v1/ca"), "public_key", str)
+        return field_of(await self._call("GET", "/v1/ca"), "public_key", str)
 
     async def principals(self) -> tuple[str, ...]:
         """The forms that principals of certificates may have, the usual one first."""
-        return tuple(map(str, _field(await self._call("GET", "/v1/ca"), "principals", list)))
+        return tuple(map(str, field_of(await self._call("GET", "/v1/ca"), "principals", list)))
 
     async def grant(
         self, username: str, password: Secret, public_key: str, source: str, code: Secret = _NO_CODE
@@ -153,7 +88,7 @@ class SignerClient:
             "public_key": public_key,
             "source": source,
         }
-        return _granted(await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S))
+        return read_login(await self._call("POST", "/v1/grants", body, _LOGIN_TIMEOUT_S))
 
     async def oidc_request(self) -> OidcRequest:
         """What to ask the site's OpenID provider for.
@@ -164,15 +99,15 @@ class SignerClient:
         """
         answer = await self._call("GET", "/v1/oidc", timeout_s=_OIDC_TIMEOUT_S)
         return OidcRequest(
-            issuer=_field(answer, "issuer", str),
-            client_id=_field(answer, "client_id", str),
-            scope=_field(answer, "scope", str),
-            acr_values=_field(answer, "acr_values", str),
-            max_age_s=_field(answer, "max_age", int),
-            authorization_endpoint=_field(answer, "authorization_endpoint", str),
-            token_endpoint=_field(answer, "token_endpoint", str),
-            auth_methods=tuple(str(one) for one in _field(answer, "auth_methods", list)),
-            names_itself=_field(answer, "names_itself", bool),
+            issuer=field_of(answer, "issuer", str),
+            client_id=field_of(answer, "client_id", str),
+            scope=field_of(answer, "scope", str),
+            acr_values=field_of(answer, "acr_values", str),
+            max_age_s=field_of(answer, "max_age", int),
+            authorization_endpoint=field_of(answer, "authorization_endpoint", str),
+            token_endpoint=field_of(answer, "token_endpoint", str),
+            auth_methods=tuple(str(one) for one in field_of(answer, "auth_methods", list)),
+            names_itself=field_of(answer, "names_itself", bool),
         )
 
     async def grant_by_id_token(
@@ -191,7 +126,7 @@ class SignerClient:
             RemoteError: The provider's keys cannot be had.
         """
         body = {"id_token": id_token.reveal(), "salt": salt, "public_key": public_key, "source": source}
-        return _granted(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
+        return read_login(await self._call("POST", "/v1/oidc/grants", body, _LOGIN_TIMEOUT_S))
 
     async def grant_by_ticket(self, token: Secret, public_key: str, source: str) -> GrantedLogin:
         """Log in with a Kerberos ticket.
@@ -206,12 +141,12 @@ class SignerClient:
                 its owner has to give a second factor.
         """
         body = {"token": token.reveal(), "public_key": public_key, "source": source}
-        return _granted(await self._call("POST", "/v1/spnego/grants", body, _LOGIN_TIMEOUT_S))
+        return read_login(await self._call("POST", "/v1/spnego/grants", body, _LOGIN_TIMEOUT_S))
 
     async def factor_kinds(self) -> tuple[str, ...]:
         """The kinds of second factor that anybody may need to log in; empty where none is asked for."""
         answer = await self._call("GET", "/v1/second-factor")
-        return tuple(str(kind) for kind in _field(answer, "kinds", list))
+        return tuple(str(kind) for kind in field_of(answer, "kinds", list))
 
     async def challenge(self, username: str, public_key: str = "") -> str:
         """What to ask somebody's security keys, as JSON for the browser.
@@ -221,7 +156,7 @@ class SignerClient:
             public_key: The key that the login is to be for; empty for `ticket`.
         """
         body = {"username": username, "public_key": public_key}
-        return _field(await self._call("POST", f"{_FACTOR}/challenges", body), "options", str)
+        return field_of(await self._call("POST", f"{_FACTOR}/challenges", body), "options", str)
 
     async def ticket(self, username: str, password: Secret, code: Secret, source: str) -> Secret:
         """A ticket with which the person changes their second factors. NotAllowed in the words of a login."""
@@ -232,16 +167,16 @@ class SignerClient:
             "source": source,
         }
         answer = await self._call("POST", f"{_FACTOR}/tickets", body, _LOGIN_TIMEOUT_S)
-        return Secret(_field(answer, "ticket", str))
+        return Secret(field_of(answer, "ticket", str))
 
     async def held_factors(self, ticket: Secret) -> HeldFactors:
         """What the person has."""
-        return _held(await self._call("POST", f"{_FACTOR}/held", {"ticket": ticket.reveal()}))
+        return read_held(await self._call("POST", f"{_FACTOR}/held", {"ticket": ticket.reveal()}))
 
     async def offer_key(self, ticket: Secret) -> str:
         """What the browser makes a new security key with, as JSON."""
         answer = await self._call("POST", f"{_FACTOR}/key-offers", {"ticket": ticket.reveal()})
-        return _field(answer, "options", str)
+        return field_of(answer, "options", str)
 
     async def add_key(
         self, ticket: Secret, name: str, attestation: Secret, source: str
@@ -257,25 +192,25 @@ class SignerClient:
             "attestation": attestation.reveal(),
             "source": source,
         }
-        return _codes(await self._call("POST", f"{_FACTOR}/keys", body))
+        return read_codes(await self._call("POST", f"{_FACTOR}/keys", body))
 
     async def remove_factor(self, ticket: Secret, what: str, source: str) -> HeldFactors:
         """Forget a security key, by its id, or the app, `totp`; InvalidRequest where it is needed."""
         body = {"ticket": ticket.reveal(), "what": what, "source": source}
-        return _held(await self._call("POST", f"{_FACTOR}/removals", body))
+        return read_held(await self._call("POST", f"{_FACTOR}/removals", body))
 
     async def renew_recovery_codes(self, ticket: Secret, source: str) -> tuple[Secret, ...]:
         """New recovery codes; those from before count no more."""
         body = {"ticket": ticket.reveal(), "source": source}
-        return _codes(await self._call("POST", f"{_FACTOR}/recovery-codes", body))
+        return read_codes(await self._call("POST", f"{_FACTOR}/recovery-codes", body))
 
     async def offer(self, ticket: Secret) -> OfferedFactor:
         """What the person's app needs. NotAllowed where the ticket has expired."""
         answer = await self._call("POST", "/v1/second-factor/offers", {"ticket": ticket.reveal()})
         return OfferedFactor(
-            username=_field(answer, "username", str),
-            uri=Secret(_field(answer, "uri", str)),
-            seed=Secret(_field(answer, "seed", str)),
+            username=field_of(answer, "username", str),
+            uri=Secret(field_of(answer, "uri", str)),
+            seed=Secret(field_of(answer, "seed", str)),
         )
 
     async def enrol(self, ticket: Secret, code: Secret, source: str) -> tuple[Secret, ...]:
@@ -287,7 +222,7 @@ class SignerClient:
         """
         body = {"ticket": ticket.reveal(), "code": code.reveal(), "source": source}
         answer = await self._call("POST", "/v1/second-factor/enrolments", body)
-        return _codes(answer)
+        return read_codes(answer)
 
     async def certificate(
         self, grant: Secret, public_key: str, profile: Profile, form: str = ""
@@ -311,7 +246,7 @@ class SignerClient:
         answer = await self._together.ask(body)
         if "error" in answer:
             raise from_wire(answer)
-        return _certificate(answer)
+        return read_certificate(answer)
 
     async def query_certificate(self, account: str, public_key: str, form: str = "") -> Certificate:
         """Mint a certificate with which a service account asks for the states of jobs.
@@ -320,7 +255,7 @@ class SignerClient:
             NotAllowed: The signer's settings do not name that account.
         """
         body = {"account": account, "public_key": public_key, "principal": form}
-        return _certificate(await self._call("POST", "/v1/query-certificates", body))
+        return read_certificate(await self._call("POST", "/v1/query-certificates", body))
 
     async def terminal_certificate(
         self, grant: Secret, *, login_key: str, signature: bytes, public_key: str, source: str
@@ -344,10 +279,10 @@ class SignerClient:
             "public_key": public_key,
             "source": source,
         }
-        return _certificate(await self._call("POST", "/v1/terminals", body))
+        return read_certificate(await self._call("POST", "/v1/terminals", body))
 
     async def terminal_holder(
-        self, *, public_key: str, purpose: str, challenge: str, signature: str
+        self, *, public_key: str, purpose: str, hub: str, challenge: str, signature: str
     ) -> tuple[str, int]:
         """Whose terminal has signed the challenge, and until when it holds its certificate, in Unix seconds.
 
@@ -355,14 +290,18 @@ class SignerClient:
             NotAllowed: It is no terminal's key, its login has ended, or it did not sign that.
         """
         body = {
-            "public_key": public_key, "purpose": purpose, "challenge": challenge, "signature": signature
-        }  # fmt: skip
+            "public_key": public_key,
+            "purpose": purpose,
+            "hub": hub,
+            "challenge": challenge,
+            "signature": signature,
+        }
         answer = await self._call("POST", "/v1/terminals/holder", body)
-        return _field(answer, "username", str), _field(answer, "expires_at", int)
+        return field_of(answer, "username", str), field_of(answer, "expires_at", int)
 
-    async def log_out_terminal(self, *, public_key: str, challenge: str, signature: str) -> None:
+    async def log_out_terminal(self, *, public_key: str, hub: str, challenge: str, signature: str) -> None:
         """Take a terminal's certificate back. NotAllowed as `terminal_holder`."""
-        body = {"public_key": public_key, "challenge": challenge, "signature": signature}
+        body = {"public_key": public_key, "hub": hub, "challenge": challenge, "signature": signature}
         await self._call("POST", "/v1/terminals/logout", body)
 
     async def log_out(self, grant: Secret) -> None:
@@ -372,8 +311,8 @@ class SignerClient:
     async def ends(self, after: int) -> tuple[dict[str, str], int]:
         """Fingerprints of keys whose login has ended early, each with why; and the `after` of next time."""
         answer = await self._call("GET", f"/v1/ends?after={after}")
-        rows = _field(answer, "ends", list)
-        return {str(row["fingerprint"]): str(row["why"]) for row in rows}, _field(answer, "next", int)
+        rows = field_of(answer, "ends", list)
+        return {str(row["fingerprint"]): str(row["why"]) for row in rows}, field_of(answer, "next", int)
 
     async def disconnected(self, user: str, why: str, connections: int) -> None:
         """Have it recorded that connections were closed."""
@@ -383,7 +322,7 @@ class SignerClient:
     async def krl(self) -> bytes:
         """OpenSSH's key revocation list, as it is now."""
         try:
-            return base64.b64decode(_field(await self._call("GET", "/v1/krl"), "krl", str), validate=True)
+            return base64.b64decode(field_of(await self._call("GET", "/v1/krl"), "krl", str), validate=True)
         except ValueError as error:
             raise UnexpectedOutput("the signer", "a revocation list that cannot be read") from error
 
@@ -395,10 +334,14 @@ class SignerClient:
         """Let a user log in again, or a key be used again. InvalidRequest where that cannot be."""
         await self._call("POST", "/v1/revocations/undo", {"target": target, "reason": reason, "by": by})
 
-    async def sessions(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Logins that have not ended, and users who may not log in, each since when in Unix seconds."""
+    async def sessions(self) -> Holdings:
+        """Who holds what."""
         answer = await self._call("GET", "/v1/sessions")
-        return _field(answer, "sessions", list), _field(answer, "revoked", dict)
+        return Holdings(
+            logins=field_of(answer, "sessions", list),
+            queries=field_of(answer, "service_accounts", list),
+            revoked=field_of(answer, "revoked", dict),
+        )
 
     async def _certificates(self, requests: Sequence[Answer]) -> Sequence[Answer]:
         if len(requests) == 1:  # in the task of nobody, so the server's id goes by hand
@@ -407,7 +350,7 @@ class SignerClient:
                 body = {name: value for name, value in request.items() if name != "server_id"}
                 return [await self._call("POST", "/v1/certificates", body)]
         answer = await self._call("POST", "/v1/certificate-batches", {"requests": list(requests)})
-        answers = _field(answer, "answers", list)
+        answers = field_of(answer, "answers", list)
         if len(answers) != len(requests) or not all(isinstance(one, dict) for one in answers):
             raise UnexpectedOutput("the signer", "another number of certificates")
         return answers
@@ -416,48 +359,3 @@ class SignerClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> dict[str, Any]:
         return await call(self.socket_path, "signer", method, path, body, timeout_s=timeout_s)
-
-
-def _granted(answer: Mapping[str, Any]) -> GrantedLogin:
-    return GrantedLogin(
-        username=_field(answer, "username", str),
-        grant=Secret(_field(answer, "grant", str)),
-        expires_at=_field(answer, "expires_at", int),
-    )
-
-
-def _certificate(answer: Mapping[str, Any]) -> Certificate:
-    return Certificate(
-        certificate=_field(answer, "certificate", str),
-        serial=_field(answer, "serial", int),
-        key_id=_field(answer, "key_id", str),
-        account=_field(answer, "account", str),
-        principal=_field(answer, "principal", str),
-        valid_before=_field(answer, "valid_before", int),
-        expires_at=_field(answer, "expires_at", int),
-    )
-
-
-def _held(answer: Mapping[str, Any]) -> HeldFactors:
-    try:
-        keys = tuple(HeldFactor(**row) for row in _field(answer, "keys", list))
-    except TypeError as error:
-        raise UnexpectedOutput("the signer", "security keys that cannot be read") from error
-    return HeldFactors(
-        username=_field(answer, "username", str),
-        kinds=tuple(map(str, _field(answer, "kinds", list))),
-        has_app=_field(answer, "has_app", bool),
-        keys=keys,
-        codes_left=_field(answer, "codes_left", int),
-    )
-
-
-def _codes(answer: Mapping[str, Any]) -> tuple[Secret, ...]:
-    return tuple(Secret(str(one)) for one in _field(answer, "recovery_codes", list))
-
-
-def _field(answer: Mapping[str, Any], name: str, kind: type[_Value]) -> _Value:
-    value = answer.get(name)
-    if not isinstance(value, kind):
-        raise UnexpectedOutput("the signer", f"an answer without {name}")
-    return value

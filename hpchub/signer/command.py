@@ -14,12 +14,12 @@ from hpchub.logs import configure_logging, printable
 from hpchub.prctl import forbid_dumps
 from hpchub.signer import ca_staff, staff
 from hpchub.signer.factor_key import make_factor_key
+from hpchub.signer.factor_settings import Required
 from hpchub.signer.issuer_settings import CaKind, make_issuer, trusted_keys
 from hpchub.signer.keys import init_keys
 from hpchub.signer.oidc_proof import OidcProof
 from hpchub.signer.password_file import set_password
 from hpchub.signer.proofs import Refused
-from hpchub.signer.second_factor import Required
 from hpchub.signer.server import make_proof, serve
 from hpchub.signer.settings import SignerSettings, load_settings
 

@@ -81,15 +81,20 @@ def staff_routes(ending: Ending, ledger: Ledger) -> list[web.RouteDef]:
 
     async def sessions(_request: web.Request) -> web.Response:
         now = int(time.time())
+        in_krl = set(ledger.revoked(now).get("serial", ()))
         certificates: dict[str, list[dict[str, Any]]] = {}
+        queries = []
         for made in ledger.certificates(now):
             row = {"serial": made.serial, "profile": made.profile, "valid_before": made.valid_before}
-            certificates.setdefault(made.grant_id, []).append(row)
+            if made.grant_id:
+                certificates.setdefault(made.grant_id, []).append(row)
+            elif made.serial not in in_krl:
+                queries.append({"account": made.account, **row})
         rows = [
             {**asdict(grant), "certificates": certificates.get(grant.grant_id, [])}
             for grant in ledger.grants(now)
         ]
-        return web.json_response({"sessions": rows, "revoked": ledger.blocked()})
+        return web.json_response({"sessions": rows, "service_accounts": queries, "revoked": ledger.blocked()})
 
     return [
         web.post("/v1/revocations", revoke),

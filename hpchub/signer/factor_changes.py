@@ -19,9 +19,11 @@ from typing import Any, TypeVar
 from hpchub.audit import Event, Outcome, Record
 from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest, NotAllowed
+from hpchub.signer.factor_rows import has_app, has_factor
+from hpchub.signer.factor_settings import FactorKind, is_required
 from hpchub.signer.guessing import account_key
 from hpchub.signer.recorder import failed
-from hpchub.signer.second_factor import Enrolled, FactorKind, SecondFactors, has_app, has_factor
+from hpchub.signer.second_factor import Enrolled, SecondFactors
 from hpchub.signer.security_keys import LONGEST_NAME, HeldKey, SecurityKeys, keys_of, remove_keys
 
 CHANGE_PURPOSE = "change"
@@ -106,7 +108,7 @@ class FactorChanges:
             if not done:
                 raise InvalidRequest("That is not there any more.")
             if not has_factor(connection, key):
-                if self._factors.is_required(account):
+                if is_required(self._factors.settings, account):
                     raise InvalidRequest(
                         "That is your only second factor, and this site wants one.", "Add another first."
                     )

@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+from hpchub.audit import Event
 from hpchub.core.secret import Secret
-from hpchub.errors import InvalidRequest
-from hpchub.local_api.server import read_object
-from hpchub.signer.authority import Attempt, Authority
+from hpchub.signer.authority import Authority
 from hpchub.signer.certificates import parse_public_key
 from hpchub.signer.factor_changes import CHANGE_PURPOSE, Held, login_purpose
+from hpchub.signer.proving import Attempt
+from hpchub.signer.reading import read_recorded
 
 # An attestation can hold a chain of certificates, though we ask for none.
 _LONGEST_FIELD = 16 * 1024
@@ -23,18 +24,21 @@ def factor_routes(authority: Authority) -> list[web.RouteDef]:
     """For the hub, which only carries what browsers and signer say to each other."""
     factors = authority.factors
 
+    async def read(request: web.Request, event: Event, *names: str) -> dict[str, str]:
+        return await read_recorded(request, names, authority, event, longest=_LONGEST_FIELD)
+
     async def kinds(_request: web.Request) -> web.Response:
         found = authority.factor_kinds
         return web.json_response({"asked": bool(found), "kinds": found})
 
     async def challenges(request: web.Request) -> web.Response:
-        body = await _read(request, "username", "public_key")
+        body = await read(request, Event.FACTOR_CHANGE, "username", "public_key")
         key = body["public_key"]
         purpose = login_purpose(parse_public_key(key).fingerprint) if key else CHANGE_PURPOSE
         return _options(await factors.challenge(body["username"], purpose))
 
     async def tickets(request: web.Request) -> web.Response:
-        body = await _read(request, "username", "password", "code", "source")
+        body = await read(request, Event.FACTOR_CHANGE, "username", "password", "code", "source")
         attempt = Attempt(
             username=body["username"],
             password=Secret(body["password"]),
@@ -44,23 +48,27 @@ def factor_routes(authority: Authority) -> list[web.RouteDef]:
         return web.json_response({"ticket": (await authority.ticket(attempt)).reveal()})
 
     async def held(request: web.Request) -> web.Response:
-        return _held(await factors.held(Secret((await _read(request, "ticket"))["ticket"])))
+        return _held(
+            await factors.held(Secret((await read(request, Event.FACTOR_CHANGE, "ticket"))["ticket"]))
+        )
 
     async def key_offers(request: web.Request) -> web.Response:
-        return _options(await factors.offer_key(Secret((await _read(request, "ticket"))["ticket"])))
+        return _options(
+            await factors.offer_key(Secret((await read(request, Event.ENROLMENT, "ticket"))["ticket"]))
+        )
 
     async def keys(request: web.Request) -> web.Response:
-        body = await _read(request, "ticket", "name", "attestation", "source")
+        body = await read(request, Event.ENROLMENT, "ticket", "name", "attestation", "source")
         ticket, attestation = Secret(body["ticket"]), Secret(body["attestation"])
         enrolled = await factors.add_key(ticket, body["name"], attestation, body["source"])
         return _codes(enrolled.account, enrolled.recovery_codes)
 
     async def removals(request: web.Request) -> web.Response:
-        body = await _read(request, "ticket", "what", "source")
+        body = await read(request, Event.FACTOR_REMOVAL, "ticket", "what", "source")
         return _held(await factors.remove(Secret(body["ticket"]), body["what"], body["source"]))
 
     async def recovery_codes(request: web.Request) -> web.Response:
-        body = await _read(request, "ticket", "source")
+        body = await read(request, Event.ENROLMENT, "ticket", "source")
         renewed = await factors.renew_codes(Secret(body["ticket"]), body["source"])
         return _codes(renewed.account, renewed.recovery_codes)
 
@@ -96,10 +104,3 @@ def _held(held: Held) -> web.Response:
 
 def _codes(account: str, codes: tuple[Secret, ...]) -> web.Response:
     return web.json_response({"username": account, "recovery_codes": [code.reveal() for code in codes]})
-
-
-async def _read(request: web.Request, *names: str) -> dict[str, str]:
-    body: dict[str, str] = await read_object(request, dict.fromkeys(names, str))
-    if any(len(value) > _LONGEST_FIELD for value in body.values()):
-        raise InvalidRequest(f"No field may be longer than {_LONGEST_FIELD} characters.")
-    return body

@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import grp
 import hashlib
-import os
-import pwd
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from pathlib import Path
 
 from hpchub.core.secret import Secret
-from hpchub.core.slugs import caseless
 from hpchub.errors import ConfigError, NotAllowed, SiteError
 from hpchub.signer.factor_key import FactorKey
+from hpchub.signer.factor_rows import has_app, has_factor, use_recovery_code, use_step
+from hpchub.signer.factor_settings import FactorKind, FactorSettings, is_required
 from hpchub.signer.guessing import account_key
 from hpchub.signer.proofs import Accepted, Refused
-from hpchub.signer.security_keys import Pressed, SecurityKeys, is_assertion, keys_of, remove_keys
+from hpchub.signer.security_keys import Pressed, SecurityKeys, is_assertion, keys_of
 from hpchub.signer.state import State
 from hpchub.signer.totp import (
     SEED_BYTES,
@@ -36,43 +33,11 @@ from hpchub.signer.totp import (
     provisioning_uri,
     render_seed,
 )
-from hpchub.signer.webauthn_settings import WebAuthnSettings
 
 ENROLMENT_S = 10 * 60
 _MOST_TRIES = 5  # of the first code; then the password is asked for again
 _NOBODY = "-"  # no safe account name
 _KEY_CHECK = b"hpchub"
-
-
-class Required(StrEnum):
-    """Of whom a second factor is asked. Whoever has one is asked for it, unless nobody is."""
-
-    NONE = "none"
-    SOME = "some"
-    ALL = "all"
-
-
-class FactorKind(StrEnum):
-    """What people may set up. Recovery codes come with either."""
-
-    TOTP = "totp"
-    WEBAUTHN = "webauthn"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactorSettings:
-    """The site's choice. `groups` and `users` belong to `some`; `issuer` is what apps show.
-
-    What somebody has of a kind that is not among `kinds` leads them to where they set up another one.
-    """
-
-    required: Required = Required.NONE
-    kinds: tuple[FactorKind, ...] = (FactorKind.TOTP,)
-    webauthn: WebAuthnSettings | None = None
-    groups: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    issuer: str = "hpchub"
-    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +128,7 @@ class SecondFactors:
             if isinstance(verdict, Refused):
                 return verdict
             if not finding.has_app and not keys_of(connection, account):
-                return replace(verdict, must_enrol=self.is_required(verdict.account))
+                return replace(verdict, must_enrol=is_required(self.settings, verdict.account))
             if factor := _factor_of(finding, pressed):
                 if may_use_up:
                     self._use_up(connection, account, finding, pressed)
@@ -186,9 +151,9 @@ class SecondFactors:
         if pressed.key_id and self.keys is not None:
             self.keys.use(connection, pressed)
         elif finding.step is not None:
-            _use_step(connection, account, finding.step)
+            use_step(connection, account, finding.step)
         elif finding.digest is not None:
-            _use_recovery_code(connection, account, finding.digest)
+            use_recovery_code(connection, account, finding.digest)
 
     def _has_allowed(self, connection: sqlite3.Connection, account: str) -> bool:
         """Whether one of what the account has is of a kind that the site has."""
@@ -284,21 +249,6 @@ class SecondFactors:
         fresh = row is not None and step is not None and step > last_step  # once: RFC 6238, section 5.2
         return _Finding(row is not None, step if fresh else None, digest if held and can_be_one else None)
 
-    def is_required(self, account: str) -> bool:
-        """Whether somebody without a second factor needs one. An account that nobody knows does."""
-        settings = self.settings
-        if settings.required is not Required.SOME:
-            return settings.required is Required.ALL
-        if caseless(account) in map(caseless, settings.users):
-            return True
-        if not settings.groups:
-            return False
-        try:
-            member_of = set(os.getgrouplist(account, pwd.getpwnam(account).pw_gid))
-            return any(grp.getgrnam(group).gr_gid in member_of for group in settings.groups)
-        except KeyError:
-            return True
-
     def _pending(self, connection: sqlite3.Connection, ticket: Secret) -> tuple[str, str, bytes]:
         """The key, the account and the seed of an enrolment under way; all empty where there is none."""
         row = connection.execute(
@@ -334,23 +284,6 @@ class SecondFactors:
         return tuple(map(Secret, codes))
 
 
-def has_app(connection: sqlite3.Connection, account: str) -> bool:
-    """Whether an account has an app that shows codes."""
-    found = connection.execute("SELECT 1 FROM second_factors WHERE account = ?", (account,)).fetchone()
-    return found is not None
-
-
-def has_factor(connection: sqlite3.Connection, account: str) -> bool:
-    """Whether an account has a second factor of any kind."""
-    return has_app(connection, account) or bool(keys_of(connection, account))
-
-
-def forget_second_factor(state: State, account: str) -> bool:
-    """Forget somebody's second factor and recovery codes; whether there was one. It needs no key."""
-    with state.transaction() as connection:
-        return _forget(connection, account_key(account))
-
-
 def _factor_of(finding: _Finding, pressed: Pressed) -> str:
     """What was proven, in one word; empty where nothing was."""
     if pressed.key_id:
@@ -358,21 +291,6 @@ def _factor_of(finding: _Finding, pressed: Pressed) -> str:
     if finding.step is not None:
         return FactorKind.TOTP.value
     return "recovery" if finding.digest is not None else ""
-
-
-def _use_step(connection: sqlite3.Connection, account: str, step: int) -> None:
-    connection.execute("UPDATE second_factors SET last_step = ? WHERE account = ?", (step, account))
-
-
-def _use_recovery_code(connection: sqlite3.Connection, account: str, digest: bytes) -> None:
-    connection.execute("DELETE FROM recovery_codes WHERE account = ? AND digest = ?", (account, digest))
-
-
-def _forget(connection: sqlite3.Connection, key: str) -> bool:
-    connection.execute("DELETE FROM recovery_codes WHERE account = ?", (key,))
-    connection.execute("DELETE FROM enrolments WHERE account = ?", (key,))
-    keys = remove_keys(connection, key)
-    return connection.execute("DELETE FROM second_factors WHERE account = ?", (key,)).rowcount + keys > 0
 
 
 def _digest(ticket: Secret) -> bytes:

@@ -18,21 +18,18 @@ from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen
 from hpchub.logs import LogFormat
 from hpchub.signer.callers import Callers, read_callers
 from hpchub.signer.factor_key import FACTOR_KEY
+from hpchub.signer.factor_settings import FactorSettings, Required, read_second_factor
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.issuer_settings import CaSettings, read_ca
 from hpchub.signer.kerberos_proof import KerberosSettings, read_kerberos
 from hpchub.signer.ldap_settings import LdapSettings, read_ldap
 from hpchub.signer.oidc_settings import OidcSettings, read_oidc
 from hpchub.signer.policy import Policy, TerminalPolicy
-from hpchub.signer.second_factor import FactorKind, FactorSettings, Required
-from hpchub.signer.webauthn_settings import WebAuthnSettings, read_webauthn
 
 _LIFETIME_S = (5 * 60, 15 * 60)
 _CEILING_S = (15 * 60, 7 * 24 * 3600)
 _TERMINAL_S = (15 * 60, 24 * 3600)
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?", re.ASCII)
-_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
-_ISSUER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)  # a colon would end it in the app
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -109,7 +106,7 @@ def _read(top: Table, folder: Path) -> SignerSettings | None:
     principals = _read_principals(top)
     terminal = _read_terminal(top.table("terminal"), principals) if top.has("terminal") else None
     guessing = _read_guessing(top.table("guessing"))
-    second_factor = _read_second_factor(top.table("second_factor"), folder)
+    second_factor = read_second_factor(top.table("second_factor"), folder)
     callers = read_callers(top, folder)
     audit_rotate_mb = top.integer("audit_rotate_mb", 0, low=0, high=100_000)
     audit_syslog = folder / top.text("audit_syslog") if top.has("audit_syslog") else None
@@ -255,43 +252,6 @@ def _read_guessing(table: Table) -> GuessLimits:
     )
     table.finish()
     return limits
-
-
-def _read_second_factor(table: Table, folder: Path) -> FactorSettings:
-    """`groups` and `users` say who, where only some need one."""
-    required = table.choice("required", Required, Required.NONE)
-    groups = table.texts("groups", _GROUP)
-    users = table.texts("users", re.compile(".*", re.DOTALL))
-    for user in users:
-        if not is_safe_account_name(user):
-            table.fault("users", f"{user!r} is no account that may log in")
-    if required is Required.SOME and not groups and not users:
-        table.fault("required", "is some, of whom? Write groups or users")
-    if required is not Required.SOME and (groups or users):
-        table.fault("groups" if groups else "users", 'says nothing without required = "some"')
-    kinds, webauthn = _read_kinds(table)
-    settings = FactorSettings(
-        required=required,
-        kinds=kinds,
-        webauthn=webauthn,
-        groups=groups,
-        users=users,
-        issuer=table.text("issuer", "hpchub", _ISSUER),
-        key_file=folder / table.text("key_file") if table.has("key_file") else None,
-    )
-    table.finish()
-    return settings
-
-
-def _read_kinds(table: Table) -> tuple[tuple[FactorKind, ...], WebAuthnSettings | None]:
-    """What may be set up; and how security keys are, which may be there for those set up before."""
-    known = re.compile("|".join(FactorKind), re.ASCII)
-    kinds = tuple(FactorKind(text) for text in table.texts("kinds", known)) or (FactorKind.TOTP,)
-    if not table.has("webauthn"):
-        if FactorKind.WEBAUTHN in kinds:
-            table.fault("kinds", "names webauthn: write [second_factor.webauthn] with rp_id")
-        return kinds, None
-    return kinds, read_webauthn(table.table("webauthn"))
 
 
 def _time_within(low: int, high: int) -> Callable[[str], int]:

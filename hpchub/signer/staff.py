@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from hpchub.audit import Event, Outcome, Record
 from hpchub.core.slugs import is_safe_account_name
 from hpchub.errors import InvalidRequest
+from hpchub.signer.factor_rows import forget_second_factor
 from hpchub.signer.guard import Count, Guard
-from hpchub.signer.second_factor import forget_second_factor
 from hpchub.signer.settings import SignerSettings, open_audit_log
 from hpchub.signer.state import State
 

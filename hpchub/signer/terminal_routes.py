@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from hpchub.audit import Event
 from hpchub.core.secret import Secret
-from hpchub.errors import InvalidRequest
-from hpchub.local_api.server import read_object
+from hpchub.signer.authority import Authority
 from hpchub.signer.batch_route import minted_body
+from hpchub.signer.reading import read_recorded
 from hpchub.signer.terminals import Terminals
 
-_MAX_FIELD_LENGTH = 8192
 
-
-def terminal_routes(terminals: Terminals) -> list[web.RouteDef]:
+def terminal_routes(terminals: Terminals, authority: Authority) -> list[web.RouteDef]:
     """For the bridge, which asks for certificates, and the hub, which brings what a terminal has signed."""
 
     async def mint(request: web.Request) -> web.Response:
-        body = await _texts(request, "grant", "login_key", "signature", "public_key", "source")
+        names = ("grant", "login_key", "signature", "public_key", "source")
+        body = await read_recorded(request, names, authority, Event.CERTIFICATE)
         minted = await terminals.mint(
             Secret(body["grant"]),
             login_key=body["login_key"],
@@ -28,12 +28,14 @@ def terminal_routes(terminals: Terminals) -> list[web.RouteDef]:
         return web.json_response(minted_body(minted))
 
     async def holder(request: web.Request) -> web.Response:
-        body = await _texts(request, "public_key", "purpose", "challenge", "signature")
+        names = ("public_key", "purpose", "hub", "challenge", "signature")
+        body = await read_recorded(request, names, authority, Event.TERMINAL_PROOF)
         held = await terminals.vouch(**body)
         return web.json_response({"username": held.account, "expires_at": held.ceiling})
 
     async def log_out(request: web.Request) -> web.Response:
-        await terminals.log_out(**await _texts(request, "public_key", "challenge", "signature"))
+        names = ("public_key", "hub", "challenge", "signature")
+        await terminals.log_out(**await read_recorded(request, names, authority, Event.LOGOUT))
         return web.json_response({})
 
     return [
@@ -41,10 +43,3 @@ def terminal_routes(terminals: Terminals) -> list[web.RouteDef]:
         web.post("/v1/terminals/holder", holder),
         web.post("/v1/terminals/logout", log_out),
     ]
-
-
-async def _texts(request: web.Request, *names: str) -> dict[str, str]:
-    body = await read_object(request, dict.fromkeys(names, str))
-    if any(len(value) > _MAX_FIELD_LENGTH for value in body.values()):
-        raise InvalidRequest(f"No field may be longer than {_MAX_FIELD_LENGTH} characters.")
-    return body

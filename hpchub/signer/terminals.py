@@ -22,6 +22,7 @@ from hpchub.core.terminal import LOG_OUT, is_terminal, key_proof, terminal_reque
 from hpchub.errors import InvalidRequest, NotAllowed
 from hpchub.signer.authority import Authority
 from hpchub.signer.certificates import PublicKey, parse_public_key
+from hpchub.signer.ends import fingerprint_in
 from hpchub.signer.holding import held_certificate, held_grant
 from hpchub.signer.ledger import HeldGrant, Ledger
 from hpchub.signer.minting import Minted
@@ -105,15 +106,15 @@ class Terminals:
             raise NotAllowed("Your login has ended.", "Log in again.") from TrueReason(why)
         self._ledger.add_grant(held)
 
-    def holder(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
-        """The terminal whose key has signed the challenge for that purpose.
+    def holder(self, *, public_key: str, purpose: str, hub: str, challenge: str, signature: str) -> HeldGrant:
+        """The terminal whose key has signed the challenge, for that purpose and the hub of that name.
 
         Raises:
             NotAllowed: It is no terminal's key, its login has ended, or it did not sign that.
             InvalidRequest: The public key is refused.
         """
         key = parse_public_key(public_key)
-        if not _has_signed(key, key_proof(purpose, challenge), signature):
+        if not _has_signed(key, key_proof(purpose, hub, challenge), signature):
             raise NotAllowed(_NOT_THE_KEY)
         held = self._ledger.grants(int(time.time()), fingerprint=key.fingerprint)
         terminal = next((one for one in held if is_terminal(one.grant_id)), None)
@@ -121,36 +122,48 @@ class Terminals:
             raise NotAllowed("The login of this key has ended.", "Log in again.")
         return terminal
 
-    async def vouch(self, *, public_key: str, purpose: str, challenge: str, signature: str) -> HeldGrant:
+    async def vouch(
+        self, *, public_key: str, purpose: str, hub: str, challenge: str, signature: str
+    ) -> HeldGrant:
         """As `holder`, and recorded. SiteError where that cannot be."""
-        record = Record(event=Event.TERMINAL_PROOF, outcome=Outcome.ERROR, profile=Profile.TERMINAL.value)
+        record = Record(
+            event=Event.TERMINAL_PROOF,
+            outcome=Outcome.ERROR,
+            profile=Profile.TERMINAL.value,
+            fingerprint=fingerprint_in(public_key),
+        )
         try:
             terminal = self.holder(
-                public_key=public_key, purpose=purpose, challenge=challenge, signature=signature
+                public_key=public_key, purpose=purpose, hub=hub, challenge=challenge, signature=signature
             )
         except Exception as error:
             await self._authority.write_failure(record, error)
             raise
         await self._authority.write(
             replace(record, outcome=Outcome.GRANTED, reason=purpose, user=terminal.account,
-                    factor=terminal.factor, fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+                    factor=terminal.factor, grant_id=terminal.grant_id)
         )  # fmt: skip
         return terminal
 
-    async def log_out(self, *, public_key: str, challenge: str, signature: str) -> None:
+    async def log_out(self, *, public_key: str, hub: str, challenge: str, signature: str) -> None:
         """End what a terminal holds. Raises as `holder`, and SiteError where it cannot be recorded."""
-        record = Record(event=Event.LOGOUT, outcome=Outcome.DONE, reason="by the person, at the terminal")
+        record = Record(
+            event=Event.LOGOUT,
+            outcome=Outcome.DONE,
+            reason="by the person, at the terminal",
+            profile=Profile.TERMINAL.value,
+            fingerprint=fingerprint_in(public_key),
+        )
         try:
             terminal = self.holder(
-                public_key=public_key, purpose=LOG_OUT, challenge=challenge, signature=signature
+                public_key=public_key, purpose=LOG_OUT, hub=hub, challenge=challenge, signature=signature
             )
             self._authority.ending.ends.log_out_terminal(terminal)
         except Exception as error:
             await self._authority.write_failure(record, error)
             raise
         await self._authority.write(
-            replace(record, user=terminal.account, factor=terminal.factor, profile=Profile.TERMINAL.value,
-                    fingerprint=terminal.fingerprint, grant_id=terminal.grant_id)
+            replace(record, user=terminal.account, factor=terminal.factor, grant_id=terminal.grant_id)
         )  # fmt: skip
 
     @staticmethod

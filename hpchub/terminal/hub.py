@@ -34,6 +34,7 @@ class Hub:
             raise InvalidRequest(f"{url!r} is no hub's URL.", "Give one such as https://hub.example.org.")
         if parts.scheme == "http" and not loopback:
             raise InvalidRequest(f"{url} is not https: anybody on the way could read and change it.")
+        self.host = host
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}".removesuffix("/hub")
         path = urlsplit(self.url).path
         self.name = re.sub(r"[^A-Za-z0-9.-]+", "-", f"{host}{f'-{port}' if port else ''}{path}")

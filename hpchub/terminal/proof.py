@@ -40,8 +40,9 @@ def token_for_tokens(hub: Hub, place: KeyPlace, kept: Kept) -> tuple[str, Secret
 
 def _proof(hub: Hub, place: KeyPlace, kept: Kept, purpose: str) -> dict[str, str]:
     challenge = str(hub.post("key/challenge", {}).get("challenge", ""))
-    signature = place.sign(kept.public_key, key_proof(purpose, challenge))
+    signature = place.sign(kept.public_key, key_proof(purpose, hub.host, challenge))
     return {
+        "hub": hub.host,
         "public_key": kept.public_key,
         "challenge": challenge,
         "signature": base64.b64encode(signature).decode("ascii"),

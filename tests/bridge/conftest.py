@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket as socketlib
 import subprocess
 import time
@@ -14,9 +15,11 @@ from tempfile import TemporaryDirectory
 import argon2
 import pytest
 
-from hpchub.bridge import life
+from hpchub.bridge import life as life_module
+from hpchub.bridge import service as service_module
 from hpchub.bridge.seal import Seal
 from hpchub.bridge.sessions import Sessions
+from hpchub.bridge.settings import BridgeSettings
 from hpchub.bridge.store import Store
 from hpchub.core.cluster import Cluster
 from hpchub.core.cluster_file import load_clusters
@@ -29,6 +32,10 @@ from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
 from support.postgresql import PostgresServer, a_server
+
+from .bridges import Bridge, a_bridge
+from .slurm import FakeSlurm
+from .world import World
 
 PASSWORD = "canary-password-51"
 PEOPLE = ("alice", "bob", *(f"user{number}" for number in range(20)))
@@ -59,7 +66,7 @@ placement = "compute"
 def notebooks_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' notebook servers import nothing."""
     for name in ("_FIRST_LOOK_S", "_LOOK_S"):
-        monkeypatch.setattr(life, name, 0.02)
+        monkeypatch.setattr(life_module, name, 0.02)
 
 
 @pytest.fixture
@@ -182,3 +189,51 @@ class Login:
 @pytest.fixture
 def login(signer: SignerClient) -> Login:
     return Login(signer)
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    slurm = FakeSlurm()
+    monkeypatch.setattr(service_module, "Pool", lambda _clusters, _sessions, _limits, **_more: slurm)
+    return slurm
+
+
+@pytest.fixture
+def settings(tmp_path: Path, short_dir: Path) -> BridgeSettings:
+    run = short_dir / "b"
+    run.mkdir(mode=0o700)
+    return BridgeSettings(
+        runtime_dir=run, socket=run / "bridge.sock", signer_socket=short_dir / "signer.sock",
+        agent_socket=short_dir / "agent.sock", hub_socket=short_dir / "hub.sock",
+        clusters=tmp_path / "clusters.d", database=f"sqlite:///{tmp_path}/bridge.db",
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def bridge(
+    settings: BridgeSettings,
+    clusters: dict[str, Cluster],
+    store: Store,
+    login: Login,
+    agent: KeyAgent,
+    slurm: FakeSlurm,
+) -> AsyncIterator[Bridge]:
+    async with a_bridge(settings, clusters, store, login, agent) as bridge:
+        yield bridge
+    left = [path.name for path in (settings.runtime_dir / "s").iterdir()]
+    assert left == [] and not settings.socket.exists()
+
+
+@pytest.fixture
+async def world(store: Store, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """Checks at the end that no task, socket or attachment is left behind."""
+    monkeypatch.setattr(life_module, "_END_LIMIT_S", 0.05)
+    before = asyncio.all_tasks()
+    world = World(store, short_dir)
+    yield world
+    for life in world.lives:
+        await life.leave()
+    await world.keeper.close()
+    await asyncio.sleep(0.01)
+    assert list(short_dir.iterdir()) == []
+    assert asyncio.all_tasks() - before <= {asyncio.current_task()}

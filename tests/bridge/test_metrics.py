@@ -14,8 +14,8 @@ from hpchub.bridge.store import ServerRecord
 from hpchub.core.server import ConnectionView, Phase
 from hpchub.errors import HpchubError, RemoteError, SchedulerUnavailable
 
+from .bridges import Bridge
 from .slurm import FakeSlurm
-from .test_service import Bridge, bridge, settings, slurm  # noqa: F401  fixtures
 
 
 def a_record(**values: object) -> ServerRecord:
@@ -94,7 +94,7 @@ def test_the_census_is_taken_at_each_scrape() -> None:
     assert value(BridgeMetrics(), "hpchub_logins_live") == 0
 
 
-async def scrape(bridge: Bridge) -> dict[tuple[str, ...], float]:  # noqa: F811
+async def scrape(bridge: Bridge) -> dict[tuple[str, ...], float]:
     connector = aiohttp.UnixConnector(str(bridge.socket))
     async with (
         aiohttp.ClientSession(connector=connector) as session,
@@ -110,7 +110,7 @@ async def scrape(bridge: Bridge) -> dict[tuple[str, ...], float]:  # noqa: F811
     }
 
 
-async def test_a_servers_life_in_numbers(bridge: Bridge, slurm: FakeSlurm) -> None:  # noqa: F811
+async def test_a_servers_life_in_numbers(bridge: Bridge, slurm: FakeSlurm) -> None:
     """Started, ready, failed, stopped: each is in the answer to a scrape, and nobody's name or id is."""
     slurm.open = [
         ConnectionView(
@@ -135,7 +135,7 @@ async def test_a_servers_life_in_numbers(bridge: Bridge, slurm: FakeSlurm) -> No
     assert not any(key[0] == "hpchub_servers" for key in after)
 
 
-async def test_everybodys_servers_and_connections(bridge: Bridge, slurm: FakeSlurm) -> None:  # noqa: F811
+async def test_everybodys_servers_and_connections(bridge: Bridge, slurm: FakeSlurm) -> None:
     """Without a user the list has everybody's; the connections come with the open tunnels' servers."""
     slurm.open = [
         ConnectionView(
@@ -150,7 +150,7 @@ async def test_everybodys_servers_and_connections(bridge: Bridge, slurm: FakeSlu
     assert await bridge.client.connections() == (slurm.open, frozenset(one.id for one in views))
 
 
-async def test_ready_says_what_is_missing(bridge: Bridge, slurm: FakeSlurm) -> None:  # noqa: F811
+async def test_ready_says_what_is_missing(bridge: Bridge, slurm: FakeSlurm) -> None:
     """Ready with a store, a signer and a login node; 503 that names the cluster without one."""
     await bridge.client.ready()
     slurm.down = {"login1": "connection refused"}
@@ -161,7 +161,7 @@ async def test_ready_says_what_is_missing(bridge: Bridge, slurm: FakeSlurm) -> N
     assert set(body["missing"]) == {"cluster alpha", "cluster beta"}
 
 
-async def test_not_ready_without_store_or_signer(bridge: Bridge, slurm: FakeSlurm) -> None:  # noqa: F811
+async def test_not_ready_without_store_or_signer(bridge: Bridge, slurm: FakeSlurm) -> None:
     """Each is tried at every question, not remembered from the start."""
     bridge.service.signer.socket_path = bridge.socket.with_name("nowhere.sock")
     (bridge.service.settings.clusters.parent / "bridge.db").write_bytes(b"not a database" * 99)

@@ -15,7 +15,8 @@ from hpchub.bridge.store import Store
 from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.answers import Certificate
+from hpchub.signer.client import SignerClient
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.key_agent import KeyAgent

@@ -10,7 +10,8 @@ import pytest
 from hpchub.bridge.sessions import Sessions
 from hpchub.bridge.store import Store
 from hpchub.errors import NotAllowed
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.answers import Certificate
+from hpchub.signer.client import SignerClient
 from hpchub.signer.policy import TerminalPolicy
 from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.key_agent import KeyAgent

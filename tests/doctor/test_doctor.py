@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from bridge.conftest import CHEAP, PASSWORD
 from ssh.conftest import USER, free_port, known_hosts_line, start_sshd, stop_sshd
 
+from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.server import make_bridge_app
 from hpchub.bridge.service import Service
 from hpchub.bridge.settings import BridgeSettings
@@ -25,13 +26,19 @@ from hpchub.doctor import revocation_probe
 from hpchub.doctor.command import check_all
 from hpchub.doctor.forwards import Forwards, principals_line
 from hpchub.doctor.hub_side import Person
+from hpchub.doctor.job import log_in_to_bridge
 from hpchub.doctor.report import Report
 from hpchub.errors import HostUnreachable
 from hpchub.local_api.server import listening
+from hpchub.signer.ca_keys import load_ca_key
 from hpchub.signer.client import SignerClient
-from hpchub.signer.keys import load_ca_key, render_ca_public_key
+from hpchub.signer.factor_key import make_factor_key
+from hpchub.signer.factor_settings import FactorSettings, Required
+from hpchub.signer.keys import init_keys, render_ca_public_key
+from hpchub.signer.oidc_settings import OidcSettings
 from hpchub.signer.password_file import set_password
-from hpchub.signer.settings import SignerSettings
+from hpchub.signer.server import running
+from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
 from support import require
 from support.folders import let_others_pass
@@ -77,13 +84,14 @@ class Site:
         (folder / "known_hosts").write_text(known_hosts_line(f"[127.0.0.1]:{port}", known))
         (folder / "alpha.toml").write_text(CLUSTER.format(port=port, principal=self.principal))
 
-    async def ask(self, password: str = PASSWORD, *, revoke: bool = False) -> dict[str, str]:
+    async def ask(self, password: str | None = PASSWORD, *, revoke: bool = False) -> dict[str, str]:
         """What the doctor says: each check's name, and its verdict with what it found."""
+        self.lines.clear()
         report = Report(self.lines.append)
-        person = Person(USER, Secret(password))
+        person = Person(USER, None if password is None else Secret(password))
         clusters = load_clusters(self.settings.clusters)
         await check_all(report, self.settings, clusters, person, with_job=False, revoke=revoke)
-        assert password not in "".join(self.lines)
+        assert not password or password not in "".join(self.lines)
         failed = [line for line in self.lines if line.startswith("failed")]
         assert report.failed == len(failed)
         told = {}
@@ -240,6 +248,56 @@ async def test_a_wrong_password(site: Site) -> None:
     assert "audit log has the true reason" in found[f"login of {USER}"]
 
 
+async def signer_of(
+    site: Site, folder: Path, settings: SignerSettings, stack: AsyncExitStack
+) -> SignerClient:
+    """Another signer on a socket of its own, which the doctor then asks."""
+    settings = replace(settings, socket=folder / "other.sock", state_dir=folder / "state", krl_file=None)
+    init_keys(settings.state_dir)
+    make_factor_key(settings.factor_key)
+    await stack.enter_async_context(running(settings))
+    site.settings = replace(site.settings, signer_socket=settings.socket)
+    return SignerClient(settings.socket)
+
+
+async def test_where_a_password_is_not_all(
+    site: Site, short_dir: Path, signer_settings: SignerSettings
+) -> None:
+    """The doctor says that it has no second factor, or that there is a provider, and what can be tried."""
+    site.describe(free_port(), site.host_key)
+    folder = short_dir / "other"
+    folder.mkdir(mode=0o700)
+    both = replace(signer_settings, second_factor=FactorSettings(required=Required.ALL))
+    async with AsyncExitStack() as stack:
+        await signer_of(site, folder, both, stack)
+        found = (await site.ask())[f"login of {USER}"]
+        assert "password is right" in found and "(totp)" in found and "--logged-in" in found
+        found = (await site.ask("canary-wrong"))[f"login of {USER}"]
+        assert "password is wrong, or a second factor (totp)" in found and "audit log" in found
+    provider = OidcSettings(issuer="https://localhost:1", client_id="c", account_claim="sub", timeout_s=1)
+    by_provider = replace(signer_settings, proof=ProofSettings(kind=ProofKind.OIDC, oidc=provider))
+    folder = short_dir / "provider"
+    folder.mkdir(mode=0o700)
+    async with AsyncExitStack() as stack:
+        await signer_of(site, folder, by_provider, stack)
+        found = (await site.ask())[f"login of {USER}"]
+    assert "at an OpenID provider" in found and "--logged-in" in found and "do not match" not in found
+
+
+async def test_with_the_login_at_the_hub(site: Site, store: Store, signer: SignerClient) -> None:
+    """Without a password: whether the bridge has a login is told, and nothing is tried one by one."""
+    site.describe(free_port(), site.host_key)
+    async with a_bridge(site, store):
+        found = await site.ask(None)
+        assert found[f"login of {USER}"].startswith(f"failed {USER} is not logged in at the hub")
+        bridge = BridgeClient(site.settings.socket)
+        await log_in_to_bridge(signer, bridge, Person(USER, Secret(PASSWORD)))
+        found = await site.ask(None)
+        assert found[f"login of {USER}"].startswith("ok the one at the hub, until")
+        assert list(found)[-1] == "login nodes" and found["login nodes"].startswith("note not tried")
+        await bridge.session(USER)
+
+
 def test_a_line_stays_one_line() -> None:
     """What a login node sends cannot end the line or draw on the terminal."""
     lines: list[str] = []
@@ -271,5 +329,7 @@ def test_the_password_is_no_argument(
         os.close(writing)
         assert refused(config, "--password-fd", str(reading)) == 1
         assert "holds no password" in capsys.readouterr().err
+    assert refused(config, "--logged-in", "--revoke") == 1
+    assert "goes with neither" in capsys.readouterr().err
     assert refused(config, "--cluster", "beta") == 1
     assert "no cluster 'beta'" in capsys.readouterr().err

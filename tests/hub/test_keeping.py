@@ -11,7 +11,9 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import pytest
 from hub.harness import PASSWORDS, RunningHub, a_hub, free_port
 from jupyterhub.auth import Authenticator
+from traitlets import TraitError
 
+from hpchub.hub.authenticators import HpchubAuthenticator
 from hpchub.hub.keeping import KeepsPasswordAuthenticator
 from support.hub import HubSession
 from support.provider import CLIENT_ID, CLIENT_SECRET, a_provider, answer_portal
@@ -100,25 +102,51 @@ class OneWord(Authenticator):  # type: ignore[misc]  # JupyterHub has no types
     """A site's own: it knows carol by another name, and bob not at all."""
 
     async def authenticate(self, handler: Any, data: Mapping[str, str]) -> str | None:
-        return {"alice": "alice", "carol": "bob"}.get(data["username"])
+        return {"alice": "alice", "carol": "C.Person"}.get(data["username"])
 
 
 class SitePasswords(KeepsPasswordAuthenticator, OneWord):
     """As a site's file would have it."""
 
 
-async def test_one_that_takes_passwords(hub: RunningHub) -> None:
-    """Both must say yes, and to the same account; a session opened for nothing is closed again."""
+def a_site(hub: RunningHub, **settings: Any) -> SitePasswords:
     site = SitePasswords(
-        bridge_socket=str(hub.bridge.socket), signer_socket=str(hub.folder / "signer" / "signer.sock")
+        bridge_socket=str(hub.bridge.socket),
+        signer_socket=str(hub.folder / "signer" / "signer.sock"),
+        **settings,
     )
     site.allow_all = True
+    return site
+
+
+async def try_login(site: SitePasswords, name: str, password: str) -> Any:
+    stream = SimpleNamespace(socket=None)  # a browser that has left already
+    request = SimpleNamespace(connection=SimpleNamespace(stream=stream), headers={})
+    handler = SimpleNamespace(request=request)
+    return await site.get_authenticated_user(handler, {"username": name, "password": password})
+
+
+async def test_the_map_of_names_is_about_the_sites_own(hub: RunningHub) -> None:
+    """It says which account the kept authenticator means; the signer's word stands, whatever the map says."""
+    site = a_site(hub, username_map={"c.person": "carol", "alice": "bob"})
+    assert (await try_login(site, "carol", PASSWORDS["carol"]))["name"] == "carol"
+    assert await try_login(site, "alice", PASSWORDS["alice"]) is None
+    assert "bob" not in hub.bridge.sessions
+
+
+def test_without_a_kept_one_there_is_nothing_to_map() -> None:
+    """The hub does not start with a map that would make people somebody else than their account."""
+    with pytest.raises(TraitError, match="as the account that the signer names"):
+        HpchubAuthenticator(username_map={"alice": "bob"})
+    assert HpchubAuthenticator(username_map={}).normalize_username("Alice") == "Alice"
+
+
+async def test_one_that_takes_passwords(hub: RunningHub) -> None:
+    """Both must say yes, and to the same account; a session opened for nothing is closed again."""
+    site = a_site(hub)
 
     async def log_in(name: str, password: str) -> Any:
-        stream = SimpleNamespace(socket=None)  # a browser that has left already
-        request = SimpleNamespace(connection=SimpleNamespace(stream=stream), headers={})
-        handler = SimpleNamespace(request=request)
-        return await site.get_authenticated_user(handler, {"username": name, "password": password})
+        return await try_login(site, name, password)
 
     assert (await log_in("alice", PASSWORDS["alice"]))["name"] == "alice"
     assert "alice" in hub.bridge.sessions

@@ -19,7 +19,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, NotAllowed, RemoteError, UnexpectedOutput
 from hpchub.hub import oidc_flow
 from hpchub.hub.oidc_flow import Client, authorization_url, begin, code_of, fetch_id_token, parse_begun
-from hpchub.signer.client import OidcRequest
+from hpchub.signer.answers import OidcRequest
 from support.forge import Forge, a_forge
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAvKHx6Syrr3FjfG3ByX69yfD/EnBSJIhCsKkFD+6jJ"

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from hub.harness import NEEDS_FACTOR, NEEDS_FACTOR_PASSWORD, PASSWORDS, RunningHub
 
-from hpchub.signer.second_factor import forget_second_factor
+from hpchub.signer.factor_rows import forget_second_factor
 from hpchub.signer.state import State
 from support.hub import HubSession
 

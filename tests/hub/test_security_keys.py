@@ -19,9 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.common.virtual_authenticator import VirtualAuthenticatorOptions
 
+from hpchub.signer.factor_rows import forget_second_factor
 from hpchub.signer.guard import Guard
 from hpchub.signer.guessing import GuessLimits
-from hpchub.signer.second_factor import forget_second_factor
 from hpchub.signer.state import State
 from support.authenticator import SoftKey
 from support.hub import HubSession

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from unittest import mock
+from urllib.parse import urlsplit
 
 import asyncssh
 import pytest
@@ -26,6 +28,7 @@ from hub.harness import CLUSTER, RunningHub
 from hpchub.cli import main
 from hpchub.core.terminal import LOG_OUT, MANAGE_TOKENS, key_proof
 from hpchub.errors import NotAllowed
+from hpchub.hub.terminal_keys import own_host
 from hpchub.terminal.hub import Hub
 from hpchub.terminal.keys import new_key
 from support.account_sshd import Sshd, an_account_sshd
@@ -361,16 +364,32 @@ def test_tokens_are_made_listed_and_revoked_with_the_key(hub: RunningHub, laptop
     assert token not in hub.log()
 
 
+@pytest.mark.parametrize("asked", ["hub.example.org", "HUB.example.org:8443", "false.example.org"])
+def test_a_hub_goes_by_its_own_name(asked: str) -> None:
+    """By `public_url`, where that is set: whoever passes something on can ask for any host."""
+    request = SimpleNamespace(host=asked)
+    for settings, own in (
+        ({"public_url": urlsplit("https://hub.example.org/")}, "hub.example.org"),
+        ({"public_url": ""}, asked.partition(":")[0].lower()),
+    ):
+        for meant in ("hub.example.org", "false.example.org", ""):
+            handler = SimpleNamespace(
+                settings=settings, request=request, get_body_argument={"hub": meant}.__getitem__
+            )
+            with nullcontext() if meant == own else pytest.raises(NotAllowed, match="Log in at its own"):
+                assert own_host(handler) == own
+
+
 def test_a_challenge_counts_once_and_for_one_purpose(hub: RunningHub) -> None:
-    """What was signed to manage tokens logs nobody out, and is worth nothing a second time."""
+    """What was signed to manage tokens logs nobody out, and is worth nothing a second time or elsewhere."""
     key, public_key = new_key("a test's")
     began = Hub(hub.url).post("device/authorization", {"public_key": public_key})
     confirm(hub.login("alice"), began["user_code"])
 
-    def proof(purpose: str, by: asyncssh.SSHKey = key) -> dict[str, str]:
+    def proof(purpose: str, by: asyncssh.SSHKey = key, to: str = Hub(hub.url).host) -> dict[str, str]:
         challenge = Hub(hub.url).post("key/challenge", {})["challenge"]
-        made = base64.b64encode(by.sign(key_proof(purpose, challenge), b"ssh-ed25519")).decode()
-        return {"public_key": public_key, "challenge": challenge, "signature": made}
+        made = base64.b64encode(by.sign(key_proof(purpose, to, challenge), b"ssh-ed25519")).decode()
+        return {"public_key": public_key, "hub": to, "challenge": challenge, "signature": made}
 
     used = proof(MANAGE_TOKENS)
     assert "token" in Hub(hub.url).post("key/token", used)
@@ -380,6 +399,8 @@ def test_a_challenge_counts_once_and_for_one_purpose(hub: RunningHub) -> None:
         ("key/token", proof(LOG_OUT)),
         ("key/logout", proof(LOG_OUT, new_key("another")[0])),
         ("key/token", proof(MANAGE_TOKENS) | {"challenge": "mine"}),
+        ("key/token", proof(MANAGE_TOKENS, to="false.example.org")),
+        ("key/token", proof(MANAGE_TOKENS, to="false.example.org") | {"hub": Hub(hub.url).host}),
     ):
         with pytest.raises(NotAllowed):
             Hub(hub.url).post(path, fields)

@@ -84,7 +84,7 @@ def test_logged_out_and_revoked(demo: Demo, witness: Witness) -> None:
     (row,) = sessions(demo)["sessions"]
     assert sshd_of_user(demo) and row["certificates"]
     said = hpchub(demo, "revoke", USER, "--reason", "stolen laptop")
-    assert f"{USER} is revoked: 1 logins have ended" in said
+    assert f"{USER} is revoked: 1 login has ended" in said
     until_closed(demo)
     krl = requests.get(f"{demo.url}hub/hpchub/krl", timeout=20)
     serial = int(row["certificates"][0]["serial"]).to_bytes(8, "big")
@@ -126,7 +126,7 @@ def test_revoked_with_all_servers(demo: Demo, witness: Witness) -> None:
     """`--stop-servers` ends them while the login can still be used for it, then revokes."""
     assert witness.answers()
     said = hpchub(demo, "revoke", USER, "--stop-servers")
-    assert "stopped the server on login" in said and "is revoked: 1 logins have ended" in said
+    assert "stopped the server on login" in said and "is revoked: 1 login has ended" in said
     until_closed(demo)
     assert sessions(demo)["sessions"] == []
     assert "jupyterhub-singleuser" not in demo.exec("login1", ["ps", "-u", USER, "-o", "args="]).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from dataclasses import replace
@@ -34,7 +35,7 @@ from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.connect import known_host_keys, log_in
 from hpchub.ssh.limits import Limits
 from support.ca_agent import a_ca_agent, add_key
-from support.sshd import an_sshd
+from support.sshd import an_sshd, new_host_key
 
 QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=5, keepalive_tries=2)
 
@@ -84,14 +85,6 @@ async def enters(port: int, host: asyncssh.SSHKey, user_key: Any, line: str) -> 
         return False
 
 
-def new_host_key(folder: Path) -> asyncssh.SSHKey:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "host_key").touch(0o600)
-    (folder / "host_key").write_bytes(key.export_private_key())
-    (folder / "host_key.pub").write_bytes(key.export_public_key())
-    return key
-
-
 async def test_a_key_follows_another_and_nobody_is_locked_out(
     settings: SignerSettings,
     config: Path,
@@ -108,9 +101,9 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
     krl = settings.krl_file
     assert krl is not None
     krl.touch()
-    lines = (f"HostKey {folder}/host_key", f"TrustedUserCAKeys {trusted}", f"RevokedKeys {krl}")
+    lines = (f"TrustedUserCAKeys {trusted}", f"RevokedKeys {krl}")
     trusted.write_text("\n".join(act(config, capsys, "ca-key")) + "\n")
-    async with an_sshd(folder, namespace, *lines) as port:
+    with an_sshd(folder, namespace, *lines) as port:
         old = await certificate(settings, user_key)
         both = act(config, capsys, "next-ca-key")
         assert len(both) == 2 and both == act(config, capsys, "ca-key")
@@ -123,7 +116,7 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
             await SignerClient(settings.socket).revoke("alice", reason="test", by="tests")
         assert not await enters(port, host, user_key, old) and not await enters(port, host, user_key, new)
         krl.write_bytes(b"")
-        last = act(config, capsys, "retire-ca-key")
+        last = await asyncio.to_thread(act, config, capsys, "retire-ca-key")
         assert last == [both[1]]
         trusted.write_text("\n".join(last) + "\n")
         assert not await enters(port, host, user_key, old)
@@ -149,17 +142,15 @@ async def test_sshd_takes_what_an_agent_has_signed(
         "ecdsa-sha2-nistp256": {},
         "ssh-rsa": {"key_size": 3072},
     }
-    lines = (f"HostKey {folder}/host_key", f"TrustedUserCAKeys {trusted}")
-    async with an_sshd(folder, namespace, *lines) as port:
-        with a_ca_agent(tmp_path) as agent:
-            for kind, size in kinds.items():
-                key = asyncssh.generate_private_key(kind, **size)
-                add_key(agent, key)
-                ca = CaSettings(kind=CaKind.AGENT, public_key=line_of(key), agent_socket=agent)
-                made = await certificate(replace(settings, ca=ca), user_key)
-                assert not await enters(port, host, user_key, made), kind
-                trusted.write_text(line_of(key) + "\n")
-                assert await enters(port, host, user_key, made), kind
+    with an_sshd(folder, namespace, f"TrustedUserCAKeys {trusted}") as port, a_ca_agent(tmp_path) as agent:
+        for kind, size in kinds.items():
+            key = asyncssh.generate_private_key(kind, **size)
+            add_key(agent, key)
+            ca = CaSettings(kind=CaKind.AGENT, public_key=line_of(key), agent_socket=agent)
+            made = await certificate(replace(settings, ca=ca), user_key)
+            assert not await enters(port, host, user_key, made), kind
+            trusted.write_text(line_of(key) + "\n")
+            assert await enters(port, host, user_key, made), kind
 
 
 def test_no_key_is_lost_on_the_way(settings: SignerSettings) -> None:
@@ -182,6 +173,22 @@ def test_no_key_is_lost_on_the_way(settings: SignerSettings) -> None:
     retire_ca_key(state)
     assert (line_of(load_ca_key(state)), other_keys(state)) == (second, [])
     assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
+
+
+async def test_the_key_that_a_running_signer_has_is_not_retired(
+    settings: SignerSettings, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it is restarted it signs with the old key, which login nodes would then refuse."""
+    async with running(settings):
+        act(config, capsys, "next-ca-key")
+        act(config, capsys, "switch-ca-key")
+        assert await asyncio.to_thread(main, ["signer", "--config", str(config), "retire-ca-key"]) == 1
+        assert "still signs with the old key" in capsys.readouterr().err
+        assert (settings.state_dir / "ca_key.old").exists()
+        assert "old key retired" not in settings.audit_log.read_text()
+    async with running(settings):
+        await asyncio.to_thread(act, config, capsys, "retire-ca-key")
+    assert not (settings.state_dir / "ca_key.old").exists()
 
 
 def test_an_authority_elsewhere_changes_elsewhere(
@@ -222,7 +229,7 @@ async def test_a_host_authority_vouches_for_its_hosts_alone(
     (folder / "host_key-cert.pub").write_text(line + "\n")
     (known,) = act(config, capsys, "host-ca-key", "*.example.org", "login1")
     certificates = [asyncssh.import_certificate(await certificate(settings, user_key))]
-    lines = (f"HostKey {folder}/host_key", f"HostCertificate {folder}/host_key-cert.pub")
+    lines = (f"HostCertificate {folder}/host_key-cert.pub", f"TrustedUserCAKeys {folder}/ca.pub")
     known_hosts = tmp_path / "known_hosts"
 
     async def reached(name: str, text: str) -> bool:
@@ -237,7 +244,7 @@ async def test_a_host_authority_vouches_for_its_hosts_alone(
         await connection.wait_closed()
         return True
 
-    async with an_sshd(folder, namespace, *lines, f"TrustedUserCAKeys {folder}/ca.pub") as port:
+    with an_sshd(folder, namespace, *lines) as port:
         assert await reached("login1", known) and await reached("login1.example.org", known)
         assert not await reached("login2.example.org", known)  # trusted for it, but certified for another
         assert not await reached(
@@ -251,7 +258,7 @@ async def test_a_host_authority_vouches_for_its_hosts_alone(
             assert not await reached("login1", f"@cert-authority login1 {authority}")
     for change in ("expired", "user"):
         write_bad_certificate(settings, folder, change)
-        async with an_sshd(folder, namespace, *lines, f"TrustedUserCAKeys {folder}/ca.pub") as port:
+        with an_sshd(folder, namespace, *lines) as port:
             assert not await reached("login1", known), change
     record = json.loads(settings.audit_log.read_text().splitlines()[1])
     assert (record["event"], record["reason"]) == ("host-certificate", "login1.example.org login1")

@@ -15,9 +15,10 @@ from hpchub.core.secret import Secret
 from hpchub.errors import InvalidRequest, NotAllowed, ProcessAway, SiteError
 from hpchub.local_api.client import call
 from hpchub.logs import correlated
+from hpchub.signer.answers import Certificate
 from hpchub.signer.certificate_bytes import Contents
 from hpchub.signer.certificates import PublicKey
-from hpchub.signer.client import LARGEST_BATCH, Certificate, SignerClient
+from hpchub.signer.client import LARGEST_BATCH, SignerClient
 from hpchub.signer.issuer import KeyIssuer
 from hpchub.signer.ledger import Ledger
 from hpchub.signer.settings import SignerSettings
@@ -122,8 +123,7 @@ async def test_what_is_revoked_while_it_is_signed_does_not_leave(
         await signer.certificate(mine, user_key.public, Profile.CONTROL)
     record = certificates(settings)[-1]
     assert (record["outcome"], record["reason"]) == ("refused", "revoked")
-    sessions, _ = await signer.sessions()
-    assert sessions == []
+    assert (await signer.sessions()).logins == []
 
 
 async def test_everybody_of_a_failed_call_hears_of_it() -> None:

@@ -22,6 +22,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, HpchubError, RemoteError, SiteError
 from hpchub.signer import agent_issuer, issuer_http
 from hpchub.signer.agent_issuer import AgentIssuer
+from hpchub.signer.answers import Certificate
 from hpchub.signer.certificate_bytes import Contents, Kind
 from hpchub.signer.certificates import (
     PublicKey,
@@ -29,7 +30,7 @@ from hpchub.signer.certificates import (
     parse_public_key,
     sign_contents,
 )
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.client import SignerClient
 from hpchub.signer.issuer import issue
 from hpchub.signer.issuer_settings import CaKind, CaSettings, make_issuer
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
@@ -293,7 +294,7 @@ async def test_vault_signs_what_was_planned(tmp_path: Path, settings: SignerSett
             record = records(settings)[-1]
             assert (record["serial"], record["key_id"]) == (str(minted.serial), minted.key_id)
             assert record["authority"] == vault.key.get_fingerprint()
-        sessions, _ = await signer.sessions()
+        sessions = (await signer.sessions()).logins
     held = {row["serial"] for session in sessions for row in session["certificates"]}
     assert held == {str(minted.serial) for minted in made.values()}
     source = {"source-address": "127.0.0.1/32,::1/128"}

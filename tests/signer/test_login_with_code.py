@@ -17,7 +17,7 @@ from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, EnrolmentRequired, InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.signer.factor_key import make_factor_key
-from hpchub.signer.second_factor import FactorSettings, Required
+from hpchub.signer.factor_settings import FactorSettings, Required
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings
 

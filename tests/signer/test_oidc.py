@@ -26,7 +26,8 @@ from hpchub.core.login_nonce import login_nonce, new_salt
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, RemoteError
 from hpchub.signer import command, oidc_keys
-from hpchub.signer.client import GrantedLogin, SignerClient
+from hpchub.signer.answers import GrantedLogin
+from hpchub.signer.client import SignerClient
 from hpchub.signer.oidc_keys import ProviderKeys
 from hpchub.signer.oidc_settings import OidcSettings
 from hpchub.signer.oidc_token import MAX_TOKEN_LENGTH

@@ -445,13 +445,13 @@ async def test_who_holds_what(signer: SignerClient, user_key: Any, other_key: An
     minted = await signer.certificate(grant, user_key.public, Profile.TUNNEL)
     await log_in(signer, other_key, "bob")
     await signer.revoke("bob", **BY)
-    sessions, revoked = await signer.sessions()
-    (one,) = sessions
+    holdings = await signer.sessions()
+    (one,) = holdings.logins
     assert (one["account"], one["factor"], one["source"]) == ("alice", "password", "198.51.100.7")
-    assert one["ceiling"] - one["issued"] == 43200 and list(revoked) == ["bob"]
+    assert one["ceiling"] - one["issued"] == 43200 and list(holdings.revoked) == ["bob"]
     row = {"serial": str(minted.serial), "profile": "tunnel", "valid_before": minted.valid_before}
     assert one["certificates"] == [row]
-    assert grant.reveal() not in json.dumps(sessions)
+    assert grant.reveal() not in json.dumps(holdings.logins)
 
 
 @pytest.mark.parametrize(
@@ -525,8 +525,7 @@ async def test_capitals_do_not_count(signer: SignerClient, settings: SignerSetti
         await signer.certificate(grant, user_key.public, Profile.CONTROL)
     with pytest.raises(NotAllowed, match="do not match"):
         await signer.grant(eve, Secret("canary-79"), user_key.public, "")
-    _, revoked = await signer.sessions()
-    assert list(revoked) == [eve.lower()]
+    assert list((await signer.sessions()).revoked) == [eve.lower()]
     await signer.undo_revocation(eve.swapcase(), **BY)
     fresh = asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode()
     again = await signer.grant(eve, Secret("canary-79"), fresh, "")

@@ -17,16 +17,10 @@ import pytest
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, NotAllowed, SiteError
 from hpchub.signer.factor_key import FactorKey, load_factor_key, make_factor_key
+from hpchub.signer.factor_rows import forget_second_factor
+from hpchub.signer.factor_settings import FactorSettings, Required
 from hpchub.signer.proofs import Accepted, Refused
-from hpchub.signer.second_factor import (
-    ENROLMENT_S,
-    Enrolled,
-    FactorSettings,
-    Mistyped,
-    Required,
-    SecondFactors,
-    forget_second_factor,
-)
+from hpchub.signer.second_factor import ENROLMENT_S, Enrolled, Mistyped, SecondFactors
 from hpchub.signer.state import State
 
 from .conftest import Clock

@@ -21,7 +21,8 @@ from hpchub.core.secret import Secret
 from hpchub.errors import EnrolmentRequired, InvalidRequest, NotAllowed
 from hpchub.signer.client import SignerClient
 from hpchub.signer.factor_key import FactorKey, make_factor_key
-from hpchub.signer.second_factor import FactorKind, FactorSettings, Required, forget_second_factor
+from hpchub.signer.factor_rows import forget_second_factor
+from hpchub.signer.factor_settings import FactorKind, FactorSettings, Required
 from hpchub.signer.security_keys import SecurityKeys
 from hpchub.signer.server import running
 from hpchub.signer.settings import SignerSettings

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.errors import ConfigError, InvalidRequest, NotAllowed, ProcessAway, RemoteError, SiteError
 from hpchub.remote.slurm_query import FORCED_COMMAND
-from hpchub.signer import authority
+from hpchub.signer import proving
 from hpchub.signer.client import SignerClient
 from hpchub.signer.keys import init_keys, load_ca_key, render_ca_public_key
 from hpchub.signer.password_file import PasswordFileProof
@@ -86,8 +87,10 @@ async def test_two_clusters_may_differ_in_principals(settings: SignerSettings, u
             await signer.certificate(login.grant, user_key.public, Profile.CONTROL, "{account}")
         query = await signer.query_certificate("slurmwatch", user_key.public, "{account}@beta")
         assert query.principal == "slurmwatch@beta"
-        ((row,), _) = await signer.sessions()
+        holdings = await signer.sessions()
+        (row,), (asked,) = holdings.logins, holdings.queries
         assert (row["account"], len(row["certificates"])) == ("alice", 2)
+        assert (asked["account"], asked["serial"]) == ("slurmwatch", str(query.serial))
     assert {record["user"] for record in records(settings)} == {"alice", "slurmwatch"}
 
 
@@ -188,7 +191,7 @@ async def test_grants_survive_a_restart_and_end_at_their_ceiling(
         minted = await client.certificate(login.grant, user_key.public, Profile.CONTROL)
         assert minted.valid_before <= minted.expires_at == login.expires_at
         with monkeypatch.context() as patch:
-            patch.setattr(authority.time, "time", lambda: login.expires_at)
+            patch.setattr(time, "time", lambda: login.expires_at)
             with pytest.raises(NotAllowed, match="ended"):
                 await client.certificate(login.grant, user_key.public, Profile.CONTROL)
     (settings.state_dir / "grant_key").unlink()
@@ -255,6 +258,33 @@ async def test_unreadable_bodies_are_refused_and_recorded(
     assert "canary-body" not in json.dumps(record)
 
 
+async def test_what_cannot_be_read_is_recorded_wherever_somebody_proves_something(
+    signer: SignerClient, settings: SignerSettings
+) -> None:
+    """One refused record for each call, of the event that it would have been."""
+    events = {
+        "/v1/query-certificates": "certificate",
+        "/v1/terminals": "certificate",
+        "/v1/terminals/holder": "terminal-proof",
+        "/v1/terminals/logout": "logout",
+        "/v1/second-factor/challenges": "second-factor-change",
+        "/v1/second-factor/tickets": "second-factor-change",
+        "/v1/second-factor/held": "second-factor-change",
+        "/v1/second-factor/removals": "second-factor-removal",
+        "/v1/second-factor/offers": "enrolment",
+        "/v1/second-factor/enrolments": "enrolment",
+        "/v1/second-factor/key-offers": "enrolment",
+        "/v1/second-factor/keys": "enrolment",
+        "/v1/second-factor/recovery-codes": "enrolment",
+    }
+    for path in events:
+        assert (await post(settings, path, b'{"canary-body": 1}'))[0] == 422, path
+    found = records(settings)
+    assert [one["event"] for one in found] == list(events.values())
+    assert {one["outcome"] for one in found} == {"refused"}
+    assert "canary-body" not in json.dumps(found)
+
+
 async def test_other_paths_answer_in_the_same_shape(settings: SignerSettings, signer: SignerClient) -> None:
     """An unknown path is an error in our own shape."""
     status, answer = await post(settings, "/v1/nothing", b"{}")
@@ -295,7 +325,7 @@ async def test_checks_are_bounded(
     settings: SignerSettings, user_key: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While logins wait the signer still answers; beyond its bound it says so, retryably, and records it."""
-    monkeypatch.setattr(authority, "_MAX_WAITING", 4)
+    monkeypatch.setattr(proving, "_MAX_WAITING", 4)
     client = SignerClient(settings.socket)
 
     async def attempt() -> str:

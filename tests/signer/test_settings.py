@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hpchub.errors import ConfigError
+from hpchub.signer.factor_settings import FactorKind
 from hpchub.signer.guessing import GuessLimits
 from hpchub.signer.policy import TerminalPolicy
-from hpchub.signer.second_factor import FactorKind
 from hpchub.signer.settings import ProofKind, load_settings
 from hpchub.signer.webauthn_settings import UserVerification, WebAuthnSettings
 

@@ -21,9 +21,9 @@ from hpchub.errors import ConfigError, NotAllowed, SiteError
 from hpchub.signer import spnego_proof
 from hpchub.signer.client import SignerClient
 from hpchub.signer.factor_key import make_factor_key
+from hpchub.signer.factor_settings import FactorSettings, Required
 from hpchub.signer.kerberos_proof import KerberosSettings, SpnegoSettings, read_kerberos
 from hpchub.signer.proofs import Accepted, Refused
-from hpchub.signer.second_factor import FactorSettings, Required
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.signer.spnego_proof import MAX_TOKEN_LENGTH, REPLAYS, SpnegoProof

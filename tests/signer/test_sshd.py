@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +27,7 @@ from support import directory as directory_tree
 from support import kdc as realm
 from support.directory import Directory
 from support.kdc import Kdc
+from support.sshd import an_sshd, new_host_key
 
 
 @dataclass
@@ -58,39 +56,20 @@ class Sshd:
 
 
 @pytest.fixture
-async def sshd(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: Path) -> AsyncIterator[Sshd]:
+def sshd(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: Path) -> Iterator[Sshd]:
     """sshd as Debian ships it, as root on a loopback port, in a namespace with accounts of its own."""
     folder = tmp_path / "sshd"
     folder.mkdir(mode=0o755)
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "host_key").write_bytes(host_key.export_private_key())
-    (folder / "host_key").chmod(0o600)
+    host_key = new_host_key(folder)
     (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
     assert settings.krl_file is not None
     settings.krl_file.touch()  # a signer that runs writes it
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\nRevokedKeys {settings.krl_file}\n"
-        f"PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
-    )
-    log = folder / "log"
-    argv = [*namespace, "/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
-    process = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while not log.exists() or b"Server listening" not in log.read_bytes():
-            assert process.returncode is None, log.read_text() if log.exists() else "sshd did not start"
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+    trusted = (f"TrustedUserCAKeys {folder}/ca.pub", f"RevokedKeys {settings.krl_file}")
+    with an_sshd(
+        folder, namespace, *trusted, "AuthenticationMethods publickey", "Subsystem sftp internal-sftp"
+    ) as port:
         known = f"[127.0.0.1]:{port} ".encode() + host_key.export_public_key()
-        yield Sshd(port, log, known)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
+        yield Sshd(port, folder / "log", known)
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from hpchub.signer.certificates import parse_public_key, sign
 from hpchub.signer.keys import load_ca_key, render_ca_public_key
 from hpchub.signer.policy import Plan, plan_certificate, plan_grant
 from hpchub.signer.settings import SignerSettings
+from support.sshd import an_sshd, new_host_key
 from support.tree import ROOT
 
 FORM = "hpchub:{account}"
@@ -84,15 +83,11 @@ class Strict:
 
 
 @pytest.fixture
-async def strict(
-    settings: SignerSettings, namespace: tuple[str, ...], tmp_path: Path
-) -> AsyncIterator[Strict]:
+def strict(settings: SignerSettings, namespace: tuple[str, ...], tmp_path: Path) -> Iterator[Strict]:
     """sshd with the how-to's settings; alice has a file of principals, bob and root have wrong ones."""
     folder = tmp_path / "sshd"
     folder.mkdir(mode=0o755)
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "host_key").write_bytes(host_key.export_private_key())
-    (folder / "host_key").chmod(0o600)
+    host_key = new_host_key(folder)
     (folder / "ca.pub").write_text(render_ca_public_key(load_ca_key(settings.state_dir)) + "\n")
     lines = [principals_line("hpchub:alice", "127.0.0.1", Forwards.SOCKETS)]
     lines += [principals_line(f"hpchub:{kind.name}", "127.0.0.1", kind) for kind in Forwards]
@@ -105,22 +100,20 @@ async def strict(
     )
     assert settings.krl_file is not None
     settings.krl_file.touch()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\nAuthorizedPrincipalsFile /run/principals/%u\n"
-        f"RevokedKeys {settings.krl_file}\nPermitRootLogin no\n"
-        f"Match User slurmwatch\nAuthorizedPrincipalsFile none\n"
-        f"AuthorizedPrincipalsCommand /run/principals/command %u\nAuthorizedPrincipalsCommandUser alice\n"
-    )
+    lines = [
+        f"TrustedUserCAKeys {folder}/ca.pub",
+        "AuthorizedPrincipalsFile /run/principals/%u",
+        f"RevokedKeys {settings.krl_file}",
+        "PermitRootLogin no",
+        "Match User slurmwatch",
+        "AuthorizedPrincipalsFile none",
+        "AuthorizedPrincipalsCommand /run/principals/command %u",
+        "AuthorizedPrincipalsCommandUser alice",
+    ]
     text = _EXAMPLE.read_text().replace("hpcusers", "users").replace("192.0.2.10", "127.0.0.1")
     (folder / "principals.command").write_text(text)
     (folder / "principals.command").chmod(0o755)
     prefix = [*namespace, "/bin/sh", "-euc", _SET_UP, "set-up", str(folder)]
-    log = folder / "log"
-    argv = [*prefix, "/usr/sbin/sshd", "-D", "-f", str(folder / "sshd_config"), "-E", str(log)]
 
     async def facts(user: str = "alice", address: str = "127.0.0.1", spoil: str = "true") -> str:
         """What the script tells, after a command that changes something in the namespace."""
@@ -131,18 +124,8 @@ async def strict(
         )  # fmt: skip
         return (await told.communicate())[0].decode()
 
-    process = await asyncio.create_subprocess_exec(*argv, stdin=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while not log.exists() or b"Server listening" not in log.read_bytes():
-            assert process.returncode is None, log.read_text() if log.exists() else "sshd did not start"
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+    with an_sshd(folder, prefix, *lines) as port:
         yield Strict(port, host_key, settings, facts)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        await process.wait()
 
 
 async def test_who_gets_in(strict: Strict, user_key: Any) -> None:

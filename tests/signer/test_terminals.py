@@ -19,7 +19,8 @@ from hpchub.core.certificate import Profile
 from hpchub.core.secret import Secret
 from hpchub.core.terminal import LOG_OUT, key_proof, terminal_request
 from hpchub.errors import InvalidRequest, NotAllowed
-from hpchub.signer.client import Certificate, SignerClient
+from hpchub.signer.answers import Certificate
+from hpchub.signer.client import SignerClient
 from hpchub.signer.policy import (
     Plan,
     Policy,
@@ -35,6 +36,7 @@ from .conftest import make_user_key
 
 FINGERPRINT, OTHER = "SHA256:" + "a" * 43, "SHA256:" + "b" * 43
 NOW = 1_800_000_000
+HUB = "hub.example.org"
 POLICY = Policy(
     certificate_lifetime_s=600,
     login_ceiling_s=43200,
@@ -145,7 +147,7 @@ async def test_the_certificate_and_its_record(
     assert certificate["grant_id"].startswith(login["grant_id"])
     assert (certificate["profile"], certificate["source"]) == ("terminal", "203.0.113.9")
     assert (certificate["factor"], certificate["serial"]) == ("password", str(made.serial))
-    sessions, _ = await signer.sessions()
+    sessions = (await signer.sessions()).logins
     assert {one["source"] for one in sessions} == {"198.51.100.7", "203.0.113.9"}
 
 
@@ -221,14 +223,24 @@ async def test_it_outlives_a_logout_in_the_browser_and_not_its_own(
     assert not in_krl(settings, made.certificate, tmp_path)
     assert await prove(signer, other_key, "anything") == ("alice", made.valid_before)
     challenge = "of the hub"
-    proof = other_key.private.sign(key_proof(LOG_OUT, challenge), b"ssh-ed25519")
+    proof = other_key.private.sign(key_proof(LOG_OUT, HUB, challenge), b"ssh-ed25519")
     await signer.log_out_terminal(
-        public_key=other_key.public, challenge=challenge, signature=base64.b64encode(proof).decode()
+        public_key=other_key.public, hub=HUB, challenge=challenge, signature=base64.b64encode(proof).decode()
     )
     assert in_krl(settings, made.certificate, tmp_path)
     with pytest.raises(NotAllowed, match="has ended"):
         await prove(signer, other_key, "anything")
-    assert [one["event"] for one in records(settings)[-2:]] == ["logout", "terminal-proof"]
+    with pytest.raises(NotAllowed, match="has ended"):
+        await signer.log_out_terminal(
+            public_key=other_key.public,
+            hub=HUB,
+            challenge=challenge,
+            signature=base64.b64encode(proof).decode(),
+        )
+    told = records(settings)[-3:]
+    assert [one["event"] for one in told] == ["logout", "terminal-proof", "logout"]
+    assert [one["outcome"] for one in told] == ["done", "refused", "refused"]
+    assert {one["fingerprint"] for one in told} == {other_key.private.get_fingerprint()}
 
 
 async def test_a_key_has_one_login(
@@ -248,14 +260,19 @@ async def test_a_key_has_one_login(
     assert (await prove(signer, other_key, "anything"))[0] == "alice"
 
 
+def signed(key: Any, purpose: str, hub: str) -> dict[str, str]:
+    made = key.private.sign(key_proof(purpose, hub, "challenge"), b"ssh-ed25519")
+    return {
+        "public_key": key.public,
+        "purpose": purpose,
+        "hub": hub,
+        "challenge": "challenge",
+        "signature": base64.b64encode(made).decode(),
+    }
+
+
 async def prove(signer: SignerClient, key: Any, purpose: str) -> tuple[str, int]:
-    made = key.private.sign(key_proof(purpose, "challenge"), b"ssh-ed25519")
-    return await signer.terminal_holder(
-        public_key=key.public,
-        purpose=purpose,
-        challenge="challenge",
-        signature=base64.b64encode(made).decode(),
-    )
+    return await signer.terminal_holder(**signed(key, purpose, HUB))
 
 
 async def test_what_a_terminal_proves_is_recorded(
@@ -267,8 +284,11 @@ async def test_what_a_terminal_proves_is_recorded(
         await prove(signer, other_key, "manage tokens")
     await mint(signer, grant, user_key, other_key)
     await prove(signer, other_key, "manage tokens")
-    refused, granted = [one for one in records(settings) if one["event"] == "terminal-proof"]
+    with pytest.raises(NotAllowed, match="signed"):
+        await signer.terminal_holder(**signed(other_key, "manage tokens", HUB) | {"hub": "false.example.org"})
+    refused, granted, _ = [one for one in records(settings) if one["event"] == "terminal-proof"]
     assert (refused["outcome"], refused["reason"]) == ("refused", "The login of this key has ended.")
+    assert refused["fingerprint"] == other_key.private.get_fingerprint()
     assert (granted["outcome"], granted["user"], granted["reason"]) == ("granted", "alice", "manage tokens")
     assert granted["fingerprint"] == other_key.private.get_fingerprint()
 

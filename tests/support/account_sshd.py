@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncssh
-
 from support import require
+from support.sshd import an_sshd, new_host_key
 
 _NAMESPACE = Path(__file__).parents[1] / "signer" / "namespace.sh"
 ACCOUNT_ID = 20001
@@ -49,31 +44,14 @@ def an_account_sshd(folder: Path, account: str, ca_public_key: str, revoked_keys
     (folder / "shadow").write_text("".join(f"{name}:*:19000::::::\n" for name in ("root", "sshd", account)))
     (folder / "group").write_text(f"root:x:0:\n{account}:x:{ACCOUNT_ID}:\nnogroup:x:65534:\n")
     (folder / "pam.d").mkdir()
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "host_key").write_bytes(host_key.export_private_key())
-    (folder / "host_key").chmod(0o600)
+    host_key = new_host_key(folder)
     (folder / "ca.pub").write_text(f"{ca_public_key}\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"TrustedUserCAKeys {folder}/ca.pub\nRevokedKeys {revoked_keys}\n"
-        "PidFile none\nUsePAM no\nAuthenticationMethods publickey\nSubsystem sftp internal-sftp\n"
+    lines = (
+        f"TrustedUserCAKeys {folder}/ca.pub",
+        f"RevokedKeys {revoked_keys}",
+        "AuthenticationMethods publickey",
+        "Subsystem sftp internal-sftp",
     )
-    log = folder / "log"
-    argv = [str(_NAMESPACE), str(folder), "/usr/sbin/sshd", "-D"]
-    process = subprocess.Popen(
-        [*argv, "-f", str(folder / "sshd_config"), "-E", str(log)], stdin=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while not log.exists() or "Server listening" not in log.read_text():
-            assert process.poll() is None, log.read_text() if log.exists() else "sshd did not start"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+    with an_sshd(folder, (str(_NAMESPACE), str(folder)), *lines) as port:
         known = f"[127.0.0.1]:{port} {host_key.export_public_key('openssh').decode().strip()}"
-        yield Sshd(port, known, home, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        yield Sshd(port, known, home, folder / "log")
