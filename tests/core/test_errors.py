@@ -41,13 +41,13 @@ def test_errors_cross_the_wire(error: errors.HpchubError) -> None:
 
 
 def test_every_class_has_an_example() -> None:
-    """The table above leaves out only the three families."""
+    """The table above leaves out only the three families. The magics' own error stays in the notebook."""
     families = {errors.UserError, errors.SiteError, errors.RemoteError}
     seen, queue = set(), [errors.HpchubError]
     while queue:
         kind = queue.pop()
         seen.add(kind)
-        queue += kind.__subclasses__()
+        queue += [one for one in kind.__subclasses__() if one.__module__.startswith("hpchub.")]
     assert seen - families == {type(error) for error in EXAMPLES}
 
 

@@ -90,7 +90,7 @@ def _view(demo: Demo, server: Server) -> ServerView:
 
 def _all_wait(demo: Demo, servers: Sequence[Server]) -> None:
     for server in servers:
-        assert server.ask(placement="compute").status_code == 202
+        assert server.ask(placement="compute").ok
     for server in servers:
         server.until_said("Pending: waiting")
 

@@ -397,7 +397,6 @@ async def test_refusals_take_the_same_time(
     """
     proof = by_search()
     assert LdapProof(proof.settings).refusal_s == 1.0
-    proof.refusal_s = 0.5
     monkeypatch.setattr(server, "make_proof", lambda _settings: proof)
     changed = replace(settings, guessing=GuessLimits(free_tries=1))
     client = SignerClient(settings.socket)
@@ -409,9 +408,9 @@ async def test_refusals_take_the_same_time(
         return time.monotonic() - began
 
     async with running(changed):
-        began = time.monotonic()
+        proof.refusal_s = 3600.0
         await client.grant("Henry", Secret(PASSWORD), other_key.public, "198.51.100.7")
-        assert time.monotonic() - began < 0.5
+        proof.refusal_s = 0.5
         await client.revoke("bob", reason="", by="staff")
         pairs = [("alice", "wrong"), ("nobody.here", "wrong"), ("root", "wrong"), ("bob", PASSWORD)]
         assert min([await refused_after(*pair) for pair in [*pairs, ("alice", PASSWORD)]]) >= 0.5
