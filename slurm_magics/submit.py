@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from hpchub.paths import templates_dir
 from slurm_magics.errors import SlurmError
 from slurm_magics.job import Submission
 from slurm_magics.python_cell import PythonCell, pack
@@ -69,10 +70,11 @@ def read_request(
 
 
 def template_folders(chosen: str = "") -> list[Path]:
-    """Where templates are looked for, first come first: what was chosen, one's own, the site's."""
+    """Where templates are looked for, first come first: what was chosen, one's own, the site's, ours."""
     named = chosen or os.environ.get("SLURM_MAGICS_TEMPLATES", "")
     folders = [Path(part) for part in named.split(os.pathsep) if part]
-    return [folder.expanduser() for folder in (*folders, _OWN_TEMPLATES, _SITE_TEMPLATES)]
+    folders += [_OWN_TEMPLATES, _SITE_TEMPLATES, templates_dir() / "magics"]
+    return [folder.expanduser() for folder in folders]
 
 
 def render(name: str, body: str, names: Mapping[str, Any], chosen: str = "") -> str:
