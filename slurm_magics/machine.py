@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slurm_magics.errors import SlurmError
 
+# Slurm's own wait for the end of a step that is told to end is 32 s.
+_CANCELS_WITHIN_S = 40.0
+MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 _LOCALTIME = Path("/etc/localtime")
 
 
@@ -109,16 +114,24 @@ class Local:
         limit_s: float | None = None,
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
+        limited = limit_s is not None
         try:
-            done = subprocess.run(
+            with subprocess.Popen(
                 tuple(argv),
-                input=stdin,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
-                timeout=limit_s,
-                check=False,
-            )
+                # Ctrl-C in a cell is not for the queries of the cards. Of those without a limit the
+                # kernel itself ends what it has in its own group when it is shut down.
+                process_group=0 if limited else None,
+            ) as process:
+                try:
+                    stdout, stderr = process.communicate(stdin, limit_s)
+                except BaseException:
+                    _end(process, gently=not limited)
+                    raise
         except FileNotFoundError as error:
             if cwd is not None and not Path(cwd).is_dir():
                 raise SlurmError(f"The folder {cwd} is gone.") from error
@@ -129,7 +142,7 @@ class Local:
             ) from error
         except subprocess.TimeoutExpired as error:
             raise too_slow(argv[0], limit_s or 0.0) from error
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Done(process.returncode, stdout, stderr)
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
         try:
@@ -146,6 +159,20 @@ class Local:
         return None
 
 
+def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """End a command. srun and salloc are given the time to cancel what they have begun.
+
+    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
+    """
+    try:
+        if gently:
+            process.send_signal(signal.SIGHUP)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_CANCELS_WITHIN_S)
+    finally:  # a second Ctrl-C included
+        process.kill()
+
+
 def begin(start: int, size: int) -> int:
     """The byte at which `Machine.read` begins."""
     return max(0, size + start) if start < 0 else start if start <= size else 0
@@ -153,10 +180,10 @@ def begin(start: int, size: int) -> int:
 
 def too_slow(tool: str, limit_s: float) -> SlurmError:
     """The error of a command that has not ended in its time."""
-    return SlurmError(
-        f"{tool} has not answered within {limit_s:g} s.",
-        "Slurm may be slow or away; %slurm timeout 300 waits longer.",
-    )
+    hint = "Slurm may be slow or away; %slurm timeout 300 waits longer."
+    if tool == "sbatch":
+        hint = MAY_BE_QUEUED
+    return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
 
 
 def zone_of(tz: str, localtime: str) -> tzinfo:

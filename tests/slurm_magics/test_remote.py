@@ -318,7 +318,7 @@ def test_ctrl_c_ends_what_runs_over_there(
 ) -> None:
     """An srun without a time limit would otherwise go on, and nobody would know."""
     begun, gone = node.home / "begun", node.home / "gone"
-    script = f"trap 'echo >{gone}; exit' TERM; echo >{begun}; sleep 60 & wait"
+    script = f"trap 'echo >{gone}; exit' HUP; echo >{begun}; sleep 60 & wait"
 
     def interrupt(_channel: object, _size: int) -> bytes:
         _appears(begun)
