@@ -302,7 +302,7 @@ def _count_failure(failures: int, look: Look) -> int:
 
 def rest_s(failures: int) -> float:
     """How long to leave Slurm alone after so many failures in a row, in seconds."""
-    return min(_MOST_REST_S, 2.0**failures) if failures else 0.0
+    return min(_MOST_REST_S, 2.0 ** min(failures, 10)) if failures else 0.0
 
 
 def _pause_s(waited_s: float) -> float:

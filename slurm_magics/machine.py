@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slurm_magics.errors import SlurmError
@@ -114,24 +116,14 @@ class Local:
         limit_s: float | None = None,
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
-        limited = limit_s is not None
         try:
-            with subprocess.Popen(
+            return _run(
                 tuple(argv),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdin,
+                limit_s,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
-                # Ctrl-C in a cell is not for the queries of the cards. Of those without a limit the
-                # kernel itself ends what it has in its own group when it is shut down.
-                process_group=0 if limited else None,
-            ) as process:
-                try:
-                    stdout, stderr = process.communicate(stdin, limit_s)
-                except BaseException:
-                    _end(process, gently=not limited)
-                    raise
+            )
         except FileNotFoundError as error:
             if cwd is not None and not Path(cwd).is_dir():
                 raise SlurmError(f"The folder {cwd} is gone.") from error
@@ -142,7 +134,6 @@ class Local:
             ) from error
         except subprocess.TimeoutExpired as error:
             raise too_slow(argv[0], limit_s or 0.0) from error
-        return Done(process.returncode, stdout, stderr)
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
         try:
@@ -159,18 +150,47 @@ class Local:
         return None
 
 
+def _run(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
+    """Run a command to its end, or to ours.
+
+    Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
+    without a limit are in the kernel's, which ends what it finds there when it is shut down.
+    """
+    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    if limit_s is not None:
+        options["process_group"] = 0
+    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
+    with ThreadPoolExecutor(1) as starter:
+        starting = starter.submit(subprocess.Popen, argv, **options)
+        try:
+            process: subprocess.Popen[bytes] = starting.result()
+            stdout, stderr = process.communicate(stdin, limit_s)
+        except BaseException:
+            if not starting.exception():
+                _end(starting.result(), gently=limit_s is None)
+            raise
+    return Done(process.returncode, stdout, stderr)
+
+
 def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
     """End a command. srun and salloc are given the time to cancel what they have begun.
 
     At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
     """
+    deadline = time.monotonic() + _CANCELS_WITHIN_S
     try:
         if gently:
             process.send_signal(signal.SIGHUP)
+        while gently and process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=_CANCELS_WITHIN_S)
+                process.communicate(timeout=0.2)  # it may have more to say than a pipe holds
     finally:  # a second Ctrl-C included
         process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):  # what it has not read
+                    pipe.close()
 
 
 def begin(start: int, size: int) -> int:
