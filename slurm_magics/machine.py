@@ -8,11 +8,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slurm_magics.errors import SlurmError
@@ -161,9 +161,11 @@ def _run(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: An
         options["process_group"] = 0
     # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
     with ThreadPoolExecutor(1) as starter:
-        starting = starter.submit(subprocess.Popen, argv, **options)
+        starting: Future[subprocess.Popen[bytes]] = starter.submit(
+            cast(Any, subprocess.Popen), argv, **options
+        )
         try:
-            process: subprocess.Popen[bytes] = starting.result()
+            process = starting.result()
             stdout, stderr = process.communicate(stdin, limit_s)
         except BaseException:
             if not starting.exception():

@@ -1,9 +1,13 @@
-"""A notebook on a login node while Slurm's controller and its database go away and come back."""
+"""A notebook on a login node, and one outside, while parts of Slurm and the way to it go away and come back."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -152,3 +156,73 @@ def _without_the_database(demo: Demo, notebook: Notebook) -> None:
         assert "COMPLETED" in notebook.well("quick.state")
         assert "RUNNING" in notebook.well("long.state")
     assert "COMPLETED" in notebook.well("str(quick.efficiency())")
+
+
+@dataclass
+class Outside:
+    """A notebook outside of the cluster, and what stands in its folder for ssh."""
+
+    notebook: Notebook
+    demo: Demo
+    folder: Path
+
+    def sign(self, validity: str) -> None:
+        """A certificate of the cluster's authority, as `hpchub login` brings one; `ssh-keygen -V`."""
+        authority = str(self.demo.directory / "hub/signer/ca_key")
+        sign = ("ssh-keygen", "-q", "-s", authority, "-I", "a test", "-n", "hpchub:alice", "-V", validity)
+        subprocess.run((*sign, str(self.folder / "key.pub")), check=True)
+
+    def connect(self, *more: str) -> str:
+        """The cell that connects."""
+        return f"%slurm connect -F {self.folder}/config {' '.join(more)} login1"
+
+
+@pytest.fixture
+def outside(demo: Demo, tmp_path: Path) -> Iterator[Outside]:
+    """On the hub's host, from which only the login nodes can be reached."""
+    tmp_path.chmod(0o755)
+    key = tmp_path / "key"
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)), check=True)
+    known = Path(demo.info["clusters_folder"]) / "demo.known_hosts"
+    (tmp_path / "config").write_text(
+        f"Host login1\n  HostName 10.78.0.11\n  User alice\n  IdentityFile {key}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {known}\n  GlobalKnownHostsFile none\n"
+    )
+    variables = (f"HOME={tmp_path}", f"PYTHONPATH={ROOT}", f"IPYTHONDIR={tmp_path}/ipython")
+    argv = ["env", "-C", str(tmp_path), *variables, sys.executable, str(_DRIVER)]
+    with notebook_on(demo, "hub", "", argv, tmp_path / "log") as notebook:
+        notebook.well("%load_ext slurm_magics\n%slurm fresh 0")
+        yield Outside(notebook, demo, tmp_path)
+
+
+def test_the_way_to_the_cluster_fails(demo: Demo, outside: Outside) -> None:
+    """Each failure is said, nothing is trusted that was not before, and the next cell connects anew."""
+    notebook = outside.notebook
+    outside.sign("+10m")
+    unknown = outside.connect("-o UserKnownHostsFile=/dev/null")
+    _refused(notebook, unknown, "is not known: ", "SHA256:", "connect once with: ssh login1")
+    other = outside.folder / "other"
+    other.write_text(f"10.78.0.11 {outside.folder.joinpath('key.pub').read_text()}")
+    changed = outside.connect(f"-o UserKnownHostsFile={other}")
+    _refused(notebook, changed, "another key than the known one", "Known is ssh-ed25519 SHA256:")
+    notebook.well(outside.connect())
+    number = notebook.begin("%srun -J cut -t 5 sleep 600")
+    _running(demo, "cut")
+    faults.end_sessions(demo, "login1")
+    cell = notebook.end(number)
+    assert cell.error == "SlurmError"
+    assert "The connection to login1 was lost while srun ran." in cell.text
+    until(lambda: "cut" not in _jobs(demo, "--states=RUNNING"), "srun has cancelled its job")
+    notebook.well("%%sbatch --as job -J far -t 10 -o /dev/null\nsleep 600")
+    outside.sign("-2h:-1h")
+    _running(demo, "far")
+    number = notebook.begin("job.wait()")
+    notebook.until_shown("Running on ")
+    notebook.interrupt()
+    assert "goes on" in notebook.end(number).text
+    assert "RUNNING" in notebook.well("job.state")
+    faults.end_sessions(demo, "login1")
+    _refused(notebook, "%squeue --me", "does not let alice in", "expired on ", "hpchub login")
+    outside.sign("+10m")
+    assert "far" in notebook.well("%squeue --me")
+    notebook.well("job.cancel()")
