@@ -14,6 +14,8 @@ from typing import Any
 from support.demo import Demo
 from support.inside import host_of
 
+_LIMIT_S = 40.0
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -61,16 +63,15 @@ class Notebook:
         shown: Mapping[str, str] = self._ask({"pages": 0})
         return [page for page in shown.values() if page]
 
-    def until_shown(self, words: str, *, everywhere: bool = False, limit_s: float = 40.0) -> list[str]:
-        """Wait until an output (or each one) has these words."""
-        deadline = time.monotonic() + limit_s
-        enough = all if everywhere else any
-        pages = self.pages()
-        while not enough(words in page for page in pages):
+    def until_shown(self, words: str, *, cards: str = "", count: int = 1) -> list[str]:
+        """Wait until so many outputs that begin with `cards` have these words; all of these outputs."""
+        deadline = time.monotonic() + _LIMIT_S
+        while True:
+            pages = [page for page in self.pages() if page.startswith(cards)]
+            if sum(words in page for page in pages) >= count:
+                return pages
             assert time.monotonic() < deadline, f"no {words!r} in {pages[:3]}"
             time.sleep(0.1)
-            pages = self.pages()
-        return pages
 
     def _ask(self, what: Mapping[str, Any]) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
