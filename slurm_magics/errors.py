@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
 from hpchub.core.command import CommandResult
-from hpchub.errors import HpchubError, UnexpectedOutput
+from hpchub.errors import HpchubError, SchedulerUnavailable, UnexpectedOutput
 from hpchub.schedulers.slurm_errors import failure, rejection
+
+_UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
+# These ask slurmdbd, all others slurmctld.
+_OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
+_WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
+_WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
+# What an interrupt leaves, in words.
+_AFTER_INTERRUPT = {
+    "sbatch": "The job may be in the queue all the same: look with %squeue --me before trying again.",
+    "srun": "srun was ended, and what it had begun in the cluster is cancelled.",
+    "salloc": "salloc was ended, and its allocation given back.",
+    "sattach": "sattach was ended; the job goes on.",
+}
 
 # Slurm's words, and what to do at the prompt. What hpchub's own hints say is for its form.
 _HINTS = (
-    ("Unable to contact slurm controller", "It may pass by itself. %sacct answers without the controller."),
     ("Invalid partition", "%sinfo lists the partitions."),
     ("invalid partition", "%sinfo lists the partitions."),
     ("Invalid job id", "It has left the queue or never was there. %sacct -j ID knows jobs that have ended."),
@@ -23,15 +37,29 @@ _HINTS = (
 
 
 class SlurmError(HpchubError):
-    """A command refused, failed or is not there. `stderr` has all that it said."""
+    """A command refused, failed or is not there. `stderr` has all that it said.
 
-    def __init__(self, message: str, hint: str = "", *, stderr: str = "") -> None:
-        super().__init__(message, hint)
+    `retryable`: it may pass by itself, so that who waits for a job goes on waiting.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, stderr: str = "", retryable: bool = False) -> None:
+        super().__init__(message, hint, retryable=retryable)
         self.stderr = stderr
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""
         return [f"{type(self).__name__}: {self.message}", *([self.hint] if self.hint else [])]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or the stop button, while a command ran."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(_AFTER_INTERRUPT.get(tool, f"{tool} was given up."))
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's own hook: what it shows in place of a traceback."""
+        return [f"Interrupted: {self}"]
 
 
 def refused(tool: str, exit_code: int, stdout: str, stderr: str) -> SlurmError:
@@ -40,13 +68,40 @@ def refused(tool: str, exit_code: int, stdout: str, stderr: str) -> SlurmError:
     error = failure(tool, result)
     if isinstance(error, UnexpectedOutput):
         error = (rejection(result) if tool == "sbatch" else None) or _own_words(tool, result)
+    if isinstance(error, SchedulerUnavailable):
+        return _outage(tool, error, stderr)
     hint = next((hint for words, hint in _HINTS if words in stderr), error.hint)
-    return SlurmError(error.message, hint.replace("{tool}", tool), stderr=stderr)
+    return SlurmError(error.message, hint.replace("{tool}", tool), stderr=stderr, retryable=error.retryable)
 
 
-def translated(error: HpchubError) -> SlurmError:
+def _outage(tool: str, error: SchedulerUnavailable, stderr: str = "") -> SlurmError:
+    """Which part of Slurm is away, and what can be done meanwhile."""
+    part = "accounting (slurmdbd)" if tool in _OF_ACCOUNTING else "controller (slurmctld)"
+    hint = error.hint
+    if tool == "sbatch" and error.retryable:
+        hint = "Nothing was submitted: try again later."
+    elif tool in _OF_ACCOUNTING:
+        hint = _WITHOUT_ACCOUNTING
+    elif error.retryable:
+        hint = _WITHOUT_CONTROLLER
+    message = _UNANSWERED.sub(rf"Slurm's {part} did not answer \1", error.message)
+    return SlurmError(message, hint, stderr=stderr, retryable=error.retryable)
+
+
+def translated(error: HpchubError, retryable: bool | None = None) -> SlurmError:
     """An error of hpchub's own, to be shown as the magics show theirs."""
-    return SlurmError(error.message, error.hint)
+    passes = error.retryable if retryable is None else retryable
+    if isinstance(error, SchedulerUnavailable) and (match := _UNANSWERED.match(error.message)):
+        return _outage(match[1], error)
+    return SlurmError(error.message, error.hint, retryable=passes)
+
+
+def is_passing(error: HpchubError) -> bool:
+    """Whether somebody who waits should go on: all but what the person must mend.
+
+    An answer that nobody can read decides nothing either.
+    """
+    return error.retryable or isinstance(error, UnexpectedOutput)
 
 
 def _own_words(tool: str, result: CommandResult) -> HpchubError:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
     from slurm_magics.machine import Machine
     from slurm_magics.plots import Plot
+    from slurm_magics.watch import Look
 
 # Seconds since the wait began, and how old a state may then be.
 _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
+_MOST_REST_S = 30.0
 _FOLLOW_S = 0.5
 _TAIL_BYTES = 1 << 20
 NO_TASK_YET = "4294967294"
@@ -117,24 +119,28 @@ class Job:
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
         """Waits for the end and returns the state. Ctrl-C ends the wait and leaves the job running.
 
+        While Slurm does not answer it says so and goes on waiting: only a known end is one.
+
         Args:
             timeout_s: The longest wait, in seconds; None waits for ever.
             progress: Show a bar: the ended part of an array, else the used part of its time.
 
         Raises:
             TimeoutError: The job has not ended in that time. It goes on.
+            SlurmError: Slurm cannot be asked any more, such as through a connection that was closed.
         """
-        began = monotonic()
+        began, failures = monotonic(), 0
         bar = Progress(f"Job {self.id}", self._machine.zone) if progress else None
         try:
             while True:
                 waited = monotonic() - began
-                pause_s = _pause_s(waited)
-                look = self._jobs.look(self, pause_s)
+                look = self._jobs.look(self, _pause_s(waited))
                 if bar:
                     bar.update(look)
                 if look.status.state.is_final:
                     return look.status.native
+                failures = _count_failure(failures, look)
+                pause_s = max(_pause_s(waited), rest_s(failures))
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
@@ -150,13 +156,14 @@ class Job:
         return self._ended().__await__()
 
     async def _ended(self) -> str:
-        began = monotonic()
+        began, failures = monotonic(), 0
         while True:
             pause_s = _pause_s(monotonic() - began)
-            status = await asyncio.to_thread(self._jobs.status, self, pause_s)
-            if status.state.is_final:
-                return status.native
-            await asyncio.sleep(pause_s)
+            look = await asyncio.to_thread(self._jobs.look, self, pause_s)
+            if look.status.state.is_final:
+                return look.status.native
+            failures = _count_failure(failures, look)
+            await asyncio.sleep(max(pause_s, rest_s(failures)))
 
     def _ipython_display_(self) -> None:
         """IPython's own hook: a card that follows the job; in a terminal, what it would say now."""
@@ -191,12 +198,21 @@ class Job:
         return Text(_decoded(found[0]) if found else "")
 
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
-        """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C."""
+        """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C.
+
+        What is written is printed while Slurm does not answer, too.
+        """
         path = self.output_path
         position: int | None = None
+        failures, asks_at = 0, 0.0
         try:
             while True:
-                over = follow and self.is_over  # asked before reading: nothing is missed at the end
+                over = False
+                if follow and monotonic() >= asks_at:  # before reading: nothing is missed at the end
+                    look = self._jobs.look(self, _GLANCE_S)
+                    over = look.status.state.is_final
+                    failures = _count_failure(failures, look)
+                    asks_at = monotonic() + rest_s(failures)
                 if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
                     text = _decoded(found[0])
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
@@ -271,6 +287,22 @@ class Tasks:
         return Job(
             job._jobs, f"{parse_job_id(job.id).job}_{number}", job.submission, job.cluster, job.outputs
         )
+
+
+def _count_failure(failures: int, look: Look) -> int:
+    """How many queries in a row have failed.
+
+    Raises:
+        SlurmError: The next ones will, too, until the person does something.
+    """
+    if look.trouble and not look.trouble.retryable:
+        raise look.trouble
+    return failures + 1 if look.trouble else 0
+
+
+def rest_s(failures: int) -> float:
+    """How long to leave Slurm alone after so many failures in a row, in seconds."""
+    return min(_MOST_REST_S, 2.0 ** min(failures, 10)) if failures else 0.0
 
 
 def _pause_s(waited_s: float) -> float:

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobStatus
-from hpchub.errors import HpchubError
 from hpchub.schedulers.slurm import Slurm
 from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
-from slurm_magics.errors import SlurmError, translated
+from slurm_magics.errors import SlurmError
 from slurm_magics.job import Job, Outputs, Submission
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
@@ -68,15 +67,19 @@ class Jobs:
         return job
 
     def status(self, job: Job, max_age_s: float) -> JobStatus:
-        """The job's status, no older than that many seconds."""
-        return self.look(job, max_age_s).status
+        """The job's status, no older than that many seconds.
+
+        Raises:
+            SlurmError: Slurm does not answer.
+        """
+        look = self.look(job, max_age_s)
+        if look.trouble:
+            raise look.trouble
+        return look.status
 
     def look(self, job: Job, max_age_s: float) -> Look:
-        """The same, with its times, and how many tasks of an array have ended."""
-        try:
-            return self.watch(job.cluster).look(job.id, max_age_s)
-        except HpchubError as error:
-            raise translated(error) from error
+        """The same, with its times, and how many tasks of an array have ended; never fails."""
+        return self.watch(job.cluster).look(job.id, max_age_s)
 
     def last_look(self, job: Job) -> Look:
         """What was known last, without asking."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from slurm_magics.errors import SlurmError
 
+# Slurm's own wait for the end of a step that is told to end is 32 s.
+_CANCELS_WITHIN_S = 40.0
+MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 _LOCALTIME = Path("/etc/localtime")
 
 
@@ -110,14 +117,12 @@ class Local:
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
         try:
-            done = subprocess.run(
+            return _run(
                 tuple(argv),
-                input=stdin,
-                capture_output=True,
+                stdin,
+                limit_s,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
-                timeout=limit_s,
-                check=False,
             )
         except FileNotFoundError as error:
             if cwd is not None and not Path(cwd).is_dir():
@@ -129,7 +134,6 @@ class Local:
             ) from error
         except subprocess.TimeoutExpired as error:
             raise too_slow(argv[0], limit_s or 0.0) from error
-        return Done(done.returncode, done.stdout, done.stderr)
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
         try:
@@ -146,6 +150,51 @@ class Local:
         return None
 
 
+def _run(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
+    """Run a command to its end, or to ours.
+
+    Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
+    without a limit are in the kernel's, which ends what it finds there when it is shut down.
+    """
+    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    if limit_s is not None:
+        options["process_group"] = 0
+    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
+    with ThreadPoolExecutor(1) as starter:
+        starting: Future[subprocess.Popen[bytes]] = starter.submit(
+            cast(Any, subprocess.Popen), argv, **options
+        )
+        try:
+            process = starting.result()
+            stdout, stderr = process.communicate(stdin, limit_s)
+        except BaseException:
+            if not starting.exception():
+                _end(starting.result(), gently=limit_s is None)
+            raise
+    return Done(process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """End a command. srun and salloc are given the time to cancel what they have begun.
+
+    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
+    """
+    deadline = time.monotonic() + _CANCELS_WITHIN_S
+    try:
+        if gently:
+            process.send_signal(signal.SIGHUP)
+        while gently and process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=0.2)  # it may have more to say than a pipe holds
+    finally:  # a second Ctrl-C included
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):  # what it has not read
+                    pipe.close()
+
+
 def begin(start: int, size: int) -> int:
     """The byte at which `Machine.read` begins."""
     return max(0, size + start) if start < 0 else start if start <= size else 0
@@ -153,10 +202,10 @@ def begin(start: int, size: int) -> int:
 
 def too_slow(tool: str, limit_s: float) -> SlurmError:
     """The error of a command that has not ended in its time."""
-    return SlurmError(
-        f"{tool} has not answered within {limit_s:g} s.",
-        "Slurm may be slow or away; %slurm timeout 300 waits longer.",
-    )
+    hint = "Slurm may be slow or away; %slurm timeout 300 waits longer."
+    if tool == "sbatch":
+        hint = MAY_BE_QUEUED
+    return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
 
 
 def zone_of(tz: str, localtime: str) -> tzinfo:

@@ -30,7 +30,9 @@ def fraction(look: Look, now: float) -> float:
 
 
 def sentence(look: Look, now: float, zone: tzinfo) -> str:
-    """State, reason and times; of an array how many tasks have ended."""
+    """State, reason and times; of an array how many tasks have ended. In an outage what is the trouble."""
+    if look.trouble:
+        return _short_sentence(look)
     if look.tasks:
         return f"{look.ended} of {look.tasks} tasks have ended. {explain(look.status)}"
     return " ".join((explain(look.status), *time_words(look, now, zone)))
@@ -43,6 +45,11 @@ def line(title: str, look: Look, now: float, zone: tzinfo, columns: int) -> str:
     bar = f"[{'#' * round(done * cells):<{cells}}]" if cells >= 4 else ""
     text = " ".join(filter(None, (title, bar, f"{done:.0%}", sentence(look, now, zone))))
     return text if len(text) < columns else f"{text[: max(1, columns - 2)]}…"
+
+
+def _short_sentence(look: Look) -> str:
+    """Without what changes each second."""
+    return explain(look.status) + (f" Not up to date: {look.trouble.message}" if look.trouble else "")
 
 
 class Progress:
@@ -71,7 +78,7 @@ class Progress:
             text = line(self._title, look, now, self._zone, shutil.get_terminal_size().columns)
             print(f"\r{text:<{len(self._told)}}", end="", flush=True)
             self._told = text
-        elif (text := explain(look.status)) != self._told:
+        elif (text := _short_sentence(look)) != self._told:
             print(f"{self._title}: {text}")
             self._told = text
 

@@ -17,7 +17,7 @@ from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from slurm_magics.errors import SlurmError
-from slurm_magics.machine import Done, too_slow, zone_of
+from slurm_magics.machine import MAY_BE_QUEUED, Done, too_slow, zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection
 
@@ -30,6 +30,10 @@ _STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
 _PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
 _CHUNK = 1 << 16
 _OPEN_S = 20.0
+# A session on a connection that works opens at once.
+_SESSION_S = 10.0
+_PROBE_S = 3.0
+_ENDS_WITHIN_S = 2.0
 # sshd's own MaxSessions is 10 for one connection: cards, plots and cells wait for each other.
 _MOST_SESSIONS = 8
 _READ_S = 120.0
@@ -45,11 +49,13 @@ _READ = (
     'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; '
     'echo "$b"; exec tail -c "+$((b+1))" -- "$1"'
 )
-# Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind.
+# Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind. At SIGHUP
+# srun and salloc cancel what they have begun.
 _ENDLESS = (
-    "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill $p) >/dev/null 2>&1 & w=$!; "
+    "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
     "wait $p; s=$?; kill $w; exit $s"
 )
+_SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
 _NOT_FOUND = 127
@@ -159,8 +165,15 @@ class Remote:
                 raise self._lost(tool) from error
             done = _talk(channel, _encoded(text) + b"\n" + stdin, limit_s)
         if done is None:
-            self._drop()  # whether the network or the command is stuck, nobody can tell
-            raise too_slow(tool, limit_s or 0.0)
+            answers = self._answers()
+            self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
+            if answers:
+                raise too_slow(tool, limit_s or 0.0)
+            raise SlurmError(
+                f"{self.name} does not answer any more: the connection is given up, while {tool} ran.",
+                MAY_BE_QUEUED if tool in _SUBMITTERS else "Run the cell again: it connects anew.",
+                retryable=True,
+            )
         out, err = (text.partition(mark.encode() + b"\n") for text in (done.stdout, done.stderr))
         if done.exit_code < 0:
             raise self._lost(tool)
@@ -174,26 +187,54 @@ class Remote:
         return Done(done.exit_code, out[2], err[2])
 
     def _channel(self) -> paramiko.Channel:
-        """A session on the connection, which is made where there is none."""
+        """A session on the connection, which is made where there is none.
+
+        One that has been lost without a word, as a laptop's that has slept, is made anew once: nothing has
+        been sent on it yet.
+        """
         import paramiko
 
+        connection, is_fresh = self._connected()
+        try:
+            return connection.transport.open_session(timeout=_SESSION_S)
+        except (EOFError, OSError, paramiko.SSHException) as error:
+            self._drop()
+            if not is_fresh:
+                return self._channel()
+            raise SlurmError(
+                f"{self.name} opens no session: {str(error).rstrip('.') or type(error).__name__}.",
+                "Run the cell again: it connects anew.",
+                retryable=True,
+            ) from error
+
+    def _connected(self) -> tuple[Connection, bool]:
+        """The connection, and whether it was made just now."""
         with self._lock:
             if self._is_closed:
                 raise SlurmError(
                     f"There is no connection to {self.name} any more.",
                     f"%slurm connect {self.name} makes one.",
                 )
-            if self._connection is None or not self._connection.is_alive:
+            is_fresh = self._connection is None or not self._connection.is_alive
+            if self._connection is None or is_fresh:
                 self._connection = open_connection(self._target)
+            return self._connection, is_fresh
+
+    def _answers(self) -> bool:
+        """Whether the other side says anything at all."""
+        import paramiko
+
+        with self._lock:
             connection = self._connection
+        if connection is None:
+            return False
         try:
-            return connection.transport.open_session(timeout=_OPEN_S)
-        except (EOFError, OSError, paramiko.SSHException) as error:
-            self._drop()
-            raise SlurmError(
-                f"{self.name} opens no session: {str(error).rstrip('.') or type(error).__name__}.",
-                "Run the cell again: it connects anew.",
-            ) from error
+            connection.transport.open_session(timeout=_PROBE_S).close()
+        except paramiko.ChannelException:
+            return True
+        except (EOFError, OSError, paramiko.SSHException):
+            return False
+        return True
 
     def _drop(self) -> None:
         with self._lock:
@@ -205,13 +246,13 @@ class Remote:
         with self._lock:
             connection = self._connection
         if connection is not None:
-            connection.transport.join(0.5)  # it ends a moment after its sessions
+            connection.transport.join(_ENDS_WITHIN_S)  # it ends a moment after its sessions
             if connection.is_alive:
                 return SlurmError(f"{tool} was ended by a signal on {self.name}.")
         hint = "Run the cell again: it connects anew."
-        if tool in {"sbatch", "salloc", "srun"}:
-            hint = "The job may be in the queue all the same: look with %squeue --me before trying again."
-        return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint)
+        if tool in _SUBMITTERS:
+            hint = MAY_BE_QUEUED
+        return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
 
 
 def _encoded(script: str) -> bytes:

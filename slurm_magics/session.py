@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import refused, translated
+from slurm_magics.errors import Interrupted, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.queries import TableQuery, plan
 
@@ -75,10 +75,14 @@ class Session:
 
         Raises:
             SlurmError: It is not there, took too long, or ended with an exit code other than zero.
+            Interrupted: Somebody pressed Ctrl-C.
         """
         limit_s = None if endless else self.settings.timeout_s
         script = stdin.encode("utf-8", "surrogateescape")
-        done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
+        try:
+            done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
+        except KeyboardInterrupt:
+            raise Interrupted(argv[0]) from None
         stderr = done.stderr.decode("utf-8", "backslashreplace")
         if done.exit_code:
             raise refused(argv[0], done.exit_code, done.stdout.decode("utf-8", "backslashreplace"), stderr)

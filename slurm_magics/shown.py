@@ -18,6 +18,15 @@ def in_kernel() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
+def _somebody_is_there() -> bool:
+    """Whether the cell could ask back: nbconvert and papermill run it with nobody to press buttons."""
+    from IPython.core.getipython import get_ipython
+
+    kernel: Any = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent("shell") if kernel else {}
+    return bool(request.get("content", {}).get("allow_stdin", True))
+
+
 class Shown:
     """One output. It may be updated from any thread, while the kernel runs something else, too."""
 
@@ -34,6 +43,8 @@ class Shown:
 
     def add_buttons(self, actions: Mapping[str, Callable[[], None]], afterwards: Callable[[], None]) -> None:
         """Buttons below, where the kernel has ipywidgets. A page that has not shows nothing of them."""
+        if not _somebody_is_there():
+            return
         try:
             import ipywidgets
         except ImportError:

@@ -141,7 +141,8 @@ def _usable(blob: bytes, label: str, troubles: list[str]) -> CertificateFacts | 
     if facts.valid_before <= time.time() and facts.valid_before != _FOREVER:
         ended = datetime.fromtimestamp(facts.valid_before, UTC).astimezone()
         troubles.append(
-            f"The certificate {label} expired on {ended:%Y-%m-%d at %H:%M}: get a new one, then try again."
+            f"The certificate {label} expired on {ended:%Y-%m-%d at %H:%M}. Get a new one as you got it "
+            "(from a hub: hpchub login), then run the cell again."
         )
         return None
     return facts

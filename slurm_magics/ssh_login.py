@@ -28,6 +28,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 _CONNECT_S = 15.0
 _KEEPALIVE_S = 20
+_SILENT = f"it takes the connection, and has not answered within {_CONNECT_S:g} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def _onward(route: Route, before: Connection | None) -> Connection:
         raise SlurmError(
             f"{_place(route)} cannot be reached: {words_of(error)}.",
             "Check the name and the network; some clusters want a VPN or a jump host.",
+            retryable=True,
         ) from error
     return Connection(_login(route, link), (*before.jumps, before.transport) if before else ())
 
@@ -117,7 +119,11 @@ def _login(route: Route, link: Any) -> paramiko.Transport:
             transport.set_keepalive(_KEEPALIVE_S)
             _authenticate(route, transport)
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise SlurmError(f"The connection to {_place(route)} failed: {words_of(error)}.") from error
+            raise SlurmError(
+                f"The connection to {_place(route)} failed: {words_of(error)}.",
+                "Try again later, or another login node of the cluster.",
+                retryable=True,
+            ) from error
         on_failure.pop_all()
     _log.info("magics.connected host=%s user=%s", route.name, route.user)
     return transport
@@ -134,7 +140,7 @@ def _check_host(route: Route, transport: paramiko.Transport) -> None:
     wanted = {name for kind in known.types for name in _algorithms(kind)}
     offered = list(options.key_types)
     options.key_types = sorted(offered, key=lambda name: name not in wanted)  # the known ones first
-    transport.start_client(timeout=_CONNECT_S)
+    _shake_hands(transport)
     key = transport.get_remote_server_key().asbytes()
     shown = f"{key_type(key)} {fingerprint(key)}"
     if key in known.revoked:
@@ -142,8 +148,9 @@ def _check_host(route: Route, transport: paramiko.Transport) -> None:
     if key in known.keys:
         return
     if known.keys:
+        ours = ", ".join(f"{key_type(one)} {fingerprint(one)}" for one in sorted(known.keys))
         raise SlurmError(
-            f"{_place(route)} shows another key than the known one: {shown}.",
+            f"{_place(route)} shows another key than the known one: {shown}. Known is {ours}.",
             "Somebody may stand in between, or the site has changed it: ask the staff before you trust it.",
         )
     reason = " A host certificate alone is not enough here." if known.has_authority else ""
@@ -151,6 +158,20 @@ def _check_host(route: Route, transport: paramiko.Transport) -> None:
         f"The key of {_place(route)} is not known: {shown}.{reason}",
         f"Compare it with what the site publishes, then connect once with: ssh {route.name}",
     )
+
+
+def _shake_hands(transport: paramiko.Transport) -> None:
+    """Its own timeout would pass without an error."""
+    import paramiko
+
+    done = threading.Event()
+    transport.banner_timeout = 2 * _CONNECT_S  # ours tells more
+    transport.auth_timeout = _CONNECT_S
+    transport.start_client(event=done)
+    if not done.wait(_CONNECT_S):
+        raise paramiko.SSHException(_SILENT)
+    if not transport.is_active():
+        raise transport.get_exception() or EOFError("it has hung up")
 
 
 def _algorithms(kind: str) -> tuple[str, ...]:
@@ -186,7 +207,9 @@ def _authenticate(route: Route, transport: paramiko.Transport) -> None:
             except paramiko.BadAuthenticationType as error:
                 further = set(error.allowed_types)
                 break
-            except paramiko.AuthenticationException:
+            except paramiko.AuthenticationException as error:
+                if "timeout" in str(error):
+                    raise paramiko.SSHException(_SILENT) from error
                 _log.info("magics.key_refused host=%s key=%s", route.name, label)
                 if not transport.is_active():
                     troubles.append("It cut the connection after so many keys: set IdentitiesOnly for it.")

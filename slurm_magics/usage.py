@@ -88,7 +88,7 @@ def follow(jobs: Jobs, job: Job, every_s: float) -> Plot | None:
     Raises:
         SlurmError: The job does not run.
     """
-    state = jobs.look(job, 0.0).status
+    state = jobs.status(job, 0.0)
     if state.state is not JobState.RUNNING:
         raise SlurmError(
             f"Job {job.id} does not run: it is {state.native}.", "job.efficiency() tells of ended jobs."
@@ -108,7 +108,10 @@ def follow(jobs: Jobs, job: Job, every_s: float) -> Plot | None:
 
 
 def _keep(usage: Usage, shown: Shown, every_s: float) -> None:
-    while not usage.jobs.look(usage.job, every_s).status.state.is_final:
+    while True:
+        look = usage.jobs.look(usage.job, every_s)
+        if look.status.state.is_final or (look.trouble and not look.trouble.retryable):
+            return
         time.sleep(every_s)
         try:
             usage.look()

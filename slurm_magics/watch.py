@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus, JobTimes
+from hpchub.errors import HpchubError
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.slurm_rows import SEPARATOR, unix_time
+from slurm_magics.errors import SlurmError, is_passing, translated
 from slurm_magics.hostlist import expand_numbers
 from slurm_magics.job_ids import expand_job_id, parse_job_id
 
@@ -32,12 +34,16 @@ _WIDTH = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is known of a job at a moment. `tasks` is zero where it is no array."""
+    """What is known of a job at a moment. `tasks` is zero where it is no array.
+
+    `trouble` is why the newest query told nothing of it: then this is what was known before.
+    """
 
     status: JobStatus
     times: JobTimes = NO_TIMES
     tasks: int = 0
     ended: int = 0
+    trouble: SlurmError | None = None
 
 
 @dataclass(slots=True)
@@ -45,7 +51,7 @@ class Watch:
     """One cluster's jobs, by the number that an array's tasks have in common.
 
     `run` runs a command, with some variables, for a scheduler of hpchub's; it raises where Slurm does not
-    answer.
+    answer. Such a failure is an answer, too: it is as new, and serves all who ask in that time.
     """
 
     scheduler: Slurm
@@ -53,7 +59,12 @@ class Watch:
     _rows: dict[int, dict[JobId, JobStatus]] = field(default_factory=dict)
     _times: dict[JobId, JobTimes] = field(default_factory=dict)
     _over: set[int] = field(default_factory=set)
+    _troubles: dict[int, SlurmError] = field(default_factory=dict)
+    _asked_about: set[int] = field(default_factory=set)
     _asked: float = float("-inf")
+    _forgotten: int = 0
+    # Held while a query runs, so that there is one at a time. What is known can be read meanwhile.
+    _asking: threading.Lock = field(default_factory=threading.Lock)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def follow(self, job: int) -> None:
@@ -61,63 +72,94 @@ class Watch:
         with self._lock:
             self._rows.setdefault(job, {})
 
-    def status(self, job_id: str, max_age_s: float) -> JobStatus:
-        """A job's, a task's or a whole array's state, no older than that many seconds."""
-        return self.look(job_id, max_age_s).status
-
     def look(self, job_id: str, max_age_s: float, *, ask: bool = True) -> Look:
-        """The same, with its times, and how many tasks of an array have ended; as known, if not to `ask`."""
+        """A job's, a task's or a whole array's state, no older than that many seconds.
+
+        With its times, and how many tasks of an array have ended; as known, if not to `ask`.
+        """
         job = parse_job_id(job_id).job
+        self.follow(job)
+        if ask:
+            self._ask(job, max_age_s)
         with self._lock:
-            self._rows.setdefault(job, {})
-            stale = time.monotonic() - self._asked >= max_age_s or not self._rows[job]
-            if ask and stale and job not in self._over:
-                self._refresh()
             rows = self._rows[job]
             status = pick(rows, job_id)
             shown = [row for row, one in rows.items() if one is status]
             ended, tasks = _counted(rows) if parse_job_id(job_id).task is None else (0, 0)
             times = self._times.get(shown[0], NO_TIMES) if shown else NO_TIMES
-            return Look(status=status, times=times, tasks=tasks, ended=ended)
+            trouble = None if status.state.is_final else self._troubles.get(job)
+            return Look(status=status, times=times, tasks=tasks, ended=ended, trouble=trouble)
 
     def forget(self) -> None:
         """Ask again next time: something has been changed."""
         with self._lock:
+            self._forgotten += 1
             self._asked = float("-inf")
 
-    def _refresh(self) -> None:
+    def _ask(self, job: int, max_age_s: float) -> None:
+        """A query, unless the last one is new enough and was about this job."""
+        with self._asking:
+            with self._lock:
+                is_new = time.monotonic() - self._asked < max_age_s and job in self._asked_about
+                if is_new or job in self._over:
+                    return
+                jobs = [one for one in self._rows if one not in self._over]
+                forgotten = self._forgotten
+            try:
+                self._refresh([JobId(str(one)) for one in jobs])
+            except HpchubError as error:
+                trouble = translated(error, is_passing(error))
+                with self._lock:
+                    self._troubles = dict.fromkeys(jobs, trouble)
+            with self._lock:
+                self._asked_about = set(jobs)
+                # What was changed while the query ran may not be in its answer.
+                self._asked = time.monotonic() if forgotten == self._forgotten else float("-inf")
+
+    def _refresh(self, ids: list[JobId]) -> None:
         """One query for all jobs that are not over; one more for those that have left the queue."""
-        ids = [JobId(str(job)) for job in self._rows if job not in self._over]
-        found = self._queue(ids)
+        found, times = self._queue(ids)
         grouped = _by_job(found)
         ended = [
             job_id
             for job_id in ids
             if all(status.state.is_final for status in grouped.get(int(job_id), {}).values())
         ]
-        if ended:
-            # The queue forgets an array's early tasks before it forgets the last one: the accounting has all.
-            command = self.scheduler.history_command(ended)
-            known = _by_job(self.scheduler.parse_history(self.run(command, {})))
-            for job_id in ended:
-                job = int(job_id)
-                in_accounting = known.get(job, {})
-                # Of ended ones it knows the exit code; of others it may know less than the queue.
-                codes = {
-                    row: status.exit_code for row, status in in_accounting.items() if status.state.is_final
-                }
-                queue = grouped.get(job, {}).items()
-                in_queue = {row: replace(one, exit_code=codes.get(row, "")) for row, one in queue}
-                rows = in_accounting | in_queue
-                grouped[job] = rows
-                if rows and all(status.state.is_final for status in rows.values()):
-                    self._over.add(job)
-        for job, rows in grouped.items():
-            if rows:
-                self._rows[job] = rows
-        self._asked = time.monotonic()
+        troubles: dict[int, SlurmError] = {}
+        over: set[int] = set()
+        known, trouble = self._accounting(ended)
+        for job in map(int, ended):
+            in_queue = grouped.get(job, {})
+            if trouble:
+                grouped[job] = _doubtful(job, self._rows[job], in_queue)
+                troubles[job] = trouble
+                continue
+            grouped[job] = _together(known.get(job, {}), in_queue)
+            if grouped[job] and all(status.state.is_final for status in grouped[job].values()):
+                over.add(job)
+        with self._lock:
+            self._rows |= {job: rows for job, rows in grouped.items() if rows}
+            self._times |= times
+            self._over |= over
+            self._troubles = troubles
 
-    def _queue(self, ids: list[JobId]) -> dict[JobId, JobStatus]:
+    def _accounting(self, ended: list[JobId]) -> tuple[dict[int, dict[JobId, JobStatus]], SlurmError | None]:
+        """What the accounting knows, or why it does not answer.
+
+        The queue forgets an array's early tasks before it forgets the last one: the accounting has all.
+        """
+        if not ended:
+            return {}, None
+        try:
+            return _by_job(
+                self.scheduler.parse_history(self.run(self.scheduler.history_command(ended), {}))
+            ), None
+        except HpchubError as error:
+            said = translated(error, is_passing(error))
+            words = "It has left the queue, and how it ended only the accounting knows."
+            return {}, SlurmError(f"{words} {said.message}", said.hint, retryable=said.retryable)
+
+    def _queue(self, ids: list[JobId]) -> tuple[dict[JobId, JobStatus], dict[JobId, JobTimes]]:
         """squeue's rows: states, and beside them when each starts and ends."""
         command = self.scheduler.status_command(ids)
         argv = tuple(f"{word}{_TIMES}" if word.startswith("--format=") else word for word in command.argv)
@@ -125,10 +167,30 @@ class Watch:
         lines = [line.split(SEPARATOR) for line in result.stdout.split("\n")]
         text = "\n".join(SEPARATOR.join(line[:-2] if len(line) == _WIDTH else line) for line in lines)
         states = self.scheduler.parse_status(replace(result, stdout=text))
-        for row, native, _, _, start, end in (line for line in lines if len(line) == _WIDTH):
-            times = JobTimes(native=native, starts_at=unix_time(start), ends_at=unix_time(end))
-            self._times[JobId(row.strip())] = times
-        return states
+        times = {
+            JobId(row.strip()): JobTimes(native=native, starts_at=unix_time(start), ends_at=unix_time(end))
+            for row, native, _, _, start, end in (line for line in lines if len(line) == _WIDTH)
+        }
+        return states, times
+
+
+def _together(
+    in_accounting: dict[JobId, JobStatus], in_queue: dict[JobId, JobStatus]
+) -> dict[JobId, JobStatus]:
+    """The queue's rows with the accounting's exit codes, and the accounting's other rows."""
+    # Of ended ones it knows the exit code; of others it may know less than the queue.
+    codes = {row: one.exit_code for row, one in in_accounting.items() if one.state.is_final}
+    return in_accounting | {row: replace(one, exit_code=codes.get(row, "")) for row, one in in_queue.items()}
+
+
+def _doubtful(
+    job: int, before: dict[JobId, JobStatus], in_queue: dict[JobId, JobStatus]
+) -> dict[JobId, JobStatus]:
+    """Without the accounting: ends that were seen count, and what has left the queue unseen is unknown."""
+    rows = {row: one for row, one in before.items() if one.state.is_final} | in_queue
+    seen = {task for row in rows for task in expand_job_id(row)}
+    unseen = {task for row in before for task in expand_job_id(row)} - seen
+    return rows | ({JobId(str(job)): UNKNOWN} if unseen or not rows else {})
 
 
 def pick(rows: dict[JobId, JobStatus], job_id: str) -> JobStatus:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import asyncssh
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from ssh.conftest import RealNode, start_sshd, stop_sshd
 
 import slurm_magics
+from slurm_magics.remote import Remote
+from support.laptop import Laptop
 from support.slurm_commands import Commands
 
 
@@ -29,3 +35,46 @@ def shell() -> InteractiveShell:
     shell.history_manager.enabled = False
     slurm_magics.load_ipython_extension(shell)
     return shell
+
+
+@pytest.fixture(scope="module")
+def ca() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+@pytest.fixture(scope="module")
+def host_key() -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key("ssh-ed25519")
+
+
+@pytest.fixture(scope="module")
+def node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Iterator[RealNode]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, for a mount namespace")
+    node = start_sshd(ca, host_key, "/bin/bash", "SetEnv PATH=/usr/bin:/bin\n")
+    yield node
+    stop_sshd(node)
+
+
+@pytest.fixture
+def laptop(
+    tmp_path: Path,
+    node: RealNode,
+    ca: asyncssh.SSHKey,
+    host_key: asyncssh.SSHKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Laptop]:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    laptop = Laptop(tmp_path, node, ca, host_key)
+    laptop.know()
+    laptop.key()
+    yield laptop
+    for name in (".bashrc", ".profile"):
+        (node.home / name).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def cluster(laptop: Laptop) -> Iterator[Remote]:
+    machine = laptop.connect()
+    yield machine
+    machine.close()

@@ -120,7 +120,7 @@ def test_a_terminal_has_no_card(
     job = shell.user_ns["job"]
     assert isinstance(job, Job)
     job._ipython_display_()
-    assert "Not up to date: Slurm did not answer squeue" in capsys.readouterr().out
+    assert "Not up to date: Slurm's controller (slurmctld) did not answer squeue" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_gone(

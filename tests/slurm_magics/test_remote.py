@@ -7,101 +7,19 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import asyncssh
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from ssh.conftest import UID, USER, RealNode, start_sshd, stop_sshd
+from ssh.conftest import UID, USER, RealNode
 
 from slurm_magics import SlurmError
 from slurm_magics.remote import Remote
-from slurm_magics.settings import read_target
+from support.laptop import Laptop, logins
 from support.slurm_commands import Commands
 
-HOUR = 3600
 QUEUE = "MARK\x1fJOBID\x1fNAME\x1fMARK\nMARK\x1f42\x1fa b\x1fMARK\n"
-
-
-@pytest.fixture(scope="module")
-def ca() -> asyncssh.SSHKey:
-    return asyncssh.generate_private_key("ssh-ed25519")
-
-
-@pytest.fixture(scope="module")
-def host_key() -> asyncssh.SSHKey:
-    return asyncssh.generate_private_key("ssh-ed25519")
-
-
-@pytest.fixture(scope="module")
-def node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Iterator[RealNode]:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for a mount namespace")
-    node = start_sshd(ca, host_key, "/bin/bash", "SetEnv PATH=/usr/bin:/bin\n")
-    yield node
-    stop_sshd(node)
-
-
-@dataclass
-class Laptop:
-    """A folder with what stands in ~/.ssh, and a configuration that names nothing outside of it."""
-
-    folder: Path
-    node: RealNode
-    ca: asyncssh.SSHKey
-    host_key: asyncssh.SSHKey
-
-    def config(self, extra: str = "") -> str:
-        path = self.folder / "config"
-        path.write_text(
-            f"{extra}\nHost cluster\n  HostName 127.0.0.1\n  Port {self.node.port}\n  User {USER}\n"
-            f"  IdentityFile {self.folder}/key\n"
-            f"Host *\n  UserKnownHostsFile {self.folder}/known_hosts\n  GlobalKnownHostsFile none\n"
-        )
-        return str(path)
-
-    def know(self, key: asyncssh.SSHKey | None = None, before: str = "") -> None:
-        public = (key or self.host_key).export_public_key().decode().strip()
-        (self.folder / "known_hosts").write_text(f"{before}[127.0.0.1]:{self.node.port} {public}\n")
-
-    def key(self, kind: str = "ssh-ed25519", valid_s: int = HOUR) -> None:
-        """A key, and a certificate for it."""
-        key = asyncssh.generate_private_key(kind)
-        key.write_private_key(self.folder / "key")
-        (self.folder / "key").chmod(0o600)
-        ends = int(time.time()) + valid_s
-        certificate = self.ca.generate_user_certificate(
-            key, "a test", principals=[USER], valid_after=ends - 2 * HOUR, valid_before=ends
-        )
-        certificate.write_certificate(self.folder / "key-cert.pub")
-
-    def connect(self, extra: str = "", host: str = "cluster") -> Remote:
-        return Remote(read_target(["-F", self.config(extra), host]))
-
-
-@pytest.fixture
-def laptop(
-    tmp_path: Path,
-    node: RealNode,
-    ca: asyncssh.SSHKey,
-    host_key: asyncssh.SSHKey,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Laptop]:
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    laptop = Laptop(tmp_path, node, ca, host_key)
-    laptop.know()
-    laptop.key()
-    yield laptop
-    for name in (".bashrc", ".profile"):
-        (node.home / name).unlink(missing_ok=True)
-
-
-@pytest.fixture
-def cluster(laptop: Laptop) -> Iterator[Remote]:
-    machine = laptop.connect()
-    yield machine
-    machine.close()
 
 
 @pytest.fixture
@@ -116,10 +34,6 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     process.terminate()
     process.wait()
-
-
-def connections(node: RealNode) -> int:
-    return node.log.read_text().count("Accepted publickey")
 
 
 def test_a_command_runs_as_it_is_written(cluster: Remote) -> None:
@@ -154,11 +68,11 @@ def test_a_variable_is_no_argument(cluster: Remote) -> None:
 
 def test_one_connection_for_all(cluster: Remote, node: RealNode) -> None:
     """Twenty commands, and files that are read, log in once."""
-    before = connections(node)
+    before = logins(node)
     for number in range(20):
         assert cluster.run(["echo", str(number)], limit_s=30).stdout == f"{number}\n".encode()
     assert cluster.read(PurePosixPath("/etc/hostname")) is not None
-    assert connections(node) == before
+    assert logins(node) == before
 
 
 def test_files_are_read_from_any_byte(cluster: Remote, node: RealNode) -> None:
@@ -318,7 +232,7 @@ def test_ctrl_c_ends_what_runs_over_there(
 ) -> None:
     """An srun without a time limit would otherwise go on, and nobody would know."""
     begun, gone = node.home / "begun", node.home / "gone"
-    script = f"trap 'echo >{gone}; exit' TERM; echo >{begun}; sleep 60 & wait"
+    script = f"trap 'echo >{gone}; exit' HUP; echo >{begun}; sleep 60 & wait"
 
     def interrupt(_channel: object, _size: int) -> bytes:
         _appears(begun)
