@@ -1,6 +1,6 @@
 """`%squeue` of a long queue, beside that of slurm-magic 0.1.0: `python -m bench --only magics`.
 
-Both are the real line magics in an IPython shell, and start a squeue that prints a file. The jobs are the same
+Both are the real line magics in an IPython shell, and start a squeue that prints a file: the same jobs
 for both. Each measurement is a fresh process, and the ways take turns.
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import pins
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 7
@@ -144,7 +145,7 @@ class Found:
 
 def measure(say: Callable[[str], None], rounds: int = ROUNDS) -> dict[int, dict[str, Found]]:
     """By number of jobs and way."""
-    rival = pins.install("bench-magics", "slurm-magic")
+    rival = pins.install("bench-magics")
     found: dict[int, dict[str, Found]] = {count: {way: Found() for way in WAYS} for count in SIZES}
     with tempfile.TemporaryDirectory(prefix="hpchub-bench-") as name:
         folder = Path(name)
@@ -168,9 +169,7 @@ def _fresh(way: str, count: int, folder: Path, rival: Path) -> dict[str, float]:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path, "PYTHONPATH": str(rival), "IPYTHONDIR": str(folder / "ipython")}
     argv = (sys.executable, "-m", "bench.magics_once", way, str(count), str(folder))
-    done = subprocess.run(
-        argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the measurement of {way} failed:\n{done.stderr[-3000:]}")
     measures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -201,8 +201,7 @@ def _durations(milliseconds: Any) -> Any:
 def _moments(seconds: Any, zone: tzinfo) -> Any:
     import pandas as pd
 
-    found = pd.Series(seconds.view("datetime64[s]"))
-    return found.dt.tz_localize("UTC").dt.tz_convert(zone)
+    return pd.DatetimeIndex(seconds.view("datetime64[s]"), tz="UTC").tz_convert(zone)
 
 
 _READERS: dict[Kind, tuple[Callable[[str], int | None], Callable[[Any], Any]]] = {
