@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def marked_text(way: str, count: int) -> str:
 
 
 @dataclass(slots=True)
-class Found:
+class Rounds:
     """Each round's measures of one way and size, by name: seconds, cpu_s, held_mb, lost, typed, columns."""
 
     rounds: dict[str, list[float]] = field(default_factory=dict)
@@ -143,10 +143,18 @@ class Found:
             self.rounds.setdefault(name, []).append(value)
 
 
-def measure(say: Callable[[str], None], rounds: int = ROUNDS) -> dict[int, dict[str, Found]]:
-    """By number of jobs and way."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The rounds by number of jobs and way, and where the milliseconds of ours go with the most jobs."""
+
+    by_size: dict[int, dict[str, Rounds]]
+    where_ms: dict[str, float]
+
+
+def measure(say: Callable[[str], None], rounds: int = ROUNDS) -> Found:
+    """Both magics, in turn."""
     rival = pins.install("bench-magics")
-    found: dict[int, dict[str, Found]] = {count: {way: Found() for way in WAYS} for count in SIZES}
+    found: dict[int, dict[str, Rounds]] = {count: {way: Rounds() for way in WAYS} for count in SIZES}
     with tempfile.TemporaryDirectory(prefix="hpchub-bench-") as name:
         folder = Path(name)
         squeue = folder / "bin" / "squeue"
@@ -161,16 +169,19 @@ def measure(say: Callable[[str], None], rounds: int = ROUNDS) -> dict[int, dict[
             say(f"%squeue of {count:,} jobs, against slurm-magic")
             for _ in range(rounds):
                 for way in WAYS:
-                    found[count][way].add(_fresh(way, count, folder, rival))
-    return found
+                    once = _fresh(("magics_once", way, str(count), str(folder)), folder, rival)
+                    found[count][way].add(once)
+        where_ms = _fresh(("magics_where", str(SIZES[-1]), str(folder)), folder, rival)
+    return Found(found, where_ms)
 
 
-def _fresh(way: str, count: int, folder: Path, rival: Path) -> dict[str, float]:
+def _fresh(words: Sequence[str], folder: Path, rival: Path) -> dict[str, float]:
+    """What a module of the bench says in a process of its own."""
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environ = {**os.environ, "PATH": path, "PYTHONPATH": str(rival), "IPYTHONDIR": str(folder / "ipython")}
-    argv = (sys.executable, "-m", "bench.magics_once", way, str(count), str(folder))
+    argv = (sys.executable, "-m", f"bench.{words[0]}", *words[1:])
     done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"the measurement of {way} failed:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
     measures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return measures

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
 
 from bench import jobs, kernels, magics
 from bench.private_demo import Demo
@@ -20,7 +19,7 @@ def tables(report: Report, say: Callable[[str], None]) -> None:
     """`%squeue` against slurm-magic's. Needs no cluster."""
     found = magics.measure(say)
     rows = []
-    for count, ways in found.items():
+    for count, ways in found.by_size.items():
         theirs = ways["theirs"].rounds
         for way, name in magics.WAYS.items():
             rounds = ways[way].rounds
@@ -43,8 +42,19 @@ def tables(report: Report, say: Callable[[str], None]) -> None:
         ("", "s", "ratio", "s on a processor", "ratio", "held MB", "rows lost", "columns with a type"),
         rows,
     )
+    whole = sum(found.where_ms.values())
+    report.add(
+        f"Where the time of %squeue goes, {magics.SIZES[-1]:,} jobs and all columns",
+        "The second time and later ones in a process, medians.",
+        ("", "ms", "%"),
+        [[part, f"{took:.0f}", f"{100 * took / whole:.0f}"] for part, took in found.where_ms.items()],
+    )
     report.numbers["magics"] = {
-        count: {way: asdict(one)["rounds"] for way, one in ways.items()} for count, ways in found.items()
+        "where_ms": found.where_ms,
+        **{
+            str(count): {way: one.rounds for way, one in ways.items()}
+            for count, ways in found.by_size.items()
+        },
     }
 
 
