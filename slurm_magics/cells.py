@@ -23,6 +23,7 @@ _LONGEST = 2**31 - 1
 _MOST_DIGITS = 18
 # Small enough that memory which was needed for a moment leaves no large holes.
 _BYTES_AT_ONCE, _ROWS_AT_ONCE = 1 << 18, 1 << 13
+_SAMPLE = 256  # cells that tell whether a column repeats itself
 # Of the eight bytes of a number, the first so many.
 _MASKS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
 
@@ -150,6 +151,8 @@ class Cells:
 
     def durations_ms(self) -> Any:
         """As `values.duration_ms`. A long queue holds thousands, made of few clocks and few hours."""
+        if len(self._rows(slice(0, _ROWS_AT_ONCE)).coded().words) < _SAMPLE:
+            return self.coded().each(values.duration_ms)
         middle = np.maximum(self._before, self._ends - values.CLOCK - 1)
         clocks = Cells(self._data, middle, self._ends).coded().each(values.clock_ms)
         hours = Cells(self._data, self._before, middle + 1).coded().each(values.hours_ms)
@@ -190,6 +193,8 @@ class Cells:
                 cell if cell.isascii() else cell.encode("latin-1").decode("utf-8", "backslashreplace")
                 for cell in found
             ]
+        if len({*found[:_SAMPLE]}) == _SAMPLE:  # job ids
+            return found
         known: dict[str, str] = {}
         return [*map(known.setdefault, found, found)]  # equal ones are one object
 
