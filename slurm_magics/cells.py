@@ -23,6 +23,7 @@ _LONGEST = 2**31 - 1
 _MOST_DIGITS = 18
 # Small enough that memory which was needed for a moment leaves no large holes.
 _BYTES_AT_ONCE, _ROWS_AT_ONCE = 1 << 18, 1 << 13
+_COMPARED = 16  # the bytes of a cell that are compared as numbers
 _SAMPLE = 256  # cells that tell whether a column repeats itself
 # Of the eight bytes of a number, the first so many.
 _MASKS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
@@ -151,7 +152,10 @@ class Cells:
 
     def durations_ms(self) -> Any:
         """As `values.duration_ms`. A long queue holds thousands, made of few clocks and few hours."""
-        if len(self._rows(slice(0, _ROWS_AT_ONCE)).coded().words) < _SAMPLE:
+        first = self._rows(slice(0, _ROWS_AT_ONCE)).coded()
+        if len(first.codes) == len(self._ends):
+            return first.each(values.duration_ms)
+        if len(first.words) < _SAMPLE:
             return self.coded().each(values.duration_ms)
         middle = np.maximum(self._before, self._ends - values.CLOCK - 1)
         clocks = Cells(self._data, middle, self._ends).coded().each(values.clock_ms)
@@ -183,28 +187,31 @@ class Cells:
     def _rows(self, rows: Any) -> Cells:
         return Cells(self._data, self._before[rows], self._ends[rows])
 
-    def _few_texts(self) -> list[str]:
+    def _few_bytes(self) -> list[str]:
+        """Each cell with a character for each of its bytes."""
         offset = self._before.min() + 1
-        text = str(self._data[offset : self._ends.max()].data, "latin-1")  # a character for each byte
+        text = str(self._data[offset : self._ends.max()].data, "latin-1")
         starts, ends = (self._before + 1 - offset).tolist(), (self._ends - offset).tolist()
-        found = [text[start:end] for start, end in zip(starts, ends, strict=True)]
-        if not text.isascii():
-            found = [
-                cell if cell.isascii() else cell.encode("latin-1").decode("utf-8", "backslashreplace")
-                for cell in found
-            ]
+        return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def _few_texts(self) -> list[str]:
+        found = [
+            cell if cell.isascii() else cell.encode("latin-1").decode("utf-8", "backslashreplace")
+            for cell in self._few_bytes()
+        ]
         if len({*found[:_SAMPLE]}) == _SAMPLE:  # job ids
             return found
         known: dict[str, str] = {}
         return [*map(known.setdefault, found, found)]  # equal ones are one object
 
     def _few_coded(self) -> tuple[list[str], Any]:
-        """Each word once, and codes. Cells are compared as numbers, eight bytes at a time."""
+        """Each word once, and codes. Cells are compared as numbers of eight bytes, long ones as text."""
         lengths = self._ends - self._before - 1
         codes, count = self._eight(0, lengths)
-        for offset in range(8, int(lengths.max()), 8):
+        for offset in range(8, min(int(lengths.max()), _COMPARED + 1), 8):
             rows = np.flatnonzero(lengths > offset)
-            more, factor = self._rows(rows)._eight(offset, lengths[rows])
+            some = self._rows(rows)
+            more, factor = some._eight(offset, lengths[rows]) if offset < _COMPARED else some._end(offset)
             codes[rows] = count + codes[rows] * factor + more
             codes, found = pd.factorize(codes)
             count = len(found)
@@ -216,6 +223,12 @@ class Cells:
         """Codes for the eight bytes from there on, as far as they belong to the cell; and how many codes."""
         numbers = _from_each_byte(self._data, "<u8")[self._before + 1 + offset]
         codes, found = pd.factorize(numbers & _MASKS[np.minimum(lengths - offset, 8)])
+        return codes, len(found)
+
+    def _end(self, offset: int) -> tuple[Any, int]:
+        """Codes for all bytes from there on; and how many codes."""
+        rest = Cells(self._data, self._before + offset, self._ends)._few_bytes()
+        codes, found = pd.factorize(np.array(rest, dtype=object))
         return codes, len(found)
 
     def _few_numbers(self) -> tuple[Any, Any]:

@@ -59,7 +59,7 @@ def test_whole_numbers(texts: list[str]) -> None:
     assert list(numbers[plain]) == list(expected[expected_plain])
 
 
-WORDS = st.text(st.sampled_from("ab \xe9"), max_size=20)
+WORDS = st.text(st.sampled_from("ab\xe9"), max_size=3).map(lambda end: f"{'x' * (7 * len(end))}{end}")
 
 
 @given(st.lists(WORDS, max_size=30))
