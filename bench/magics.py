@@ -1,31 +1,41 @@
-"""How long a table takes and what it holds, beside the way of slurm-magic 0.1.0: `python -m bench.magics`.
+"""`%squeue` of a long queue, beside that of slurm-magic 0.1.0: `python -m bench --only magics`.
 
-The same jobs for both, as squeue prints them. slurm-magic hands the whole text to pandas, cut at blanks;
-that call alone is timed here, which is less than its magic does. Each measurement is a fresh process.
+Both are the real line magics in an IPython shell, and start a squeue that prints a file: the same jobs
+for both. Each measurement is a fresh process, and the ways take turns.
 """
 
 from __future__ import annotations
 
-import gc
-import io
 import json
+import os
 import random
-import statistics
 import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
+
+from bench import pins
 
 SIZES = (1_000, 10_000, 100_000)
 ROUNDS = 7
-_MARK = "\x1eBENCH-0123ab"
-_HEADINGS = ("JOBID", "PARTITION", "NAME", "USER", "STATE", "TIME", "NODES", "NODELIST", "REASON")
+MARK = "\x1eBENCH-0123ab"  # as long as a real one
+# squeue's own default: the columns that slurm-magic reads.
+PLAIN_FORMAT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+WAYS = {
+    "all": "%squeue, its 17 columns",
+    "same": "%squeue, the same 8 columns",
+    "theirs": "slurm-magic 0.1.0, 8 columns",
+}
 _PLAIN = "%18s %9s %8s %8s %2s %10s %6s %s"
+_PLAIN_HEADINGS = ("JOBID", "PARTITION", "NAME", "USER", "ST", "TIME", "NODES", "NODELIST(REASON)")
+_HEADINGS = (
+    *("JOBID", "PARTITION", "NAME", "USER", "STATE", "TIME", "TIME_LIMIT", "NODES", "CPUS", "MIN_MEMORY"),
+    *("SUBMIT_TIME", "START_TIME", "NODELIST", "REASON"),
+)
+_STATES = {"R": "RUNNING", "PD": "PENDING"}
+_REASONS = ("Priority", "Resources", "Dependency", "QOSMaxJobsPerUserLimit", "JobHeldUser")
 _LONG_REASONS = (
     "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
     "ReqNodeNotAvail, UnavailableNodes:nid[00001-00012]",
@@ -35,7 +45,7 @@ _LONG_REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job of the queue, as squeue would print it."""
+    """One job of the queue, in squeue's words."""
 
     job_id: str
     partition: str
@@ -46,6 +56,23 @@ class Job:
     nodes: int
     nodelist: str
     reason: str
+
+    def plain(self) -> tuple[object, ...]:
+        """squeue's default columns."""
+        first = (self.job_id, self.partition, self.name, self.user, self.state, self.elapsed, self.nodes)
+        return (*first, self.nodelist or f"({self.reason})")
+
+    def full(self, pick: random.Random) -> tuple[object, ...]:
+        """What our %squeue asks for; what is not in squeue's default is made up."""
+        limit = pick.choice(("30:00", "1:00:00", "8:00:00", "1-00:00:00", "3-00:00:00", "UNLIMITED"))
+        cpus, memory = self.nodes * pick.choice((1, 8, 64)), pick.choice(("0", "500M", "1G", "4G", "64G"))
+        submitted = 1_700_000_000 + pick.randint(0, 259_200)
+        known = self.nodelist or pick.random() < 0.1
+        start = submitted + pick.randint(0, 90_000) if known else "N/A"
+        return (
+            *(self.job_id, self.partition, self.name, self.user, _STATES[self.state], self.elapsed, limit),
+            *(self.nodes, cpus, memory, submitted, start, self.nodelist, self.reason),
+        )
 
 
 def messy_jobs(count: int) -> Iterator[Job]:
@@ -61,17 +88,20 @@ def messy_jobs(count: int) -> Iterator[Job]:
         elif kind < 0.17:
             job_id += f"+{pick.randint(0, 3)}"
         name = pick.choice(("sim_run", "train", "wrf", "lammps", "vasp_std", "md-eq", "post"))
-        if pick.random() < 0.05:
+        has_blanks, is_long = pick.random() < 0.05, pick.random() < 0.1
+        if has_blanks:
             name = pick.choice(("my job", "a b c", "fit v 2"))
-        nodes, first = pick.choice((1, 1, 1, 2, 4, 16, 128)), pick.randint(1, 9000)
-        where = f"nid{first:05d}" if nodes == 1 else f"nid[{first:05d}-{first + nodes - 1:05d}]"
-        reason = pick.choice(("Priority", "Resources", "Dependency", "QOSMaxJobsPerUserLimit", "JobHeldUser"))
-        if pick.random() < 0.1:
-            reason = pick.choice(_LONG_REASONS)
-        elapsed = _written(pick.randint(1, 259_200)) if running else "0:00"
+        nodes = pick.choice((1, 1, 1, 2, 4, 16, 128))
+        if running:
+            state, elapsed, first = "R", _written(pick.randint(1, 259_200)), pick.randint(1, 9000)
+            nodelist = f"nid{first:05d}" if nodes == 1 else f"nid[{first:05d}-{first + nodes - 1:05d}]"
+            reason = "None"
+        else:
+            state, elapsed, nodelist, reason = "PD", "0:00", "", pick.choice(_REASONS)
+            if is_long:
+                reason = pick.choice(_LONG_REASONS)
         partition = pick.choice(("batch", "debug", "gpu", "bigmem", "long"))
         user = f"user{pick.randint(0, 400):03d}"
-        state, nodelist, reason = ("R", where, "None") if running else ("PD", "", reason)
         yield Job(job_id, partition, name, user, state, elapsed, nodes, nodelist, reason)
 
 
@@ -84,90 +114,74 @@ def _written(seconds: int) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def plain_text(jobs: Iterator[Job]) -> str:
+def plain_text(count: int) -> str:
     """What squeue prints by itself."""
-    lines = [_PLAIN % ("JOBID", "PARTITION", "NAME", "USER", "ST", "TIME", "NODES", "NODELIST(REASON)")]
-    for job in jobs:
-        fields = (job.job_id, job.partition, job.name, job.user, job.state, job.elapsed, job.nodes)
-        lines.append(_PLAIN % (*fields, job.nodelist or f"({job.reason})"))
-    return "\n".join(lines) + "\n"
+    return "".join(
+        f"{_PLAIN % row}\n" for row in (_PLAIN_HEADINGS, *(job.plain() for job in messy_jobs(count)))
+    )
 
 
-def marked_text(jobs: Iterator[Job]) -> bytes:
+def marked_text(way: str, count: int) -> str:
     """What squeue prints for %squeue."""
-    rows = [_HEADINGS, *(tuple(map(str, _fields(job))) for job in jobs)]
-    return "".join("\x1f".join((_MARK, *row, _MARK)) + "\n" for row in rows).encode()
+    if way == "same":
+        rows = [_PLAIN_HEADINGS, *(job.plain() for job in messy_jobs(count))]
+    else:
+        pick = random.Random(5)  # noqa: S311  nothing secret about it
+        rows = [_HEADINGS, *(job.full(pick) for job in messy_jobs(count))]
+    return "".join("\x1f".join((MARK, *map(str, row), MARK)) + "\n" for row in rows)
 
 
-def _fields(job: Job) -> tuple[object, ...]:
-    first = (job.job_id, job.partition, job.name, job.user, job.state)
-    return (*first, job.elapsed, job.nodes, job.nodelist, job.reason)
+@dataclass(slots=True)
+class Rounds:
+    """Each round's measures of one way and size, by name: seconds, cpu_s, held_mb, lost, typed, columns."""
+
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, measures: Mapping[str, float]) -> None:
+        """One more round."""
+        for name, value in measures.items():
+            self.rounds.setdefault(name, []).append(value)
 
 
-def measure(way: str, count: int) -> dict[str, float]:
-    """Seconds (the median), megabytes held and rows lost."""
-    make = {"ours": _ours, "theirs": _theirs}[way]
-    make(10)()  # what is imported late is no part of the frame
-    read = make(count)
-    gc.collect()
-    before = _resident()
-    frame = read()
-    gc.collect()
-    held = (_resident() - before) / 1e6
-    lost = count - len(frame)
-    del frame
-    times = []
-    for _ in range(ROUNDS):
-        gc.collect()
-        began = time.perf_counter()
-        frame = read()
-        times.append(time.perf_counter() - began)
-        del frame
-    return {"seconds": statistics.median(times), "held_mb": held, "lost": lost}
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The rounds by number of jobs and way, and where the milliseconds of ours go with the most jobs."""
+
+    by_size: dict[int, dict[str, Rounds]]
+    where_ms: dict[str, float]
 
 
-def _ours(count: int) -> Callable[[], Any]:
-    from slurm_magics import columns
-    from slurm_magics.frames import marked_to_frame
-
-    text, zone, parts = marked_text(messy_jobs(count)), ZoneInfo("UTC"), ("JOB", "TASK", "HET")
-    return lambda: marked_to_frame(text, _MARK, columns.SQUEUE, zone=zone, parts=parts)
-
-
-def _theirs(count: int) -> Callable[[], Any]:
-    import pandas as pd
-
-    warnings.simplefilter("ignore")
-    text = plain_text(messy_jobs(count))
-    return lambda: pd.read_csv(io.StringIO(text), sep=r"\s+", on_bad_lines="warn")
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def main() -> None:
-    """A table of both ways."""
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
-        return
-    print("| jobs | s | slurm-magic's s | ratio | held MB | its MB | rows lost | its rows lost |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for count in SIZES:
-        ours, theirs = (_fresh(way, count) for way in ("ours", "theirs"))
-        ratio = ours["seconds"] / theirs["seconds"]
-        cells = [f"{count:,}", f"{ours['seconds']:.3f}", f"{theirs['seconds']:.3f}", f"{ratio:.2f}"]
-        cells += [f"{one['held_mb']:.1f}" for one in (ours, theirs)]
-        cells += [f"{one['lost']:,.0f}" for one in (ours, theirs)]
-        print(f"| {' | '.join(cells)} |")
+def measure(say: Callable[[str], None], rounds: int = ROUNDS) -> Found:
+    """Both magics, in turn."""
+    rival = pins.install("bench-magics")
+    found: dict[int, dict[str, Rounds]] = {count: {way: Rounds() for way in WAYS} for count in SIZES}
+    with tempfile.TemporaryDirectory(prefix="hpchub-bench-") as name:
+        folder = Path(name)
+        squeue = folder / "bin" / "squeue"
+        squeue.parent.mkdir()
+        squeue.write_text('#!/bin/sh\nexec cat "$BENCH_ANSWER"\n')
+        squeue.chmod(0o755)
+        for count in (10, *SIZES):
+            for way in WAYS:
+                text = plain_text(count) if way == "theirs" else marked_text(way, count)
+                (folder / f"{way}-{count}").write_text(text)
+        for count in SIZES:
+            say(f"%squeue of {count:,} jobs, against slurm-magic")
+            for _ in range(rounds):
+                for way in WAYS:
+                    once = _fresh(("magics_once", way, str(count), str(folder)), folder, rival)
+                    found[count][way].add(once)
+        where_ms = _fresh(("magics_where", str(SIZES[-1]), str(folder)), folder, rival)
+    return Found(found, where_ms)
 
 
-def _fresh(way: str, count: int) -> dict[str, float]:
-    argv = (sys.executable, "-m", "bench.magics", way, str(count))
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
-
-
-if __name__ == "__main__":
-    main()
+def _fresh(words: Sequence[str], folder: Path, rival: Path) -> dict[str, float]:
+    """What a module of the bench says in a process of its own."""
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environ = {**os.environ, "PATH": path, "PYTHONPATH": str(rival), "IPYTHONDIR": str(folder / "ipython")}
+    argv = (sys.executable, "-m", f"bench.{words[0]}", *words[1:])
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
+    measures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measures

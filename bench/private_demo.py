@@ -58,11 +58,11 @@ class Demo:
         as_user = ["--user", user] if user else []
         return [*HPCHUB, "demo", "exec", "--dir", str(self.folder), host, *as_user, "--", *command]
 
-    def run(self, host: str, command: Sequence[str], user: str = "") -> str:
+    def run(self, host: str, command: Sequence[str], user: str = "", limit_s: float = 60.0) -> str:
         """A command's standard output. CalledProcessError where it fails."""
         done = subprocess.run(
             self.argv(host, command, user), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-            check=True, timeout=60,
+            check=True, timeout=limit_s,
         )  # fmt: skip
         return done.stdout
 

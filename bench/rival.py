@@ -6,25 +6,21 @@ batchspawner is installed beside it, from the pins in requirements/bench.txt.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import pins
 from bench.private_demo import CHECKOUT, Demo
 from bench.web import Hub, Place
 
 _LOGIN1 = "10.77.0.11"
 _START_LIMIT_S = 60.0
 _FOLDER = "/home/.bench"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==")
 _LAB = "/opt/hpc/lab"
 _SITE_PACKAGES = "lib/python3.11/site-packages"
 
@@ -62,24 +58,8 @@ c.JupyterHub.load_roles = [
 
 
 def install() -> Path:
-    """batchspawner in a folder of the cache, installed where it is missing."""
-    pins = _blocks(CHECKOUT / "requirements" / "bench.txt")
-    for name in _blocks(CHECKOUT / "requirements" / "cluster.txt"):
-        pins.pop(name, None)  # the lab environment has it
-    text = "".join(pins.values())
-    folder = CHECKOUT / ".cache" / "bench" / hashlib.sha256(text.encode()).hexdigest()[:12]
-    if not folder.exists():
-        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
-        fresh.mkdir(parents=True)
-        wanted = fresh / "requirements.txt"
-        wanted.write_text(text, encoding="utf-8")
-        subprocess.run(
-            (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-             "--require-hashes", "--target", str(fresh / "packages"), "-r", str(wanted)),
-            check=True,
-        )  # fmt: skip
-        fresh.rename(folder)
-    return folder / "packages"
+    """batchspawner in a folder of the cache; the rest of what it needs is in the lab environment."""
+    return pins.install("bench", without="cluster")
 
 
 def lay_out(demo: Demo, packages: Path) -> None:
@@ -135,16 +115,3 @@ def rival_hub(demo: Demo, spawner: str, port: int, user: str) -> Iterator[Hub]:
         # Its end is the end of what it started: the demo's hosts go with the demo.
         child.kill()
         child.wait()
-
-
-def _blocks(path: Path) -> dict[str, str]:
-    """A requirements file's pins with their hashes, by package name."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.startswith("#") or not line.strip():
-            continue
-        if pin := _PIN.match(line):
-            name = pin.group(1).lower()
-        found[name] = found.get(name, "") + line
-    return found

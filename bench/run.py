@@ -1,6 +1,6 @@
-"""The whole bench: `python -m bench`. About seven minutes, most of it on a demo cluster of its own.
+"""The whole bench: `python -m bench`. About ten minutes, most of it on a demo cluster of its own.
 
-python -m bench [--pairs 10] [--only certificates compute login path memory]
+python -m bench [--pairs 10] [--only certificates magics compute login path memory sbatch cards kernels]
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from bench import certificates, memory, path, rival, starts
+from bench import certificates, memory, notebook, path, rival, starts
 from bench.private_demo import Demo, private_demo
 from bench.report import Report, machine, milliseconds, spread
 from bench.web import Hub, Place
 
-SECTIONS = ("certificates", "compute", "login", "path", "memory")
+ALONE = ("certificates", "magics")  # these need no cluster
+SECTIONS = (*ALONE, "compute", "login", "path", "memory", "sbatch", "cards", "kernels")
 _STATES = (
     "Ours is *just logged in*: no SSH connection is open, so certificate and connection count in full (a "
     "person who has opened the form has the latter already). *Connection open* is a second server. Both "
@@ -49,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report()
     report.numbers["machine"] = machine()
     try:
-        if "certificates" in options.only:  # needs no cluster, and nobody beside it
+        if "certificates" in options.only:  # with nobody beside it
             say("certificates, against ssh-keygen")
             _certificates(report, say)
-        if set(options.only) != {"certificates"}:
-            rival.install()
+        if "magics" in options.only:
+            notebook.tables(report, say)
+        if not set(options.only) <= set(ALONE):
+            if {"compute", "login"} & set(options.only):
+                rival.install()
             say("booting a demo cluster")
             with private_demo() as demo:
                 _measure(demo, options.pairs, options.only, report, say)
@@ -86,11 +90,26 @@ def _measure(
         if "path" in wanted:
             say("the data path, against ssh -L")
             _path(demo, hub, report, say)
+        _notebooks(demo, count, wanted, report, say)
     except Exception:
         for name in ("bridge", "jupyterhub"):
             text = (demo.folder / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")
             print(f"--- {name}.log ends:\n" + "\n".join(text.splitlines()[-25:]), file=sys.stderr)
         raise
+
+
+def _notebooks(
+    demo: Demo, count: int, wanted: Sequence[str], report: Report, say: Callable[[str], None]
+) -> None:
+    if "sbatch" in wanted:
+        say("%%sbatch, against sbatch")
+        notebook.submitting(demo, report)
+    if "cards" in wanted:
+        say("fifty live cards")
+        notebook.cards(demo, report)
+    if "kernels" in wanted:
+        say("a kernel on a compute node, against srun")
+        notebook.compute_kernels(demo, count, report)
 
 
 def _starts(

@@ -71,6 +71,12 @@ def targets() -> list[Target]:
             on_top_of="cluster",
         ),
         Target(name="bench", wanted=tuple(groups["bench"]), agrees_with=("cluster",)),
+        Target(
+            name="bench-magics",
+            wanted=tuple(groups["bench-magics"]),
+            agrees_with=("dev",),
+            on_top_of="dev",
+        ),
     ]
 
 

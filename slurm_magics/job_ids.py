@@ -24,6 +24,9 @@ class JobIdParts(NamedTuple):
 
 def parse_job_id(text: str) -> JobIdParts:
     """The parts. ValueError where it is no job id."""
+    job, _, task = text.partition("_")
+    if len(text) < 20 and text.isascii() and job.isdecimal() and task.isdecimal():  # quicker, and frequent
+        return JobIdParts(int(job), int(task))
     match = _ID.fullmatch(text)
     if not match:
         raise ValueError(f"{text[:40]!r} is no job id")

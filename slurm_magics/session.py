@@ -46,10 +46,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An answer of a moment ago. The frame is made anew each time: people change theirs."""
+    """What was answered a moment ago. Everybody gets a copy of a frame: people change theirs."""
 
-    query: TableQuery | None
-    answer: Answer
+    found: pd.DataFrame | str
     asked: float
 
 
@@ -109,14 +108,16 @@ class Session:
             if key not in self._known:
                 self._known[key] = self._ask(tool, words)
             known = self._known[key]
-        return self._read(known.query, known.answer) if known.query else known.answer.text
+        return known.found if isinstance(known.found, str) else _copy(known.found)
 
     def _ask(self, tool: str, words: Sequence[str]) -> _Known:
         is_frame = self.settings.display == "frames"
         query = plan(tool, words, self.machine.environ, new_mark()) if is_frame else None
-        answer = self.run(query.argv, environ=query.environ) if query else self.run((tool, *words))
+        if query:
+            return _Known(self.frame(query), time.monotonic())
+        answer = self.run((tool, *words))
         _show(answer.stderr)
-        return _Known(query, answer, time.monotonic())
+        return _Known(answer.text, time.monotonic())
 
     def frame(self, query: TableQuery) -> pd.DataFrame:
         """Run a query now and read it.
@@ -140,6 +141,13 @@ class Session:
         """Forget what was answered: something has been changed."""
         with self._lock:
             self._known.clear()
+
+
+def _copy(frame: pd.DataFrame) -> pd.DataFrame:
+    """One that can be changed without the other. pandas 3 copies a column only when it is changed."""
+    import pandas as pd
+
+    return frame.copy(deep=int(pd.__version__.partition(".")[0]) < 3)
 
 
 def _show(notices: str) -> None:

@@ -36,6 +36,7 @@ _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})", re.ASCII)
 _HOURS = re.compile(r"(?:(?:([0-9]{1,7})-)?([0-9]{1,9}):)?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGTPE]?)n?\+?", re.ASCII)
 _COUNT = re.compile(r"(-?[0-9]{1,15})([KMGT]?)\+?", re.ASCII)
+CLOCK = 5  # the length of `MM:SS`
 _POWER: dict[str, int] = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
 
 
@@ -59,7 +60,7 @@ def duration_ms(text: str) -> int | None:
     if text in ABSENT:
         return None
     # A long queue holds thousands of times, made of few clocks and few hours.
-    clock, hours = _clock_ms(text[-5:]), _hours_ms(text[:-5])
+    clock, hours = clock_ms(text[-CLOCK:]), hours_ms(text[:-CLOCK])
     if clock is not None and hours is not None:
         return hours + clock
     match = _DURATION.fullmatch(text)
@@ -71,13 +72,15 @@ def duration_ms(text: str) -> int | None:
 
 
 @lru_cache(maxsize=4096)
-def _clock_ms(text: str) -> int | None:
+def clock_ms(text: str) -> int | None:
+    """Milliseconds of `MM:SS`, the last five characters of a duration. None: something else."""
     match = _CLOCK.fullmatch(text)
     return (int(match[1]) * 60 + int(match[2])) * 1000 if match else None
 
 
 @lru_cache(maxsize=4096)
-def _hours_ms(text: str) -> int | None:
+def hours_ms(text: str) -> int | None:
+    """Milliseconds of `D-HH:` or `HH:`, what stands before the clock, or of nothing. None: something else."""
     match = _HOURS.fullmatch(text)
     return (int(match[1] or 0) * 24 + int(match[2] or 0)) * 3_600_000 if match else None
 

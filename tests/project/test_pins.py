@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from support.tree import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
-NAMES = ("build", "hub", "postgresql", "dev", "audit", "cluster", "cluster-data", "bench")
+NAMES = ("build", "hub", "postgresql", "dev", "audit", "cluster", "cluster-data", "bench", "bench-magics")
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)")
 
 
@@ -95,9 +95,10 @@ def test_the_data_environment_only_adds() -> None:
     assert {"pandas", "matplotlib"} <= added.keys()
 
 
-def test_the_rival_is_the_one_we_promise_to_beat() -> None:
-    """The benchmark is against batchspawner 1.3.0."""
+def test_the_rivals_are_those_we_promise_to_beat() -> None:
+    """The benchmark is against batchspawner 1.3.0 and slurm-magic 0.1.0."""
     assert _pins("bench")["batchspawner"] == "1.3.0"
+    assert _pins("bench-magics") == {"slurm-magic": "0.1.0"}
 
 
 def test_the_proxy_is_pinned_without_addresses() -> None:

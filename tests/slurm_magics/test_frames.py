@@ -169,3 +169,29 @@ def test_frames_without_such_columns_cannot_be_expanded() -> None:
         bare.slurm.expand_tasks()
     with pytest.raises(KeyError, match="NODELIST"):
         bare.slurm.expand_nodes()
+
+
+def test_a_long_queue_loses_nothing() -> None:
+    """30,000 rows, which are read in many pieces: every cell is what squeue printed."""
+    names = ("my job", "NA", "x" * 300, "é", "same_first_8_a", "same_first_8_b", "")
+    rows = [
+        (f"{1000 + row}_7" if row % 5 else str(1000 + row), names[row % 7], str(row % 3), f"{row % 90}:05")
+        for row in range(30_000)
+    ]
+    heads = ("JOBID", "NAME", "STATE", "TIME")
+    text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (heads, *rows))
+    found = marked_to_frame(text.encode(), MARK, columns.SQUEUE, zone=UTC, parts=PARTS)
+    assert found is not None
+    assert list(zip(found["JOBID"], found["NAME"], found["STATE"].astype(object), strict=True)) == [
+        row[:3] for row in rows
+    ]
+    assert (found["TIME"].dt.total_seconds() == [row % 90 * 60 + 5 for row in range(30_000)]).all()
+    assert found["TASK"].count() == 24_000
+
+
+@pytest.mark.parametrize("name", ["odd\nname", f"odd{UNIT}name"])
+def test_one_odd_name_in_a_long_queue_is_left_to_the_sure_way(name: str) -> None:
+    """Wherever it stands: the quick way never guesses where a cell ends."""
+    rows = [("1", "plain"), ("2", name), ("3", "plain")] * 5_000
+    text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (("JOBID", "NAME"), *rows))
+    assert marked_to_frame(text.encode(), MARK, columns.SQUEUE, zone=UTC) is None

@@ -27,7 +27,9 @@ def test_parts_of_an_id(text: str, parts: tuple[object, ...]) -> None:
     assert tuple(parse_job_id(text)) == parts
 
 
-@pytest.mark.parametrize("text", ["", "x", "42_", "42_[", "4 2", "42_7_8", "٤٢", "42\n"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "42_", "42_[", "4 2", "42_7_8", "٤٢", "٤٢_1", "42\n", "9" * 30, "1_" + "9" * 30]
+)
 def test_what_is_no_id(text: str) -> None:
     """Not guessed at."""
     with pytest.raises(ValueError, match="no job id"):
