@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _NOTHING = -(2**63)  # NaT, in numpy's integers
+_PER = {"n": "node", "c": "CPU"}
 
 
 class UnreadColumn(UserWarning):
@@ -100,6 +101,8 @@ def _frame(
             found |= split
         elif heading == "PARTITION" and any(word.endswith("*") for word in column.words):
             found |= _starred(heading, column)
+        elif heading == "ReqMem" and any(word.endswith(tuple(_PER)) for word in column.words):
+            found |= _per(heading, column, kind, zone)
         else:
             found[heading] = _column(heading, column, kind, zone)
         if parts and heading == ids:
@@ -167,6 +170,17 @@ def _starred(heading: str, column: Coded) -> dict[str, Any]:
     stars = np.array([word.endswith("*") for word in column.words])[column.codes]
     plain = _code(np.array([word.removesuffix("*") for word in column.words], dtype=object)[column.codes])
     return {heading: _word(plain), "DEFAULT": pd.array(stars, dtype="boolean")}
+
+
+def _per(heading: str, column: Coded, kind: Kind, zone: tzinfo) -> dict[str, Any]:
+    """Before 21.08 sacct's ReqMem said what it is for, each node or each CPU; that becomes a column, too."""
+    per = [_PER.get(word[-1:], "") for word in column.words]
+    sizes = [word[:-1] if one else word for word, one in zip(column.words, per, strict=True)]
+    plain = _code([sizes[code] for code in column.codes])
+    return {
+        heading: _column(heading, plain, kind, zone),
+        f"{heading}Per": _word(_code([per[code] for code in column.codes])),
+    }
 
 
 def _split(heading: str, texts: list[str]) -> dict[str, Any]:
