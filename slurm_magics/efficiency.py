@@ -77,7 +77,7 @@ def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
             f"The accounting does not know job {job_id}.", "It may take some seconds to hear of it."
         )
     elapsed_s = jobs["ElapsedRaw"].dt.total_seconds()
-    used, asked = rows["MaxRSS"].max(), jobs["ReqMem"].max()
+    used, asked = rows["MaxRSS"].max(), _asked_on_each_node(jobs).max()
     return Efficiency(
         job_id=job_id,
         state=str(jobs["State"].iloc[0]),
@@ -90,6 +90,15 @@ def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
         gpus=int(sum(_found(_GPUS, jobs["AllocTRES"]))),
         gpus_used=_gpus_used(rows),
     )
+
+
+def _asked_on_each_node(jobs: pd.DataFrame) -> pd.Series[int]:
+    """ReqMem is of the whole job; before 21.08 it was of each node or each CPU, and said so."""
+    asked, nodes = jobs["ReqMem"], jobs["NNodes"].clip(lower=1)
+    if "ReqMemPer" not in jobs:
+        return asked // nodes
+    per = jobs["ReqMemPer"].astype("object")
+    return asked.where(per == "node", asked * jobs["AllocCPUS"] // nodes)
 
 
 def _found(pattern: re.Pattern[str], texts: Iterable[object]) -> list[int]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from slurm_magics.cells import Cells, Coded, Texts
 
+# What sacct's ReqMem was for, before 21.08.
+_PER = {"n": "node", "c": "CPU"}
+
 
 class UnreadColumn(UserWarning):
     """A column that holds something unexpected stays text."""
@@ -72,6 +75,8 @@ def _frame(
             found |= _ids(heading, column, parts)
         elif heading in known_columns.SPLIT and (split := _split(heading, column)):
             found |= split
+        elif heading == "ReqMem" and (per := _per(heading, column.coded(), zone)):
+            found |= per
         elif heading == "PARTITION":
             found |= _partitions(heading, column.coded())
         else:
@@ -131,6 +136,23 @@ def _partitions(heading: str, column: Coded) -> dict[str, Any]:
     return {
         heading: _word(Texts(plain[column.codes]).coded()),
         "DEFAULT": pd.array(stars[column.codes], dtype="boolean"),
+    }
+
+
+def _per(heading: str, column: Coded, zone: tzinfo) -> dict[str, Any]:
+    """`4Gn` as bytes, and a column that says of what; none where Slurm is newer."""
+    import numpy as np
+
+    from slurm_magics.cells import Texts
+
+    per = np.array([_PER.get(word[-1:], "") for word in column.words], dtype=object)
+    if not per.any():
+        return {}
+    sizes = [word[:-1] if one else word for word, one in zip(column.words, per, strict=True)]
+    plain = Texts(np.array(sizes, dtype=object)[column.codes])
+    return {
+        heading: _column(heading, plain, Kind.SIZE, zone),
+        f"{heading}Per": _word(Texts(per[column.codes]).coded()),
     }
 
 

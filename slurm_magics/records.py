@@ -25,7 +25,7 @@ _USER_TEXT = "\n   Command="
 _LINE = re.compile(r"^   ([A-Z][A-Za-z]*)=", re.MULTILINE)
 
 NODE_KINDS = {
-    Kind.WORD: "Arch State Version OS Owner MCS_label CapWatts "
+    Kind.WORD: "Arch State Version OS Owner MCS_label CapWatts SuspendTime "
     "ExtSensorsJoules ExtSensorsWatts ExtSensorsTemp",
     Kind.COUNT: "CoresPerSocket CPUAlloc CPUEfctv CPUErr CPUTot Sockets Boards ThreadsPerCore Weight Port "
     "CurrentWatts AveWatts",
@@ -34,8 +34,8 @@ NODE_KINDS = {
     Kind.MOMENT: "BootTime SlurmdStartTime LastBusyTime ResumeAfterTime",
 }
 PARTITION_KINDS = {
-    Kind.WORD: "Default DisableRootJobs ExclusiveUser Hidden LLN RootOnly ReqResv OverSubscribe PreemptMode "
-    "State QoS",
+    Kind.WORD: "Default DisableRootJobs Exclusive ExclusiveTopo ExclusiveUser Hidden LLN RootOnly ReqResv "
+    "OverSubscribe PreemptMode State QoS",
     Kind.COUNT: "MaxNodes MinNodes MaxCPUsPerNode MaxCPUsPerSocket PriorityJobFactor PriorityTier TotalCPUs "
     "TotalNodes GraceTime",
     Kind.MEGABYTES: "DefMemPerCPU DefMemPerNode MaxMemPerCPU MaxMemPerNode",

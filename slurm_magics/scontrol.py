@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpchub.errors import UnexpectedOutput
 from slurm_magics.columns import kinds_by_heading
+from slurm_magics.errors import translated
 from slurm_magics.output import Text
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, Record, Records, parse_jobs, parse_table
 
@@ -53,7 +55,7 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
     """The job as a mapping, several as a list of them, nodes and partitions as a table.
 
     Raises:
-        SlurmError: Slurm refuses or does not answer.
+        SlurmError: Slurm refuses or does not answer, or its answer is cut in the middle of a record.
     """
     words = ("show", showing.entity, *showing.names)
     if showing.entity == "job":
@@ -65,6 +67,7 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
     table = parse_table(answer.text)
     if not table.headings:
         return Text(answer.text + answer.stderr)
+    _require_end(answer.text, "\n")
     kinds = kinds_by_heading(_KINDS[showing.entity])
     return frames.table_to_frame(table, kinds, zone=session.machine.zone)
 
@@ -72,6 +75,8 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
 def _jobs(session: Session, showing: Showing, words: Sequence[str]) -> Record | Records | Text:
     environ = {"SLURM_TIME_FORMAT": "standard"}
     answer = session.run(("scontrol", *showing.options, *words), environ=environ)
+    if answer.text.startswith("JobId="):
+        _require_end(answer.text, "\n\n")
     cluster = [option for option in showing.options if _CLUSTER.fullmatch(option)]
     these = [f"--jobs={name}" for name in showing.names]
     argv = ("squeue", "--noheader", "--states=all", *cluster, *these, "--format=%A")
@@ -81,3 +86,9 @@ def _jobs(session: Session, showing: Showing, words: Sequence[str]) -> Record | 
     if not records:
         return Text(answer.text + answer.stderr)
     return records[0] if len(records) == 1 else records
+
+
+def _require_end(text: str, end: str) -> None:
+    """SlurmError where a record is cut in the middle: half of one would be taken for all there is."""
+    if not text.endswith(end):
+        raise translated(UnexpectedOutput("scontrol", f"…{text[-80:]}"))

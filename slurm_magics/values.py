@@ -26,6 +26,7 @@ ABSENT = frozenset(
         "infinite",
         "*",
         "INFINITE",
+        "?",
     ]
 )
 
@@ -34,7 +35,7 @@ _DURATION = re.compile(
 )
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})", re.ASCII)
 _HOURS = re.compile(r"(?:(?:([0-9]{1,7})-)?([0-9]{1,9}):)?", re.ASCII)
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGTPE]?)n?\+?", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGTPE]?)\+?", re.ASCII)
 _COUNT = re.compile(r"(-?[0-9]{1,15})([KMGT]?)\+?", re.ASCII)
 CLOCK = 5  # the length of `MM:SS`
 _POWER: dict[str, int] = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
@@ -113,10 +114,7 @@ def number(text: str) -> float | None:
 
 
 def size(text: str) -> int | None:
-    """Bytes of `500M`, `1.50G`, `12K` or a plain number of bytes; the factor is 1024.
-
-    Before 21.08 sacct's ReqMem ended in `n` (per node) or `c` (per CPU); the latter is no size.
-    """
+    """Bytes of `500M`, `1.50G`, `12K` or a plain number of bytes; the factor is 1024."""
     return _bytes(text, "")
 
 

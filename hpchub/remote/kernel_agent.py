@@ -181,7 +181,7 @@ class Kernel:
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     async def _tell_end(self, process: subprocess.Popen[bytes]) -> None:
-        code = await asyncio.get_event_loop().run_in_executor(None, process.wait)
+        code = await asyncio.get_running_loop().run_in_executor(None, process.wait)
         if code < 0 and not self._asked_to_end:
             # Slurm signals all of a job's processes at once, and then the job is what ends.
             await asyncio.sleep(_JOB_FIRST_S)
@@ -212,7 +212,7 @@ class Agent:
 
     async def run(self) -> None:
         """Serve until the last kernel has ended."""
-        loop = asyncio.get_event_loop()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_job)
         server = await asyncio.start_server(self._meet, own_address(), 0, limit=LINE_BYTES)

@@ -1,7 +1,8 @@
 """Captures again what Slurm answers to the tables' queries: `capture_magics.py DEMO_DIR`.
 
 Boot a cluster for it (`hpchub demo up --cluster-only --dir DIR`), with nothing in its queue. Takes a
-quarter of a minute.
+quarter of a minute. `capture_magics.py --tree TREE` asks the Slurm of another Debian release: see
+README.md beside this file.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from golden import reader
+from golden.other_slurm import OtherSlurm
 
 from hpchub.core.command import CommandResult
 from slurm_magics.queries import plan
@@ -61,10 +65,18 @@ SHOWS: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
 }
 
 
+class Run(Protocol):
+    """One command as one person; None in `environ` takes a name out of the environment."""
+
+    def __call__(
+        self, argv: Sequence[str], *, environ: Mapping[str, str | None] | None = None
+    ) -> CommandResult: ...
+
+
 def run(
     folder: Path, argv: Sequence[str], *, user: str = "alice", environ: Mapping[str, str | None] | None = None
 ) -> CommandResult:
-    """One command as one person on a login node."""
+    """One command as one person on a login node of a demo."""
     demo = (sys.executable, "-m", "hpchub.cli", "demo", "exec", "--dir", str(folder), "login1")
     words = []
     for name, value in (environ or {}).items():
@@ -77,13 +89,10 @@ def run(
     return CommandResult(exit_code=done.returncode, stdout=stdout, stderr=stderr)
 
 
-def main() -> None:
-    """Fill the queue and ask every question."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("demo", type=Path, help="the folder of a running demo cluster")
-    folder = parser.parse_args().demo
+def capture(run: Run, folder: Path, captured: str, *, before: Callable[[], object] = lambda: None) -> None:
+    """Fill the queue, call `before`, and keep the answer to every question in a folder."""
     jobs = {
-        kind: run(folder, ("sbatch", "--parsable", f"--job-name={name}", *QUIET)).stdout.strip()
+        kind: run(("sbatch", "--parsable", f"--job-name={name}", *QUIET)).stdout.strip()
         for kind, name in NAMES.items()
     }
     for kind, options in {
@@ -92,27 +101,59 @@ def main() -> None:
         "held": ("--hold", "--comment=two words"),
         "short": ("--partition=short", "--nodes=2", "--time=1"),
     }.items():
-        jobs[kind] = run(folder, ("sbatch", "--parsable", *options, *QUIET)).stdout.strip()
-    jobs["het"] = run(
-        folder, ("sbatch", "--parsable", "--output=/dev/null", "-n1", ":", "-n1", "--wrap", "sleep 300")
-    ).stdout.strip()
+        jobs[kind] = run(("sbatch", "--parsable", *options, *QUIET)).stdout.strip()
+    het = ("sbatch", "--parsable", "--output=/dev/null", "-n1", ":", "-n1", "--wrap", "sleep 300")
+    jobs["het"] = run(het).stdout.strip()
+    before()
     time.sleep(4)
-    version = run(folder, ("sbatch", "--version")).stdout.split()[1]
-    facts = {"slurm": version, "captured": "hpchub demo exec login1 --user alice -- env ENVIRON ARGV"}
+    facts = {"slurm": run(("sbatch", "--version")).stdout.split()[1], "captured": captured, "jobs": jobs}
     for name, (tool, words) in QUERIES.items():
         query = plan(tool, words, {}, MARK)
         if query is None:
             raise AssertionError(name)
-        result = run(folder, query.argv, environ=query.environ)
+        result = run(query.argv, environ=query.environ)
         reader.write(
-            f"magics_{name}", result, argv=query.argv, environ=query.environ, asked=[tool, *words], jobs=jobs,
-            **facts,
+            f"magics_{name}", result, folder=folder, argv=query.argv, environ=query.environ,
+            asked=[tool, *words], **facts,
         )  # fmt: skip
         print(f"{name}: exit {result.exit_code}, {len(result.stdout)} + {len(result.stderr)} characters")
     for name, (argv, environ) in SHOWS.items():
-        result = run(folder, argv, environ=environ)
-        reader.write(f"magics_{name}", result, argv=argv, environ=dict(environ), jobs=jobs, **facts)
-    run(folder, ("scancel", "--user=alice"))
+        result = run(argv, environ=environ)
+        reader.write(
+            f"magics_{name}", result, folder=folder, argv=argv, environ=dict(environ), **facts
+        )  # fmt: skip
+    run(("scancel", "--user=alice"))
+
+
+def capture_other(tree: Path) -> None:
+    """From the Slurm of an unpacked Debian release: also ended jobs, and a node that is drained."""
+    with OtherSlurm(tree) as slurm:
+        for body in ("true", "exit 7", "kill -SEGV $$"):
+            slurm.run(("sbatch", "--job-name=ended", "--output=/dev/null", f"--wrap={body}"))
+        drain = ("scontrol", "update", "NodeName=c2", "State=DRAIN", "Reason=two words")
+        version = ".".join(slurm.run(("sbatch", "--version")).stdout.split()[1].split(".")[:2])
+        folder = reader.FOLDER / f"slurm-{version}"
+        folder.mkdir(exist_ok=True)
+        time.sleep(4)
+        capture(
+            slurm.run,
+            folder,
+            "tests/golden/other_slurm.py, as alice",
+            before=partial(slurm.run, drain, user="root"),
+        )
+
+
+def main() -> None:
+    """Ask the one or the other."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("demo", type=Path, nargs="?", help="the folder of a running demo cluster")
+    parser.add_argument("--tree", type=Path, help="another Debian release, unpacked")
+    options = parser.parse_args()
+    if options.tree:
+        capture_other(options.tree)
+    else:
+        captured = "hpchub demo exec login1 --user alice -- env ENVIRON ARGV"
+        capture(partial(run, options.demo), reader.SLURM, captured)
 
 
 if __name__ == "__main__":

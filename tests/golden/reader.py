@@ -11,6 +11,7 @@ from hpchub.core.command import CommandResult
 
 FOLDER = Path(__file__).parent
 SLURM = FOLDER / "slurm-22.05"
+VERSIONS = sorted(FOLDER.glob("slurm-*"))
 
 
 def golden(name: str, folder: Path = SLURM) -> CommandResult:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC
 from pathlib import Path
 
 import pytest
-from golden import reader
+from golden import capture_magics, reader
 from IPython.core.interactiveshell import InteractiveShell
 
+from hpchub.errors import UnexpectedOutput
 from slurm_magics import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
+from slurm_magics.queries import plan
 from support.slurm_commands import Commands
 
 _HEAD = "MARK\x1fJOBID\x1fSUBMIT_TIME\x1fTIME\x1fMARK\n"
@@ -71,6 +74,43 @@ def test_an_answer_is_cut_in_the_middle(
     """Half a table is none: no frame with fewer rows."""
     commands.answer("squeue", f"{_HEAD}{_ROW}{_ROW}"[:cut])
     assert "answered with something unexpected" in failure(shell, "%squeue -o '%i %V %M'", capsys).message
+
+
+@pytest.mark.parametrize(
+    ("line", "capture"),
+    [
+        ("show job", "magics_scontrol_jobs"),
+        ("show node", "magics_scontrol_nodes"),
+        ("show partition", "magics_scontrol_partitions"),
+    ],
+)
+def test_a_record_is_cut_in_the_middle(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], line: str, capture: str
+) -> None:
+    """Half a record is not shown as one that has fewer fields."""
+    commands.answer("squeue", reader.golden("magics_squeue_numbers").stdout)
+    text = reader.golden(capture).stdout
+    commands.answer("scontrol", text)
+    assert len(shell.run_cell(f"%scontrol {line}").result) > 1
+    commands.answer("scontrol", text[:-20])
+    capsys.readouterr()
+    assert (
+        "scontrol answered with something unexpected" in failure(shell, f"%scontrol {line}", capsys).message
+    )
+
+
+@pytest.mark.parametrize("tool", ["sinfo", "sacct"])
+def test_a_listing_is_cut_in_the_middle(tool: str) -> None:
+    """Wherever that is: no frame with fewer rows. Only between two rows it cannot be told."""
+    query = plan(tool, (), {}, capture_magics.MARK)
+    assert query is not None
+    whole = reader.golden(f"magics_{tool}").stdout.encode("utf-8", "surrogateescape")
+    rows = len(query.frame(whole, UTC)[0])
+    for cut in range(len(whole) - 200, len(whole) - 1):
+        if b"\n" not in whole[cut - 1 : cut + 1]:
+            with pytest.raises(UnexpectedOutput):
+                query.frame(whole[:cut], UTC)
+    assert rows >= 3
 
 
 def test_a_locale_changes_nothing(

@@ -19,6 +19,7 @@ def rows(*usage: str, gpus: str = "cpu=4,gres/gpu=2,node=1") -> pd.DataFrame:
             "JobID": ids,
             "State": ["COMPLETED"] * len(ids),
             "AllocCPUS": pd.array([4] * len(ids), dtype="Int64"),
+            "NNodes": pd.array([1] * len(ids), dtype="Int64"),
             "ElapsedRaw": pd.to_timedelta([100] * len(ids), unit="s"),
             "TotalCPU": pd.to_timedelta([300] * len(ids), unit="s"),
             "ReqMem": pd.array([4 * GB, *[pd.NA] * len(usage)], dtype="Int64"),
@@ -34,6 +35,14 @@ def test_cpus_memory_and_gpus() -> None:
     found = measure("42", rows("cpu=1,gres/gpumem=1G,gres/gpuutil=30", "gres/gpuutil=150"))
     assert (found.cpu, found.memory, found.gpu, found.gpus) == (0.75, 0.25, 0.75, 2)
     assert str(found) == "Job 42, COMPLETED: CPU 75%, memory 25%, GPU 75% of what it asked for, in 100 s"
+
+
+def test_memory_is_compared_with_what_was_asked_on_each_node() -> None:
+    """ReqMem is of all nodes together; before 21.08 of each node, or of each CPU."""
+    two = rows("cpu=1").assign(NNodes=pd.array([2, 2], dtype="Int64"))
+    assert measure("42", two).memory == 0.5
+    assert measure("42", two.assign(ReqMemPer=["node", ""])).memory == 0.25
+    assert measure("42", two.assign(ReqMemPer=["CPU", ""])).memory_asked_bytes == 8 * GB
 
 
 def test_gpus_that_nobody_measured() -> None:

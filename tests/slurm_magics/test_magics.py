@@ -151,3 +151,16 @@ def test_a_site_loads_them_for_everybody(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert re.search(r"timeout\s+7", done.stdout), done.stdout + done.stderr
+
+
+def test_loading_is_light() -> None:
+    """Nor does %load_ext bring along any of them beside IPython, nor what only some magics need."""
+    heavy = {"pandas", "numpy", "jinja2", "matplotlib", "paramiko", "cloudpickle", "ipywidgets"}
+    code = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell; "
+        "shell = InteractiveShell(); "
+        "shell.history_manager.enabled = False; shell.run_cell('%load_ext slurm_magics').raise_error(); "
+        f"print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

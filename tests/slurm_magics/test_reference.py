@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from golden import capture_magics, reader
 
@@ -22,10 +24,11 @@ def test_every_magic_is_listed(name: str) -> None:
     assert f"`%{name}`" in PAGE
 
 
+@pytest.mark.parametrize("folder", reader.VERSIONS, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("name", ["squeue", "squeue_long", "sinfo", "sacct"])
-def test_every_column_is_listed(name: str) -> None:
+def test_every_column_is_listed(name: str, folder: Path) -> None:
     """Each heading that Slurm gave to a query without a format of the user's own."""
-    first = reader.golden(f"magics_{name}").stdout.split("\n", 1)[0]
+    first = reader.golden(f"magics_{name}", folder).stdout.split("\n", 1)[0]
     headings = first.replace(capture_magics.MARK, "\x1f").split("\x1f")
     own = {heading for heading in headings if heading and heading != "JobIDRaw"}
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
@@ -44,10 +47,11 @@ def test_every_option_is_listed() -> None:
     assert {word for word in WORDS[("slurm",)].split() if f"`%slurm {word}" not in PAGE} == set()
 
 
+@pytest.mark.parametrize("folder", reader.VERSIONS, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("entity", ["nodes", "partitions"])
-def test_every_field_is_listed(entity: str) -> None:
+def test_every_field_is_listed(entity: str, folder: Path) -> None:
     """Each that Slurm gave of a node or a partition."""
-    headings = parse_table(reader.golden(f"magics_scontrol_{entity}").stdout).headings
+    headings = parse_table(reader.golden(f"magics_scontrol_{entity}", folder).stdout).headings
     assert {heading for heading in headings if f"`{heading}`" not in PAGE} == set()
 
 
