@@ -116,6 +116,8 @@ def _column(heading: str, column: Any, kind: Kind, zone: tzinfo) -> Any:
     try:
         if kind is Kind.NUMBER:
             return _numbers(column)
+        if kind is Kind.FRACTION:
+            return _fractions([values.number(word) for word in column.words], column)
         if kind is Kind.MOMENT:
             return _moments(_each(values.moment(zone), column), zone)
         read, make = _READERS[kind]
@@ -208,11 +210,15 @@ def _counts(whole: Any) -> Any:
 
 def _numbers(column: Coded) -> Any:
     """Whole numbers where all are, as PRIORITY is with `%Q`; fractions else, as with `%p`."""
-    import pandas as pd
-
     found = [values.number(word) for word in column.words]
     if all(one is None or one.is_integer() for one in found):
         return _counts(_each(lambda word: None if (one := values.number(word)) is None else int(one), column))
+    return _fractions(found, column)
+
+
+def _fractions(found: list[float | None], column: Coded) -> Any:
+    import pandas as pd
+
     return pd.array(found, dtype="Float64").take(column.codes)
 
 
