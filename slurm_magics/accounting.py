@@ -138,7 +138,7 @@ class PipedQuery:
         Raises:
             UnexpectedOutput: This is no table, or there is no other way to ask.
         """
-        if self._piped(answer) is not None:
+        if self.is_wide or self._piped(answer) is not None:
             return None
         if not self.wide:
             raise UnexpectedOutput(self.argv[0], "a row that does not fit its headings")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from typing import TYPE_CHECKING
 
+from hpchub.errors import UnexpectedOutput
 from slurm_magics.columns import SPRIO, SPRIO_KINDS
 from slurm_magics.delimited import Table, parse_marked, unique
 from slurm_magics.errors import SlurmError
@@ -55,7 +56,10 @@ class PriorityQuery:
         if text.startswith(_NONE_FOUND):
             table = Table(headings, tuple([] for _ in headings), 0, notices=(text.split("\n")[0],))
         else:
-            table = replace(parse_marked("sprio", text, self.mark), headings=headings)
+            table = parse_marked("sprio", text, self.mark)
+            if len(table.columns) != len(headings):  # an older sprio leaves out what it does not know
+                raise UnexpectedOutput("sprio", f"only the fields {', '.join(table.headings)}")
+            table = replace(table, headings=headings)
         kinds = {
             heading: SPRIO_KINDS.get(letter, Kind.TEXT)
             for heading, letter in zip(headings, self.letters, strict=True)

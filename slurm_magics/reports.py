@@ -59,7 +59,7 @@ def _names(words: Sequence[str]) -> list[str]:
 
 
 def _full(word: str, known: Mapping[str, object]) -> str:
-    """The one that begins so; of several the one that the others begin with, too; empty where there is none."""
+    """The one that begins so; of several that which the others begin with, too; empty where there is none."""
     word = _ALIASES.get(word, word)
     found = sorted(name for name in known if word and name.startswith(word))
     return found[0] if found and all(name.startswith(found[0]) for name in found) else ""
