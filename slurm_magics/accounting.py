@@ -19,10 +19,10 @@ from slurm_magics.values import Kind
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHAPE = {
-    "-n": "noheader", "--noheader": "noheader", "-p": "noheader", "--parsable": "noheader",
-    "-P": "noheader", "--parsable2": "noheader",
-}  # fmt: skip
+# Shapes that are ours to choose. A table without headings would not be noticed: so every spelling is here.
+_SHAPE = dict.fromkeys(
+    ["-n", "--no", "--noh", "--nohe", "--noheader", "-p", "-P", "--parsable", "--parsable2"], "noheader"
+)
 _HELP = {
     "--help": "text",
     "--usage": "text",
@@ -37,6 +37,7 @@ _SSHARE = Syntax(
     with_value="AMou",
     known={
         **_SHAPE,
+        "-h": "noheader",
         **_HELP,
         **_FORMAT,
         "-l": "long",

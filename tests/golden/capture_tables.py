@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -19,7 +20,7 @@ from golden import reader
 from golden.capture_magics import MARK, run
 
 from slurm_magics.accounting import PipedQuery
-from slurm_magics.queries import plan
+from slurm_magics.queries import Query, plan
 
 # Its numbers only; JOB is one that runs.
 QUERIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -129,7 +130,8 @@ def main() -> None:
         run(folder, argv, user="root")
     time.sleep(6)
     version = run(folder, ("sbatch", "--version")).stdout.split()[1]
-    facts = {"slurm": version, "captured": "hpchub demo exec login1 --user root -- env ENVIRON ARGV"}
+    how = "hpchub demo exec login1 --user root -- env ENVIRON ARGV"
+    facts: dict[str, Any] = {"slurm": version, "captured": how}
     headings = {}
     for name, (tool, words) in QUERIES.items():
         asked = [word.replace("JOB", job) if word.startswith("JOB") else word for word in words]
@@ -144,7 +146,7 @@ def main() -> None:
     run(folder, ("scancel", "--user=alice"))
 
 
-def capture(folder: Path, name: str, query: PipedQuery, **facts: object) -> None:
+def capture(folder: Path, name: str, query: Query, **facts: Any) -> None:
     """One answer, and the one that is asked for instead, where it cannot be read for certain."""
     result = run(folder, query.argv, user="root", environ=query.environ)
     reader.write(name, result, argv=query.argv, environ=query.environ, **facts)

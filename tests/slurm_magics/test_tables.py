@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from golden import capture_tables, reader
+from golden import capture_magics, capture_tables, reader
 
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.errors import SlurmError
@@ -21,7 +21,7 @@ def frame(name: str) -> pd.DataFrame:
     """The frame of a capture, read as the magics read it."""
     captured = reader.record(f"tables_{name}")
     tool, *words = captured["asked"]
-    query = plan(tool, words, {}, capture_tables.MARK)
+    query = plan(tool, words, {}, capture_magics.MARK)
     assert query is not None
     assert captured["argv"] == list(query.argv), "the question has changed: capture again"
     assert captured["environ"] == query.environ, "the question has changed: capture again"
@@ -167,6 +167,10 @@ def test_users_own_options_go_along() -> None:
     assert query is not None
     assert query.argv == ("sacctmgr", "list", "user", "where", "name=bob", "--parsable",
                           "format=user%255,user%254")  # fmt: skip
+    for tool, words in (("sshare", ["-h"]), ("sshare", ["--no"]), ("sstat", ["--noh"]), ("sstat", ["-naj1"])):
+        query = plan(tool, words, {}, "MARK")
+        assert query is not None
+        assert not any("n" in word or "-h" in word for word in query.argv[1:] if not word.startswith("--f"))
     query = plan("sprio", ["-l", "-j", "42"], {"SPRIO_FORMAT": "%i"}, "MARK")
     assert query is not None
     assert query.argv == ("sprio", "-j", "42")
