@@ -90,6 +90,22 @@ def test_sacctmgr_is_told_no_when_it_asks_back(shell: InteractiveShell, commands
     assert "Adding" in shell.run_cell("%sacctmgr -i add account x").result
 
 
+def test_names_with_pipes_are_asked_for_in_wide_columns(shell: InteractiveShell, commands: Commands) -> None:
+    """Once more, because the first answer could be read in two ways."""
+    row = "".join(f"{text:<1000} " for text in ("a", "x|y\nz"))
+    head, ruler = (
+        "".join(f"{text:<1000} " for text in texts) for texts in (("Account", "Descr"), ("-" * 1000,) * 2)
+    )
+    answers = {True: "Account|Descr|Account|Descr|\na|x|y\nz|a|x|y\nz|\n", False: f"{head}\n{ruler}\n{row}\n"}
+    program = commands.folder / "sacctmgr"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.stdout.write({answers!r}['--parsable' in sys.argv])\n"
+    )
+    program.chmod(0o700)
+    found = shell.run_cell("%sacctmgr show account format=account,descr").result
+    assert found.to_dict("list") == {"Account": ["a"], "Descr": ["x|y\nz"]}
+
+
 def test_a_report_is_shown_under_its_title(
     shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
