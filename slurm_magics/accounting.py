@@ -24,29 +24,16 @@ _SHAPE = dict.fromkeys(
     ["-n", "--no", "--noh", "--nohe", "--noheader", "-p", "-P", "--parsable", "--parsable2"], "noheader"
 )
 _HELP = {
-    "--help": "text",
-    "--usage": "text",
-    "-V": "text",
-    "--version": "text",
-    "--json": "text",
-    "--yaml": "text",
-}
-_FORMAT = {"-o": "format=", "--format": "format=", "-e": "text", "--helpformat": "text"}
-
+    "--help": "text", "--usage": "text", "-V": "text", "--version": "text", "--json": "text", "--yaml": "text",
+}  # fmt: skip
 _SSHARE = Syntax(
     with_value="AMou",
     known={
-        **_SHAPE,
-        "-h": "noheader",
-        **_HELP,
-        **_FORMAT,
-        "-l": "long",
-        "--long": "long",
-        "-m": "partition",
-        "--partition": "partition",
+        **_SHAPE, **_HELP, "-h": "noheader", "-o": "format=", "--format": "format=", "-e": "text",
+        "--helpformat": "text", "-l": "long", "--long": "long", "-m": "partition", "--partition": "partition",
     },
     kept=frozenset({"text", "long", "partition"}),
-)
+)  # fmt: skip
 _SSTAT = Syntax(
     with_value="jo",
     known={**_SHAPE, **_HELP, "-h": "text", "-e": "text", "--helpformat": "text"},
