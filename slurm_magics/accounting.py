@@ -24,7 +24,8 @@ _SHAPE = dict.fromkeys(
     ["-n", "--no", "--noh", "--nohe", "--noheader", "-p", "-P", "--parsable", "--parsable2"], "noheader"
 )
 _HELP = {
-    "--help": "text", "--usage": "text", "-V": "text", "--version": "text", "--json": "text", "--yaml": "text",
+    "--help": "text", "--usage": "text", "-V": "text", "--version": "text", "--json": "text",
+    "--yaml": "text",
 }  # fmt: skip
 _SSHARE = Syntax(
     with_value="AMou",
