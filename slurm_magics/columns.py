@@ -56,6 +56,66 @@ SACCT = kinds_by_heading(
     }
 )
 
+# sprio's headings are ours: its own has PARTITION for a partition's name and for what it is worth.
+SPRIO = {
+    "i": "JOBID", "r": "PARTITION", "u": "USER", "c": "CLUSTER", "o": "ACCOUNT", "n": "QOSNAME",
+    "Y": "PRIORITY", "y": "PRIORITY", "S": "SITE", "A": "AGE", "a": "AGE", "B": "ASSOC", "b": "ASSOC",
+    "F": "FAIRSHARE", "f": "FAIRSHARE", "J": "JOBSIZE", "j": "JOBSIZE", "P": "PARTITION_PRIORITY",
+    "p": "PARTITION_PRIORITY", "Q": "QOS", "q": "QOS", "N": "NICE", "T": "TRES", "t": "TRES",
+}  # fmt: skip
+SPRIO_KINDS = {
+    **dict.fromkeys("rucon", Kind.WORD),
+    **dict.fromkeys("YSABFJPQN", Kind.COUNT),
+    **dict.fromkeys("yabfjpq", Kind.FRACTION),
+}
+
+SSHARE = kinds_by_heading(
+    {
+        Kind.WORD: "Account User Partition Cluster CLUSTER",
+        Kind.COUNT: "Level RawShares RawUsage ID",
+        Kind.FRACTION: "NormShares NormUsage EffectvUsage FairShare LevelFS",
+    }
+)
+
+SSTAT = SACCT
+
+SREPORT = {
+    **kinds_by_heading(
+        {
+            Kind.WORD: "Cluster Account Login WCKey Wckey QOS Partition User",
+            Kind.TEXT: "Name Associations Flags Nodes",
+            Kind.COUNT: "Id",
+            Kind.DURATION: "TotalTime Duration",
+            Kind.MOMENT: "Start End",
+        }
+    ),
+    **dict.fromkeys(["TRES Name"], Kind.WORD),
+    **dict.fromkeys(["Proper Name"], Kind.TEXT),
+    **dict.fromkeys(["TRES Count", "TRES count", "Job Count", "Node Count", "QOS ID"], Kind.COUNT),
+    **dict.fromkeys(["TRES Time"], Kind.DURATION),
+}
+
+SACCTMGR = {
+    **kinds_by_heading(
+        {
+            Kind.WORD: "Account Action Actor Admin Class Cluster ControlHost Event Federation FedState "
+            "ParentName Partition PreemptMode Server ServerType State Type User WCKey",
+            Kind.COUNT: "ActionRaw Allocated Allowed ControlPort Count EventRaw FedStateRaw GrpCPUMins "
+            "GrpCPURunMins GrpCPUs GrpJobs GrpJobsAccrue GrpNodes GrpSubmit ID LastConsumed Level MaxCPUMins "
+            "MaxCPURunMinsPU MaxCPUs MaxCPUsPU MaxJobs MaxJobsAccrue MaxJobsAccruePA MaxJobsAccruePU "
+            "MaxJobsPA MaxJobsPU MaxNodes MaxNodesPU MaxSubmit MaxSubmitPA MaxSubmitPU MinCPUs MinPrioThres "
+            "NodeCount ParentID Priority RPC Share StateRaw",
+            Kind.FRACTION: "LimitFactor UsageFactor UsageThres",
+            Kind.MEGABYTES: "GrpMem",
+            Kind.DURATION: "Duration GraceTime GrpWall MaxWall PreemptExemptTime",
+            Kind.SECONDS: "UnusedWall",
+            Kind.MOMENT: "Time TimeEligible TimeEnd TimeStart TimeSubmit",
+        }
+    ),
+    **dict.fromkeys(["Def Acct", "Def QOS", "Def WCKey"], Kind.WORD),
+    **dict.fromkeys(["# Allowed", "# Used", "% Allocated", "% Allowed", "CPU Cnt"], Kind.COUNT),
+}
+
 # Columns that hold several counts, as `3/1/0/4`, and the columns that they become.
 SPLIT = {
     "NODES(A/I)": ("NODES_A", "NODES_I"),

@@ -46,8 +46,11 @@ WORDS: dict[tuple[str, ...], str] = {
     ("scontrol",): "show hold release requeue suspend resume update top ping",
     ("scontrol", "show"): "job node partition reservation config hostnames step",
     ("sacctmgr",): "show list",
-    ("sacctmgr", "show"): "account association cluster qos user",
-    ("sreport",): "cluster job user",
+    (
+        "sacctmgr",
+        "show",
+    ): "account association cluster event qos reservation resource transaction tres user wckey",
+    ("sreport",): "cluster job reservation user",
     ("slurm",): "display fresh timeout templates connect disconnect",
     ("slurm", "display"): "frames text",
 }
@@ -57,7 +60,7 @@ _JOBS_AFTER = {
 }  # fmt: skip
 OWN_OPTIONS = {
     "sbatch": ("--as", "--dry-run", "--wait", "--template", "--no-fill", "--python"),
-    **dict.fromkeys(TABLES, ("--plot",)),
+    **dict.fromkeys(("squeue", "sinfo", "sacct"), ("--plot",)),
 }
 
 

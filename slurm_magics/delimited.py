@@ -129,12 +129,19 @@ def _cluster(lines: list[str]) -> str:
 
 def _spread(names: dict[int, str], rows: int) -> list[str]:
     """The cluster of each row, from the rows of headings, which are gone."""
+    return spread_clusters(
+        {row - before: name for before, (row, name) in enumerate(sorted(names.items()))}, rows
+    )
+
+
+def spread_clusters(names: dict[int, str], rows: int) -> list[str]:
+    """The cluster of each row, from the numbers of the rows that each one's begin with.
+
+    A cluster without rows has gone: the next one begins with the same row.
+    """
     starts = sorted(names)
-    ends = [*starts[1:], rows + len(starts)]
-    spread: list[str] = []
-    for start, end in zip(starts, ends, strict=True):
-        spread += [names[start]] * (end - start - 1)
-    return spread
+    ends = [*starts[1:], rows]
+    return [names[start] for start, end in zip(starts, ends, strict=True) for _ in range(start, end)]
 
 
 def unique(headings: list[str]) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ _HINTS = (
     ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),
     ("unrecognized option", "%{tool} --help lists the options."),
     ("invalid option", "%{tool} --help lists the options."),
+    ("(N/y)", "Nobody can be asked back, so that the answer was no. -i says yes beforehand."),
+    ("Unknown field", "Slurm's manual page of %{tool} lists the fields."),
     ("Invalid field requested", "%{tool} --helpformat lists the fields."),
 )
 
@@ -70,7 +72,7 @@ def refused(tool: str, exit_code: int, stdout: str, stderr: str) -> SlurmError:
         error = (rejection(result) if tool == "sbatch" else None) or _own_words(tool, result)
     if isinstance(error, SchedulerUnavailable):
         return _outage(tool, error, stderr)
-    hint = next((hint for words, hint in _HINTS if words in stderr), error.hint)
+    hint = next((hint for words, hint in _HINTS if words in f"{stderr}\n{stdout}"), error.hint)
     return SlurmError(error.message, hint.replace("{tool}", tool), stderr=stderr, retryable=error.retryable)
 
 

@@ -93,6 +93,9 @@ def _column(heading: str, column: Cells | Texts, kind: Kind, zone: tzinfo) -> An
     try:
         if kind is Kind.NUMBER:
             return _numbers(column.coded())
+        if kind is Kind.FRACTION:
+            coded = column.coded()
+            return _fractions([values.number(word) for word in coded.words], coded)
         if kind is Kind.MOMENT:
             return _moments(column.moments_s(values.moment(zone)), zone)
         if kind is Kind.DURATION:
@@ -206,11 +209,15 @@ def _counts(whole: Any) -> Any:
 
 def _numbers(column: Coded) -> Any:
     """Whole numbers where all are, as PRIORITY is with `%Q`; fractions else, as with `%p`."""
-    import pandas as pd
-
     found = [values.number(word) for word in column.words]
     if all(one is None or one.is_integer() for one in found):
         return _counts(column.each(lambda word: None if (one := values.number(word)) is None else int(one)))
+    return _fractions(found, column)
+
+
+def _fractions(found: list[float | None], column: Coded) -> Any:
+    import pandas as pd
+
     return pd.array(found, dtype="Float64").take(column.codes)
 
 

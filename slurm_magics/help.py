@@ -56,6 +56,75 @@ Examples::
     %sacct --helpformat
     %sacct -S now-7days --plot      when jobs waited and ran, waits against sizes, CPU time used
 """,
+    "sprio": f"""What makes up the priority of waiting jobs, as a DataFrame.
+
+    %sprio [options of sprio]
+{_COMMON}
+Columns: JOBID (JOB: its number), PARTITION, USER, PRIORITY, and what it is the sum of: SITE, AGE, ASSOC,
+FAIRSHARE, JOBSIZE, PARTITION_PRIORITY, QOS, TRES, less NICE. With -n parts of 1 (PRIORITY: of 2^32). With
+-o or SPRIO_FORMAT: the columns asked for.
+
+Examples::
+
+    %sprio
+    %sprio -j {{job.id}}
+    %sprio -w                   the weights
+    frame = %sprio -u alice
+""",
+    "sshare": f"""Shares and usage of accounts and users, as a DataFrame.
+
+    %sshare [options of sshare]
+{_COMMON}
+Columns: Account (Level: its depth in the tree), User, RawShares (NA: the parent's), NormShares, RawUsage,
+EffectvUsage, FairShare; more with -l and -m; with -o the columns asked for.
+
+Examples::
+
+    %sshare
+    %sshare -U -u alice
+    shares = %sshare -a -l
+""",
+    "sstat": f"""What the steps of running jobs use, as a DataFrame.
+
+    %sstat [options of sstat]
+{_COMMON}
+Columns: JobID (Job, Task, Het, Step: its parts), sizes in bytes, durations, counts, as in %sacct.
+
+Examples::
+
+    %sstat -j {{job.id}}.batch --format JobID,AveCPU,MaxRSS
+    use = %sstat --allsteps -j {{job.id}}
+""",
+    "sreport": f"""A report of the accounting, as a DataFrame. Its title is printed above it.
+
+    %sreport [options of sreport] KIND REPORT [options of the report]
+{_COMMON}
+frame.attrs["title"] is the title. What is used is in the unit that it names: CPU minutes, or that of -t.
+With -t HourPer and the like there are two columns, one with ` %` at the end. Names of reports are those of
+`sreport --help`.
+
+Examples::
+
+    %sreport cluster utilization start=2026-11-01
+    %sreport -t Hours cluster AccountUtilizationByUser start=2026-11-01 end=now
+    top = %sreport user topusage
+""",
+    "sacctmgr": f"""Accounts, users and limits in the accounting: what is shown or listed is a DataFrame.
+
+    %sacctmgr show ENTITY [conditions and options]
+    %sacctmgr COMMAND ...
+{_COMMON}
+Tables: account, association, cluster, event, federation, qos, reservation, resource, transaction, tres,
+user and wckey. With format=...: the columns asked for. Everything else is text. Changes need -i: nobody can
+be asked back.
+
+Examples::
+
+    %sacctmgr show assoc user=alice format=account,partition,qos
+    %sacctmgr show qos format=name,maxwall
+    users = %sacctmgr list user withassoc
+    %sacctmgr -i modify user alice set defaultaccount=physics
+""",
 }
 
 
@@ -83,25 +152,7 @@ COMMANDS = {
         "%scancel 42_3",
         "%scancel --me --state PENDING",
     ),
-    "sprio": _command(
-        "What makes up the priority of waiting jobs.", "%sprio [options]", "%sprio", "%sprio -l"
-    ),
-    "sshare": _command("Shares and usage of accounts.", "%sshare [options]", "%sshare", "%sshare -U"),
-    "sstat": _command(
-        "What the steps of running jobs use.",
-        "%sstat [options]",
-        "%sstat -j {job.id}.batch --format JobID,AveCPU,MaxRSS",
-    ),
-    "sreport": _command(
-        "Reports of the accounting.", "%sreport [options] REPORT", "%sreport cluster utilization"
-    ),
     "sdiag": _command("How the controller is doing.", "%sdiag [options]", "%sdiag"),
-    "sacctmgr": _command(
-        "Accounts, users and limits in the accounting. Changes need -i: nobody can be asked back.",
-        "%sacctmgr COMMAND ...",
-        "%sacctmgr show assoc user=alice format=account,partition,qos",
-        "%sacctmgr show qos format=name,maxwall",
-    ),
     "srun": _command(
         "Runs a command in a job and waits for its end; the kernel waits, too. Returns its output.",
         "%srun [options] COMMAND ...",

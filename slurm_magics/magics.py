@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
 
+from slurm_magics.accounting import QUESTION, is_question
 from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
 from slurm_magics.errors import SlurmError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
 # These change nothing.
-_READERS = frozenset({"sprio", "sshare", "sstat", "sreport", "sdiag"})
+_READERS = frozenset({"sdiag"})
 
 
 class SlurmMagics:
@@ -151,14 +152,22 @@ class SlurmMagics:
             words, is_plot = take_flag(words, "--plot")
             if is_plot:
                 return self._give(self._plot(tool, words), name)
+            if tool == "sacctmgr" and not is_question(words):
+                return self._give(self._change("sacctmgr", words), name)
             found = self.session.table(tool, words)
-            return self._give(Text(found) if isinstance(found, str) else found, name)
+            if isinstance(found, str):
+                return self._give(Text(found), name)
+            if title := found.attrs.get("title"):
+                print(title)
+            return self._give(found, name)
 
         return table
 
     def _plot(self, tool: str, words: list[str]) -> Plot:
         from slurm_magics.plots import PLOTS
 
+        if tool not in PLOTS:
+            raise SlurmError(f"%{tool} has no plot.", f"These have: %{', %'.join(PLOTS)}.")
         draw, columns = PLOTS[tool]
         query = plan(tool, [*words, *columns], {}, new_mark())
         if query is None:
@@ -170,13 +179,23 @@ class SlurmMagics:
             words, name = self._words(line)
             if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
                 return self._give(show(self.session, showing), name)
-            answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
-            if tool not in _READERS:
-                self.jobs.changed()
-            said = Text(answer.text + answer.stderr)
+            said = self._change(tool, words)
             return self._give(said, name) if said or name else None
 
         return command
+
+    def _change(self, tool: str, words: list[str]) -> Text:
+        """What a command says that may change something."""
+        answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
+        if tool not in _READERS:
+            self.jobs.changed()
+        if tool == "sacctmgr" and QUESTION in answer.text:
+            raise SlurmError(
+                "sacctmgr asks back, and nobody can answer here: nothing has been changed.",
+                "-i says yes beforehand.",
+                stderr=answer.text + answer.stderr,
+            )
+        return Text(answer.text + answer.stderr)
 
     def _words(self, line: str) -> tuple[list[str], str | None]:
         return take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")

@@ -1,4 +1,7 @@
-"""Which command answers `%squeue`, `%sinfo` or `%sacct`, and how its answer becomes a frame. No I/O."""
+"""Which command answers `%squeue`, `%sinfo` or `%sacct`, and how its answer becomes a frame. No I/O.
+
+Those of the other tables are in `priorities` and `accounting`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from slurm_magics import columns
+from slurm_magics.accounting import plan_piped
 from slurm_magics.delimited import UNIT, parse_delimited, parse_marked
 from slurm_magics.errors import SlurmError
 from slurm_magics.options import Syntax, scan
@@ -100,11 +104,30 @@ class TableQuery:
         return frames.table_to_frame(table, self.kinds, zone=zone, parts=self.parts), table.notices
 
 
-def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
-    """The query for one of the three; None where the options ask for text (`--help`, `--json`).
+class Query(Protocol):
+    """A command and the way to read it. `environ` overrides the environment; None takes a name out of it."""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command."""
+
+    @property
+    def environ(self) -> Mapping[str, str | None]:
+        """Its variables."""
+
+    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
+        """The answer as a frame, and the lines that were no part of it.
+
+        Raises:
+            UnexpectedOutput: This is no table, or one cut in the middle of a row.
+        """
+
+
+def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str) -> Query | None:
+    """The query for a table; None where the answer is text (`--help`, `--json`, what changes something).
 
     Args:
-        tool: squeue, sinfo or sacct.
+        tool: squeue, sinfo, sacct, sprio, sshare, sstat, sreport or sacctmgr.
         words: The user's own, as on the command line.
         environ: For SQUEUE_FORMAT and the like.
         mark: From `new_mark`, fresh.
@@ -112,7 +135,19 @@ def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str)
     Raises:
         SlurmError: An option cannot be used in a notebook, or its value is missing.
     """
-    return {"squeue": _squeue, "sinfo": _sinfo, "sacct": _sacct}[tool](words, environ, mark)
+    match tool:
+        case "squeue":
+            return _squeue(words, environ, mark)
+        case "sinfo":
+            return _sinfo(words, environ, mark)
+        case "sacct":
+            return _sacct(words, environ, mark)
+        case "sprio":
+            from slurm_magics.priorities import plan_priorities
+
+            return plan_priorities(words, environ, mark)
+        case _:
+            return plan_piped(tool, words)
 
 
 def _squeue(words: Sequence[str], environ: Mapping[str, str], mark: str) -> TableQuery | None:
@@ -130,14 +165,14 @@ def _squeue(words: Sequence[str], environ: Mapping[str, str], mark: str) -> Tabl
     if long_spec:
         variables |= {"SQUEUE_FORMAT": None, "SQUEUE_FORMAT2": _long(long_spec, mark, guard="jobid")}
         return TableQuery(argv=argv, environ=variables, kinds=columns.SQUEUE, mark=mark)
-    letters = _letters(spec, _SQUEUE_ALL) if spec else _SQUEUE_FIELDS
+    letters = short_letters(spec, _SQUEUE_ALL) if spec else _SQUEUE_FIELDS
     if not spec and "steps" in found:
         letters = _SQUEUE_STEPS
     elif not spec and ("start" in found or "long" in found):
         letters = _SQUEUE_START if "start" in found else _SQUEUE_LONG
     users = [place for place, letter in enumerate(letters) if letter in _USER_LETTERS]
     is_marked = len(users) <= 1
-    format_text = _short(letters, mark, is_marked)
+    format_text = short_format(letters, mark, is_marked)
     variables |= {"SQUEUE_FORMAT2": None, "SQUEUE_FORMAT": format_text}
     if "steps" in found:  # for steps squeue reads no variable
         argv = (*argv, f"--format={format_text}")
@@ -164,9 +199,9 @@ def _sinfo(words: Sequence[str], environ: Mapping[str, str], mark: str) -> Table
         # The cluster is the same in every row, so that the guard does not change how nodes are grouped.
         argv = ("sinfo", *options.rest, f"--Format={_long(long_spec, mark, guard='cluster')}")
         return TableQuery(argv=argv, environ=variables, kinds=columns.SINFO, mark=mark)
-    letters = _letters(spec, _SINFO_ALL) if spec else _sinfo_letters(found)
+    letters = short_letters(spec, _SINFO_ALL) if spec else _sinfo_letters(found)
     return TableQuery(
-        argv=("sinfo", *options.rest, f"--format={_short(letters, mark, is_marked=True)}"),
+        argv=("sinfo", *options.rest, f"--format={short_format(letters, mark, is_marked=True)}"),
         environ=variables,
         kinds=columns.SINFO,
         mark=mark,
@@ -221,7 +256,7 @@ def _formats(found: Mapping[str, str], environ: Mapping[str, str], short: str, l
     return environ.get(short, ""), environ.get(long, "") if long else ""
 
 
-def _letters(spec: str, everything: str) -> str:
+def short_letters(spec: str, everything: str) -> str:
     """The fields of `%.18i %9P`. Widths cut text and mean nothing to a frame.
 
     Raises:
@@ -237,7 +272,7 @@ def _letters(spec: str, everything: str) -> str:
     return letters
 
 
-def _short(letters: str, mark: str, is_marked: bool) -> str:
+def short_format(letters: str, mark: str, is_marked: bool) -> str:
     """The fields between marks, as `parse_marked` or else `parse_delimited` reads them."""
     if is_marked:
         return UNIT.join((mark, *(f"%{letter}" for letter in letters), mark))

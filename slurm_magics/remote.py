@@ -37,7 +37,9 @@ _ENDS_WITHIN_S = 2.0
 # sshd's own MaxSessions is 10 for one connection: cards, plots and cells wait for each other.
 _MOST_SESSIONS = 8
 _READ_S = 120.0
-_LEARNT = ("HOME", "TZ", "SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SINFO_FORMAT", "SACCT_FORMAT", "USER")
+_LEARNT = (
+    "HOME", "TZ", "SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SINFO_FORMAT", "SACCT_FORMAT", "SPRIO_FORMAT", "USER",
+)  # fmt: skip
 # A person's PATH without Slurm's commands may be that of a shell that is no login shell.
 _LEARN = (
     "p=$PATH; command -v squeue >/dev/null 2>&1 || "

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
+from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
 from slurm_magics.errors import Interrupted, refused, translated
 from slurm_magics.machine import Machine
-from slurm_magics.queries import TableQuery, plan
+from slurm_magics.queries import Query, plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,8 @@ class Session:
             Interrupted: Somebody pressed Ctrl-C.
         """
         limit_s = None if endless else self.settings.timeout_s
-        script = stdin.encode("utf-8", "surrogateescape")
+        # sacctmgr asks back, and would ask for ever at the end of the file.
+        script = (stdin or ("n\n" if argv[0] == "sacctmgr" else "")).encode("utf-8", "surrogateescape")
         try:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
         except KeyboardInterrupt:
@@ -95,7 +97,7 @@ class Session:
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
 
     def table(self, tool: str, words: Sequence[str]) -> pd.DataFrame | str:
-        """What squeue, sinfo or sacct answers; the same question again within seconds is not asked again.
+        """What a table's command answers; the same question again within seconds is not asked again.
 
         Raises:
             SlurmError: As `run`, and where the answer is no table.
@@ -119,17 +121,29 @@ class Session:
         _show(answer.stderr)
         return _Known(answer.text, time.monotonic())
 
-    def frame(self, query: TableQuery) -> pd.DataFrame:
+    def _answered(self, query: Query) -> tuple[Query, Answer]:
+        """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
+        answer = self.run(query.argv, environ=query.environ)
+        if not isinstance(query, PipedQuery):
+            return query, answer
+        try:
+            instead = query.instead(answer.stdout)
+        except UnexpectedOutput as error:
+            # Refusals with exit code 0: they are said on either stream.
+            raise refused(query.argv[0], 0, answer.text, answer.stderr) from error
+        return (instead, self.run(instead.argv, environ=instead.environ)) if instead else (query, answer)
+
+    def frame(self, query: Query) -> pd.DataFrame:
         """Run a query now and read it.
 
         Raises:
             SlurmError: As `run`, and where the answer is no table.
         """
-        answer = self.run(query.argv, environ=query.environ)
+        query, answer = self._answered(query)
         _show(answer.stderr)
         return self._read(query, answer)
 
-    def _read(self, query: TableQuery, answer: Answer) -> pd.DataFrame:
+    def _read(self, query: Query, answer: Answer) -> pd.DataFrame:
         try:
             frame, notices = query.frame(answer.stdout, self.machine.zone)
         except UnexpectedOutput as error:

@@ -27,6 +27,7 @@ ABSENT = frozenset(
         "*",
         "INFINITE",
         "?",
+        "parent",  # a share that is the parent's
     ]
 )
 
@@ -48,6 +49,7 @@ class Kind(StrEnum):
     WORD = "word"
     COUNT = "count"
     NUMBER = "number"
+    FRACTION = "fraction"
     SIZE = "size"
     MEGABYTES = "megabytes"
     DURATION = "duration"
@@ -87,9 +89,9 @@ def hours_ms(text: str) -> int | None:
 
 
 def seconds_ms(text: str) -> int | None:
-    """Milliseconds of a plain number of seconds."""
-    seconds = count(text)
-    return None if seconds is None else seconds * 1000
+    """Milliseconds of a plain number of seconds, with or without a fraction."""
+    seconds = number(text)
+    return None if seconds is None else round(seconds * 1000)
 
 
 def minutes_ms(text: str) -> int | None:

@@ -35,12 +35,16 @@ run("%%sbatch --as job -J {odd} -t 5 -o {folder}/%j.txt\necho out $SLURM_JOB_ID;
 run("%%sbatch --as array --array=1-3 -o {folder}/a-%A_%a.txt\necho task $SLURM_ARRAY_TASK_ID")
 run("%%sbatch --python --as python -t 5 -o /dev/null\nimport os\nodd.upper(), os.environ['SLURM_JOB_ID']")
 run("queue = %squeue --me\nnodes = %sinfo -N\nsteps = %sacct -X -j {job.id}")
+run("accounts = %sacctmgr show assoc user=alice\nshares = %sshare -u alice\ntop = %sreport user top")
 run("%squeue -j 99999")
 run("%%sbatch -p nope\ntrue")
 facts = {
     "dtypes": {name: str(kind) for name, kind in shell.user_ns["queue"].dtypes.items()},
     "names": list(shell.user_ns["queue"]["NAME"]),
     "nodes": sorted(set(shell.user_ns["nodes"].slurm.expand_nodes()["NODELIST"])),
+    "accounts": sorted(shell.user_ns["accounts"]["Account"]),
+    "shares": str(shell.user_ns["shares"]["FairShare"].dtype),
+    "title": shell.user_ns["top"].attrs["title"],
     "ended": run("job.wait(60, progress=False)"),
     "output": run("job.output"),
     "array": run("await array"),
@@ -61,6 +65,9 @@ def _check(facts: dict[str, Any]) -> None:
     assert facts["dtypes"]["STATE"] == "category"
     assert "odd\nname|x" in facts["names"]
     assert facts["nodes"] == ["c1", "c2"]
+    assert facts["accounts"] == ["chemistry", "physics"]
+    assert facts["shares"] == "Float64"
+    assert facts["title"].startswith("Top 10 Users 20")
     assert facts["ended"] == facts["array"] == "COMPLETED"
     assert facts["output"].startswith("out ")
     assert facts["output"].endswith("\nend\n")

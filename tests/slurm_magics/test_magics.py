@@ -76,6 +76,55 @@ def test_a_refusal_has_slurms_words_and_no_traceback(
     assert len(shown.strip().splitlines()) == 2
 
 
+def test_sacctmgr_is_told_no_when_it_asks_back(shell: InteractiveShell, commands: Commands) -> None:
+    """It would ask for ever at the end of its input. An error, because nothing has been changed."""
+    commands.answer(
+        "sacctmgr", " Adding Account(s)\n  x\nWould you like to commit changes?\n(N/y): Discarded\n"
+    )
+    error = shell.run_cell("%sacctmgr add account x").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "nothing has been changed" in error.message
+    assert "-i" in error.hint
+    commands.answer("sacctmgr", "You requested options ...\nAre you sure?\n(N/y): \nAborted\n")
+    error = shell.run_cell("%sacctmgr show account parent=root").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "You requested options" in error.message
+    assert [call["stdin"] for call in commands.calls()] == ["n\n", "n\n"]
+    commands.answer("sacctmgr", " Adding Account(s)\n  x\n")
+    assert "Adding" in shell.run_cell("%sacctmgr -i add account x").result
+
+
+def test_names_with_pipes_are_asked_for_in_wide_columns(shell: InteractiveShell, commands: Commands) -> None:
+    """Once more, because the first answer could be read in two ways."""
+    row = "".join(f"{text:<1000} " for text in ("a", "x|y\nz"))
+    head, ruler = (
+        "".join(f"{text:<1000} " for text in texts) for texts in (("Account", "Descr"), ("-" * 1000,) * 2)
+    )
+    answers = {True: "Account|Descr|Account|Descr|\na|x|y\nz|a|x|y\nz|\n", False: f"{head}\n{ruler}\n{row}\n"}
+    program = commands.folder / "sacctmgr"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.stdout.write({answers!r}['--parsable' in sys.argv])\n"
+    )
+    program.chmod(0o700)
+    found = shell.run_cell("%sacctmgr show account format=account,descr").result
+    assert found.to_dict("list") == {"Account": ["a"], "Descr": ["x|y\nz"]}
+
+
+def test_a_report_is_shown_under_its_title(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And `frame.attrs` keeps it; a plot there is none."""
+    rule = "-" * 80
+    commands.answer(
+        "sreport", f"{rule}\nTop 10 Users\nUsage reported in CPU Hours\n{rule}\nLogin|Login|\nbob|bob|\n"
+    )
+    shell.run_cell("%sreport -t Hours user top format=Login --as top").raise_error()
+    assert shell.user_ns["top"]["Login"].tolist() == ["bob"]
+    assert shell.user_ns["top"].attrs["title"] == "Top 10 Users\nUsage reported in CPU Hours"
+    assert "Top 10 Users" in capsys.readouterr().out
+    assert isinstance(shell.run_cell("%sreport user top --plot").error_in_exec, SlurmError)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from golden import capture_magics, reader
+from golden import capture_magics, capture_tables, reader
 
 from slurm_magics import columns
 from slurm_magics.completion import OWN_OPTIONS, WORDS
@@ -34,7 +34,22 @@ def test_every_column_is_listed(name: str, folder: Path) -> None:
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
 
 
-@pytest.mark.parametrize("kinds", [columns.SQUEUE, columns.SINFO, columns.SACCT])
+@pytest.mark.parametrize("name", [name for name in capture_tables.QUERIES if not name.startswith("sprio")])
+def test_every_column_of_the_piped_tables_is_listed(name: str) -> None:
+    """Each heading that Slurm gave, with and without a format."""
+    lines = reader.golden(f"tables_{name}").stdout.split("\n")
+    headings = next(line for line in lines if line.endswith("|")).split("|")[:-1]
+    assert {heading for heading in headings if f"`{heading}`" not in PAGE} == set()
+
+
+def test_every_column_of_sprio_is_listed() -> None:
+    """Whatever may be asked for with -o."""
+    assert {heading for heading in columns.SPRIO.values() if f"`{heading}`" not in PAGE} == set()
+
+
+@pytest.mark.parametrize(
+    "kinds", [columns.SQUEUE, columns.SINFO, columns.SACCT, columns.SSHARE, columns.SREPORT, columns.SACCTMGR]
+)
 def test_every_type_is_listed(kinds: dict[str, Kind]) -> None:
     """Each heading that becomes something else than text."""
     assert {heading for heading in kinds if f"`{heading}`" not in PAGE} == set()
@@ -43,7 +58,8 @@ def test_every_type_is_listed(kinds: dict[str, Kind]) -> None:
 def test_every_option_is_listed() -> None:
     """Each that is ours and not Slurm's, and each word of %slurm."""
     assert {option for option in OWN_OPTIONS["sbatch"] if f"`{option}" not in PAGE} == set()
-    assert {tool for tool in TABLES if f"`%{tool} --plot`" not in PAGE} == set()
+    plotted = {tool for tool, options in OWN_OPTIONS.items() if "--plot" in options}
+    assert {tool for tool in plotted if f"`%{tool} --plot`" not in PAGE} == set()
     assert {word for word in WORDS[("slurm",)].split() if f"`%slurm {word}" not in PAGE} == set()
 
 

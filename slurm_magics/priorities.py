@@ -1,0 +1,92 @@
+"""Which command answers `%sprio`, and how its answer becomes a frame. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
+from typing import TYPE_CHECKING
+
+from hpchub.errors import UnexpectedOutput
+from slurm_magics.columns import SPRIO, SPRIO_KINDS
+from slurm_magics.delimited import Table, parse_marked, unique
+from slurm_magics.errors import SlurmError
+from slurm_magics.options import Syntax, scan
+from slurm_magics.queries import short_format, short_letters
+from slurm_magics.values import Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SYNTAX = Syntax(
+    with_value="MoSpu",
+    known={
+        "--help": "text", "--helpformat": "text", "--usage": "text", "-V": "text", "--version": "text",
+        "-h": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=", "-l": "long",
+        "--long": "long", "-n": "norm", "--norm": "norm", "-w": "weights", "--weights": "weights",
+    },
+    kept=frozenset({"text", "norm", "weights"}),
+)  # fmt: skip
+_WEIGHTED = "iruYSABFJPQNT"
+_NORMALIZED = "iruyabfjpqt"
+# sprio ends well and prints this where no waiting job is what was asked for.
+_NONE_FOUND = "Unable to find jobs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorityQuery:
+    """A command and the way to read it. Nothing in its table is anybody's text but staff's names."""
+
+    argv: tuple[str, ...]
+    environ: Mapping[str, str | None]
+    letters: str
+    mark: str = field(repr=False)
+    parts: tuple[str, ...] = ()
+
+    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
+        """The answer as a frame, and the lines that were no part of it.
+
+        Raises:
+            UnexpectedOutput: This is no table, or one cut in the middle of a row.
+        """
+        from slurm_magics import frames
+
+        text = answer.decode("utf-8", "backslashreplace")
+        headings = unique([SPRIO[letter] for letter in self.letters])
+        if text.startswith(_NONE_FOUND):
+            table = Table(headings, tuple([] for _ in headings), 0, notices=(text.split("\n")[0],))
+        else:
+            table = parse_marked("sprio", text, self.mark)
+            if len(table.columns) != len(headings):  # an older sprio leaves out what it does not know
+                raise UnexpectedOutput("sprio", f"only the fields {', '.join(table.headings)}")
+            table = replace(table, headings=headings)
+        kinds = {
+            heading: SPRIO_KINDS.get(letter, Kind.TEXT)
+            for heading, letter in zip(headings, self.letters, strict=True)
+        }
+        return frames.table_to_frame(table, kinds, zone=zone, parts=self.parts), table.notices
+
+
+def plan_priorities(words: Sequence[str], environ: Mapping[str, str], mark: str) -> PriorityQuery | None:
+    """The query for sprio; None where the options ask for text.
+
+    Raises:
+        SlurmError: The format has no field of sprio's, or an option's value is missing.
+    """
+    options = scan(words, _SYNTAX)
+    found = options.found
+    if "text" in found:
+        return None
+    spec = found.get("format") or ("" if "long" in found else environ.get("SPRIO_FORMAT", ""))
+    letters = short_letters(spec, _WEIGHTED) if spec else _NORMALIZED if "norm" in found else _WEIGHTED
+    unknown = [letter for letter in letters if letter not in SPRIO]
+    if unknown:
+        raise SlurmError(f"sprio has no field %{unknown[0]}.", f"It has %{', %'.join(SPRIO)}.")
+    is_plain = not spec and "weights" not in found
+    return PriorityQuery(
+        argv=("sprio", *options.rest),
+        environ={"SPRIO_FORMAT": short_format(letters, mark, is_marked=True)},
+        letters=letters,
+        mark=mark,
+        parts=("JOB",) if is_plain else (),
+    )
