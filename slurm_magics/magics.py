@@ -160,6 +160,9 @@ class SlurmMagics:
         from slurm_magics.plots import PLOTS
 
         draw, columns = PLOTS[tool]
+        if tool == "sacct":
+            # It shows jobs anyway, and needs their steps.
+            words = [word for word in words if word not in {"-X", "--allocations"}]
         query = plan(tool, [*words, *columns], {}, new_mark())
         if query is None:
             raise SlurmError(f"%{tool} gives text with these options: there is nothing to draw.")
