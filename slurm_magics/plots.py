@@ -186,7 +186,8 @@ def _bars(axes: Axes, names: list[str], series: list[tuple[str, str, list[int]]]
     for _, colour, values in series:
         axes.barh(names, values, left=left, color=colour, height=0.7)
         left = [sum(pair) for pair in zip(left, values, strict=True)]
-    axes.set_ylim(max(2, len(names)) - 0.5, -0.5)  # a single bar is no thicker than one of two
+    spare = max(0.0, 1 - len(names) / 2)  # a single bar is no thicker than one of two
+    axes.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, [Patch(color=colour, label=label) for label, colour, _ in series])
 
@@ -208,7 +209,7 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     places = range(len(rows))
     axes.barh(places, start - submit, left=submit, height=0.25, color=_AMBER)
     colours = [_colour(state) for state in jobs["State"]]
-    least = 0.002 * max(1e-6, end.max() - submit.min())  # a job of a second is seen, too
+    least = 0.006 * max(1e-6, end.max() - submit.min())  # a job of a second is seen, too
     lengths = (end - start).clip(least) * jobs["Start"].notna().to_numpy()
     axes.barh(places, lengths, left=start, height=0.7, color=colours)
     axes.set_yticks(places, rows)

@@ -27,7 +27,7 @@ def test_there_are_two() -> None:
 
 @pytest.mark.parametrize("path", _EXAMPLES, ids=lambda path: path.stem)
 def test_notebooks_hold_no_run(path: Any) -> None:
-    """No output, no execution count, no trace of a machine, of widgets or of an editor: nothing gets stale."""
+    """No output, no execution count, no trace of a machine, of widgets or of an editor: nothing is stale."""
     notebook = _load(path)
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
