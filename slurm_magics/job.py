@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
 _FOLLOW_S = 0.5
-_LATE_S = 5.0
+_LATE_S = 20.0
 _TAIL_BYTES = 1 << 20
 NO_TASK_YET = "4294967294"
 
