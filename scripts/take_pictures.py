@@ -2,8 +2,9 @@
 
     make demo-up pictures
 
-Writes docs/pictures/: form, progress and home, each also as it is in the dark, and notebook. Needs
-Debian's chromium and chromium-driver, and that alice runs no server.
+Writes docs/pictures/: form, progress and home, each also as it is in the dark, and notebook; of the example
+notebooks first-day, in the dark, and parameter-sweep. Needs Debian's chromium and chromium-driver, and that
+alice runs no server.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser.person import Person, chromium  # noqa: E402 - the path comes first
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 from support.demo import Demo  # noqa: E402
 from support.servers import until  # noqa: E402
@@ -27,6 +29,7 @@ from support.slurm import job_fields  # noqa: E402
 PICTURES = ROOT / "docs" / "pictures"
 _SIZE = (1280, 960)
 _BUSY = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--chdir=/tmp", "--output=/dev/null"]
+_PLOTS = ".jp-RenderedImage"
 _CELL = "import socket\nprint('Hello from', socket.gethostname())\n!squeue --me"
 
 
@@ -68,6 +71,38 @@ def run_notebook(alice: Person) -> None:
     shutil.copyfile(alice.picture("notebook"), PICTURES / "notebook.png")
 
 
+def open_example(alice: Person, name: str) -> None:
+    """Open an example notebook, with the window for itself."""
+    alice.open(f"user/alice/lab/workspaces/{name}/tree/examples/{name}.ipynb?reset")
+    alice.wait("an idle kernel", lambda: "| Idle" in alice.text("#jp-main-statusbar"))
+    alice.menu("View", "Appearance", "Show Left Sidebar")
+
+
+def show(alice: Person, css: str, name: str) -> None:
+    """Scroll until an element is near the top, and write what the window shows."""
+    alice.driver.execute_script("arguments[0].scrollIntoView({block: 'start'})", alice.find(css))
+    shutil.copyfile(alice.picture(name), PICTURES / f"{name}.png")
+
+
+def run_examples(alice: Person) -> None:
+    """The sweep's plot; then the first day's card while its job runs, in the dark."""
+    open_example(alice, "parameter-sweep")
+    alice.menu("Run", "Run All Cells")
+    alice.wait("the last plot", lambda: len(alice.all(_PLOTS)) == 3)
+    show(alice, f".jp-Cell:has({_PLOTS}) ~ .jp-Cell:has({_PLOTS})", "parameter-sweep")
+    alice.dark_jupyterlab()
+    open_example(alice, "first-day")
+    next(cell for cell in alice.all(".jp-CodeCell .cm-content") if cell.text == "job").click()
+    alice.menu("Run", "Run All Above Selected Cell")
+    alice.chord(Keys.SHIFT, Keys.ENTER)
+    alice.wait("the job's output", lambda: "Hello" in alice.text(".slurm-magics-card"))
+    for _ in range(5):  # down to the plot of the queue
+        alice.chord(Keys.SHIFT, Keys.ENTER)
+    alice.wait("the plot", lambda: len(alice.all(_PLOTS)) == 2)
+    show(alice, ".jp-Cell:has(.slurm-magics-card)", "first-day")
+    alice.menu("Settings", "Theme", "JupyterLab Light")
+
+
 def show_home(alice: Person) -> None:
     """The home page, with the server that runs."""
     alice.open_home()
@@ -93,6 +128,7 @@ def main() -> None:
         fill_form(alice)
         wait_for_jupyterlab(alice)
         run_notebook(alice)
+        run_examples(alice)
         show_home(alice)
         alice.stop_from_home()
 

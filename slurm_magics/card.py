@@ -23,10 +23,13 @@ _COLOURS = {
     JobState.UNKNOWN: "#808080",
 }
 # JupyterLab's own colours where there are some; elsewhere the page's, thinned.
+TEXT = (
+    "max-width: 46em; color: var(--jp-ui-font-color1, inherit); "
+    "font: 13px/1.5 var(--jp-ui-font-family, sans-serif)"
+)
 _BOX = (
     "border: 1px solid var(--jp-border-color1, rgba(128, 128, 128, .5)); border-radius: 4px; "
-    "padding: 8px 12px; max-width: 46em; color: var(--jp-ui-font-color1, inherit); "
-    "font: 13px/1.5 var(--jp-ui-font-family, sans-serif)"
+    f"padding: 8px 12px; {TEXT}"
 )
 _OUTPUT = (
     "margin: 6px 0 0; padding: 6px 8px; background: rgba(128, 128, 128, .12); color: inherit; "

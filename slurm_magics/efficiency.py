@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpchub.schedulers.slurm_states import state_of
 from slurm_magics.errors import SlurmError
+from slurm_magics.watch import ORDER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,13 +67,19 @@ class Efficiency:
     __repr__ = __str__
 
 
+def has_heard(rows: pd.DataFrame, tasks: int) -> bool:
+    """Whether the accounting has the end of a job, or of each task of an array of so many."""
+    jobs = _jobs_of(rows)
+    return len(jobs) >= max(1, tasks) and all(state_of(str(one)).is_final for one in jobs["State"])
+
+
 def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
     """From sacct's rows of the job and its steps.
 
     Raises:
         SlurmError: There are none.
     """
-    jobs = rows[~rows["JobID"].str.contains(".", regex=False)]
+    jobs = _jobs_of(rows)
     if jobs.empty:
         raise SlurmError(
             f"The accounting does not know job {job_id}.", "It may take some seconds to hear of it."
@@ -80,7 +88,7 @@ def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
     used, asked = rows["MaxRSS"].max(), _asked_on_each_node(jobs).max()
     return Efficiency(
         job_id=job_id,
-        state=str(jobs["State"].iloc[0]),
+        state=min(map(str, jobs["State"]), key=lambda native: ORDER.index(state_of(native))),
         elapsed_s=int(elapsed_s.max()),
         cpus=int(jobs["AllocCPUS"].sum()),
         cpu_used_s=float(jobs["TotalCPU"].dt.total_seconds().sum()),
@@ -99,6 +107,10 @@ def _asked_on_each_node(jobs: pd.DataFrame) -> pd.Series[int]:
         return asked // nodes
     per = jobs["ReqMemPer"].astype("object")
     return asked.where(per == "node", asked * jobs["AllocCPUS"] // nodes)
+
+
+def _jobs_of(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[~rows["JobID"].str.contains(".", regex=False)]
 
 
 def _found(pattern: re.Pattern[str], texts: Iterable[object]) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
-from slurm_magics.efficiency import Efficiency, measure
+from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Text
@@ -30,6 +30,7 @@ _PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
 _MOST_REST_S = 30.0
 _FOLLOW_S = 0.5
+_LATE_S = 20.0
 _TAIL_BYTES = 1 << 20
 NO_TASK_YET = "4294967294"
 
@@ -234,6 +235,7 @@ class Job:
         """
         from slurm_magics.python_cell import load
 
+        __tracebackhide__ = True
         if self.submission.results is None:
             raise SlurmError(f"Job {self.id} has no result.", "Only jobs of %%sbatch --python have one.")
         state = self.wait(timeout_s, progress=False)
@@ -268,10 +270,18 @@ class Job:
     def efficiency(self) -> Efficiency:
         """What it used of what it had asked for, from the accounting.
 
+        Of a job that has just ended it waits some seconds until the accounting has heard of it.
+
         Raises:
             SlurmError: The accounting does not know it, or does not answer.
         """
-        return measure(self.id, self._jobs.accounting(self))
+        look = self._jobs.look(self, _GLANCE_S)
+        deadline = monotonic() + _LATE_S
+        while True:
+            rows = self._jobs.accounting(self)
+            if not look.status.state.is_final or has_heard(rows, look.tasks) or monotonic() > deadline:
+                return measure(self.id, rows)
+            sleep(_FOLLOW_S)
 
 
 @dataclass(frozen=True, slots=True)

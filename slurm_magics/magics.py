@@ -169,6 +169,9 @@ class SlurmMagics:
         if tool not in PLOTS:
             raise SlurmError(f"%{tool} has no plot.", f"These have: %{', %'.join(PLOTS)}.")
         draw, columns = PLOTS[tool]
+        if tool == "sacct":
+            # It shows jobs anyway, and needs their steps.
+            words = [word for word in words if word not in {"-X", "--allocations"}]
         query = plan(tool, [*words, *columns], {}, new_mark())
         if query is None:
             raise SlurmError(f"%{tool} gives text with these options: there is nothing to draw.")

@@ -100,6 +100,7 @@ def plot_history(frame: pd.DataFrame) -> Plot:
     import pandas as pd
 
     _need("sacct", frame, tuple(SACCT_FIELDS.split(",")))
+    frame = frame[~frame["JobID"].astype(str).str.contains(".", regex=False)]
     jobs = frame.sort_values("Submit").tail(_MOST_JOBS)
     plot, (line, waits, used) = _figure(3, len(jobs))
     if frame.empty:
@@ -151,7 +152,8 @@ def plot_samples(title: str, samples: Sequence[tuple[float, float | None, int]])
 PLOTS: dict[str, tuple[Callable[[pd.DataFrame], Plot], tuple[str, ...]]] = {
     "squeue": (plot_queue, ()),
     "sinfo": (plot_nodes, ("--format=%P %C",)),
-    "sacct": (plot_history, ("--allocations", f"--format={SACCT_FIELDS}")),
+    # With the steps: slurmdbd has the CPUs' time of these, and with --allocations sacct adds none up.
+    "sacct": (plot_history, (f"--format={SACCT_FIELDS}",)),
 }
 
 
@@ -184,7 +186,8 @@ def _bars(axes: Axes, names: list[str], series: list[tuple[str, str, list[int]]]
     for _, colour, values in series:
         axes.barh(names, values, left=left, color=colour, height=0.7)
         left = [sum(pair) for pair in zip(left, values, strict=True)]
-    axes.invert_yaxis()
+    spare = max(0.0, 1 - len(names) / 2)  # a single bar is no thicker than one of two
+    axes.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, [Patch(color=colour, label=label) for label, colour, _ in series])
 
@@ -204,9 +207,9 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     )
     rows = [f"{_plain(name)}  {job}" for job, name in zip(jobs["JobID"], jobs["JobName"], strict=True)]
     places = range(len(rows))
-    axes.barh(places, start - submit, left=submit, height=0.25, color=_INK, alpha=0.6)
+    axes.barh(places, start - submit, left=submit, height=0.25, color=_AMBER)
     colours = [_colour(state) for state in jobs["State"]]
-    least = 0.002 * max(1e-6, end.max() - submit.min())  # a job of a second is seen, too
+    least = 0.006 * max(1e-6, end.max() - submit.min())  # a job of a second is seen, too
     lengths = (end - start).clip(least) * jobs["Start"].notna().to_numpy()
     axes.barh(places, lengths, left=start, height=0.7, color=colours)
     axes.set_yticks(places, rows)
@@ -218,7 +221,7 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     axes.xaxis.get_offset_text().set_color(_INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     patches = [Patch(color=colour_of(state), label=name) for name, state in _ENDS]
-    _legend(axes, [Patch(color=_INK, alpha=0.6, label="waited"), *patches])
+    _legend(axes, [Patch(color=_AMBER, label="waited"), *patches])
 
 
 def _plain(name: str) -> str:

@@ -10,7 +10,7 @@ from html import escape
 
 from hpchub.core.job import JobState
 from hpchub.schedulers.slurm_states import explain
-from slurm_magics.card import bar_html, colour_of, time_words
+from slurm_magics.card import TEXT, bar_html, colour_of, time_words
 from slurm_magics.shown import Shown, in_kernel
 from slurm_magics.watch import Look
 
@@ -67,8 +67,9 @@ class Progress:
         now = time.time()
         if in_kernel():
             html = (
-                f"<div><b>{escape(self._title)}</b> &nbsp; {escape(sentence(look, now, self._zone))}</div>"
-                f"{bar_html(fraction(look, now), colour_of(look.status.state))}"
+                f'<div style="{TEXT}"><b>{escape(self._title)}</b> &nbsp; '
+                f"{escape(sentence(look, now, self._zone))}"
+                f"{bar_html(fraction(look, now), colour_of(look.status.state))}</div>"
             )
             text = line(self._title, look, now, self._zone, 200)
             if self._shown is None:

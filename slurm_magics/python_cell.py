@@ -101,6 +101,7 @@ def load(folder: Path, job_id: str) -> Any:
         SlurmError: It left none, or one that cannot be read here.
         Exception: What the cell raised, with the job's traceback as a note.
     """
+    __tracebackhide__ = True  # IPython's: people should see the job's traceback, not ours
     path = folder / python_runner.result_name(job_id)
     deadline = time.monotonic() + _LATE_S
     while path not in folder.iterdir():

@@ -30,6 +30,15 @@ def run(cell: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307  as above
 
 
+def told(error: BaseException) -> str:
+    """The traceback as text, from the cell on: our own frames above it say nothing to the person."""
+    whole = traceback.TracebackException.from_exception(error)
+    theirs = [frame for frame in whole.stack if frame.filename != __file__]
+    if theirs:
+        whole.stack = traceback.StackSummary.from_list(theirs)
+    return "".join(whole.format())
+
+
 def outcome(folder: Path) -> dict[str, Any]:
     """`value` as a pickle, or `error` as a text with `exception` as a pickle, where that can travel."""
     import cloudpickle
@@ -38,7 +47,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         names = pickle.loads((folder / "names.pickle").read_bytes())  # noqa: S301  only its owner can write it
         value = run((folder / "cell.py").read_text(encoding="utf-8"), {"__name__": "__main__", **names})
     except BaseException as error:  # also SystemExit: the person is told in any case
-        text = traceback.format_exc()
+        text = told(error)
         print(text, file=sys.stderr)
         try:
             return {"error": text, "exception": cloudpickle.dumps(error)}

@@ -17,7 +17,7 @@ from slurm_magics.hostlist import expand_numbers
 from slurm_magics.job_ids import expand_job_id, parse_job_id
 
 # The first that any task of an array has is the array's own.
-_ORDER = (
+ORDER = (
     JobState.RUNNING,
     JobState.QUEUED,
     JobState.UNKNOWN,
@@ -180,7 +180,8 @@ def _together(
     """The queue's rows with the accounting's exit codes, and the accounting's other rows."""
     # Of ended ones it knows the exit code; of others it may know less than the queue.
     codes = {row: one.exit_code for row, one in in_accounting.items() if one.state.is_final}
-    return in_accounting | {row: replace(one, exit_code=codes.get(row, "")) for row, one in in_queue.items()}
+    queue = {row: replace(one, exit_code=codes.get(row, "")) for row, one in in_queue.items()}
+    return _without_whole(in_accounting | queue)
 
 
 def _doubtful(
@@ -208,13 +209,27 @@ def pick(rows: dict[JobId, JobStatus], job_id: str) -> JobStatus:
 
 
 def _foremost(statuses: Iterable[JobStatus]) -> JobStatus:
-    return min(statuses, key=lambda status: _ORDER.index(status.state), default=UNKNOWN)
+    return min(statuses, key=lambda status: ORDER.index(status.state), default=UNKNOWN)
+
+
+def _without_whole(rows: dict[JobId, JobStatus]) -> dict[JobId, JobStatus]:
+    """Without an array's own number, where its tasks are known.
+
+    For a moment slurmdbd has the last task of an array under that number, before it hears which task it is.
+    """
+    tasks = {row: status for row, status in rows.items() if _names_tasks(row)}
+    return tasks or rows
+
+
+def _names_tasks(row: JobId) -> bool:
+    parsed = parse_job_id(row)
+    return parsed.task is not None or bool(parsed.tasks)
 
 
 def _counted(rows: dict[JobId, JobStatus]) -> tuple[int, int]:
     """How many tasks of an array have ended, of how many; nothing of a job that is none."""
     counts = [(max(1, len(expand_job_id(row))), status) for row, status in rows.items()]
-    if not any(parse_job_id(row).task is not None or parse_job_id(row).tasks for row in rows):
+    if not any(map(_names_tasks, rows)):
         return 0, 0
     return sum(n for n, status in counts if status.state.is_final), sum(n for n, _ in counts)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpchub.demo.layout import Layout
+from hpchub.demo.software import copy_examples
 
 FIRST_UID = 2001
 _UIDS = range(10_000, 60_000, 50)
@@ -131,7 +132,8 @@ def make_home(home: Path, account: Account) -> None:
     if not person.home_writable:
         home.chmod(0o755)
         return
-    for path in (home, *home.iterdir()):
+    copy_examples(home)
+    for path in (home, *home.rglob("*")):
         os.chown(path, account.uid, account.uid)
 
 

@@ -34,6 +34,7 @@ from hpchub.demo.slurm import (
     scheduling,
     start_daemons,
 )
+from hpchub.demo.software import MAGICS, lay_out_magics
 from hpchub.demo.sshd import known_host, lay_out_strict, make_key, sshd
 from hpchub.errors import SiteError
 
@@ -70,7 +71,7 @@ class Volumes:
 
 
 def build() -> None:
-    """Lay accounts, homes, settings and an empty accounting database out in the image's own folders."""
+    """Lay accounts, homes, settings, magics and an empty accounting database out in the image's folders."""
     with tempfile.TemporaryDirectory() as scratch:
         layout = Layout(Path(scratch))
         for path in (layout.etc, layout.home):
@@ -84,6 +85,7 @@ def build() -> None:
         subprocess.run(["cp", "-a", f"{layout.etc}/.", "/etc"], check=True)
         subprocess.run(["cp", "-a", f"{layout.home}/.", "/home"], check=True)
     make_database(Site().database)
+    lay_out_magics(MAGICS)
 
 
 def start_host(name: str, volumes: Volumes, processes: Processes, say: Callable[[str], None]) -> None:

@@ -66,6 +66,11 @@ class Layout:
         return self.dir / "home"
 
     @property
+    def magics(self) -> Path:
+        """slurm_magics, as the cluster's hosts see it in /opt."""
+        return self.dir / "slurm_magics"
+
+    @property
     def mysql(self) -> Path:
         """MariaDB's data."""
         return self.dir / "mysql"
@@ -98,4 +103,14 @@ class Layout:
     @property
     def run_files(self) -> tuple[Path, ...]:
         """All that goes when the demo ends."""
-        return (self.ready, self.info, self.etc, self.home, self.mysql, self.own, self.hub, self.clusters)
+        return (
+            self.ready,
+            self.info,
+            self.etc,
+            self.home,
+            self.magics,
+            self.mysql,
+            self.own,
+            self.hub,
+            self.clusters,
+        )

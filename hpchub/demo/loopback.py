@@ -28,6 +28,7 @@ from hpchub.demo.layout import SCRIPTS, Layout
 from hpchub.demo.processes import Recorded, start_time, write_private
 from hpchub.demo.site import CLUSTER_HOSTS, HUB, Site, loopback_site
 from hpchub.demo.slurm import SLURM_FILES, make_database, make_munge_key
+from hpchub.demo.software import MAGICS
 from hpchub.demo.sshd import hosts_with_sshd
 from hpchub.errors import SiteError
 
@@ -64,7 +65,7 @@ def require_loopback(attach: Attach) -> None:
             "--loopback cannot show attach `tcp`: all compute nodes have one address.", "Choose srun or ssh."
         )
     files = [_SLURM / name.removesuffix(".j2") for name in SLURM_FILES]
-    paths = [_STATE, _OPT, _PROFILE, *files, *(Path(account.home) for account in accounts())]
+    paths = [_STATE, _OPT, MAGICS, _PROFILE, *files, *(Path(account.home) for account in accounts())]
     found = [str(path) for path in paths if os.path.lexists(path)]
     known = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
     for account in accounts():
@@ -175,6 +176,7 @@ def add_to_machine(layout: Layout, environments: Path) -> dict[str, Host]:
         _copy(path, additions.note(_SLURM / path.name))
     _copy(layout.etc / "profile.d" / _PROFILE.name, additions.note(_PROFILE))
     _add_environments(additions, environments)
+    shutil.copytree(layout.magics, additions.note(MAGICS))
     return {name: Host(name, None) for name in (*CLUSTER_HOSTS, HUB)}
 
 

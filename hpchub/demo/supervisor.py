@@ -37,6 +37,7 @@ from hpchub.demo.port import claimed_port
 from hpchub.demo.processes import Processes, Recorded, load_recorded
 from hpchub.demo.site import COMPUTE_HOSTS, LOGIN_HOSTS, Site
 from hpchub.demo.slurm import lay_out_database, lay_out_slurm, start_slurm
+from hpchub.demo.software import lay_out_magics
 from hpchub.demo.sshd import (
     KrlPush,
     hosts_with_sshd,
@@ -138,6 +139,7 @@ def _boot(plan: Plan, port: int | None, processes: Processes, say: Callable[[str
     side = None if port is None else lay_out_hub(layout, port, plan.attach, site)
     if side:
         side.begin_keys(processes)
+    lay_out_magics(layout.magics)
     lay_out_slurm(layout, site)
     lay_out_strict(layout, plan.attach, site)
     lay_out_cluster_file(layout, plan.attach, lay_out_sshd(layout, names, site), site)

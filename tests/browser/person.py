@@ -270,6 +270,24 @@ class Person:
         # The indicator on top says "idle" before there is a kernel; a cell that runs too soon is lost.
         self.wait("an idle kernel", lambda: "| Idle" in self.text("#jp-main-statusbar"))
 
+    def menu(self, *labels: str) -> None:
+        """Choose from JupyterLab's menus: `menu("Settings", "Theme", "JupyterLab Dark")`."""
+        bar, *path, last = labels
+
+        def entry(css: str, label: str) -> WebElement | None:
+            return next((e for e in self.all(css) if e.is_displayed() and e.text.strip() == label), None)
+
+        self.wait(bar, lambda: entry(".lm-MenuBar-itemLabel", bar)).click()
+        for label in path:
+            found = self.wait(label, lambda label=label: entry(".lm-Menu-itemLabel", label))
+            webdriver.ActionChains(self.driver).move_to_element(found).perform()
+        self.wait(last, lambda: entry(".lm-Menu-itemLabel", last)).click()
+
+    def dark_jupyterlab(self) -> None:
+        """Change to JupyterLab's own dark theme."""
+        self.menu("Settings", "Theme", "JupyterLab Dark")
+        self.wait("the dark theme", lambda: self.all("body[data-jp-theme-light=false]"))
+
     def run_cell(self, code: str) -> str:
         """Type into the notebook's last cell, run it, and read what it prints."""
         before = len(self.all(".jp-Notebook .jp-Cell"))

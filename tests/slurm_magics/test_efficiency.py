@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from slurm_magics import SlurmError
-from slurm_magics.efficiency import measure
+from slurm_magics.efficiency import has_heard, measure
 
 GB = 1 << 30
 
@@ -51,6 +51,20 @@ def test_gpus_that_nobody_measured() -> None:
     assert (found.gpu, found.gpus) == (None, 2)
     assert "GPU unknown" in str(found)
     assert "GPU" not in str(measure("42", rows("cpu=1", gpus="cpu=4")))
+
+
+def test_an_array_is_what_its_worst_task_is() -> None:
+    """The first task ended well, the second failed: so did the array."""
+    both = pd.concat([rows().assign(JobID="42_0"), rows().assign(JobID="42_1", State="FAILED")])
+    assert measure("42", both).state == "FAILED"
+
+
+def test_what_the_accounting_has_not_heard_yet() -> None:
+    """A job that still runs there, or of an array a task that is missing."""
+    assert has_heard(rows("cpu=1"), tasks=0)
+    assert not has_heard(rows().assign(State="RUNNING"), tasks=0)
+    assert not has_heard(rows().iloc[:0], tasks=0)
+    assert not has_heard(rows("cpu=1"), tasks=2)
 
 
 def test_a_job_that_the_accounting_does_not_know() -> None:

@@ -95,6 +95,20 @@ def test_a_job_that_has_left_the_queue_is_looked_up(shell: InteractiveShell, slu
     assert len(slurm.calls("sacct")) == 1
 
 
+def test_an_array_is_its_tasks(shell: InteractiveShell, slurm: Commands) -> None:
+    """Where slurmdbd does not know yet which task the last one is, its row counts neither as one more task
+    nor as the whole array.
+    """
+    ended = {"42_0": "FAILED", "42_1": "COMPLETED", "42_[2-3]": "CANCELLED"}
+    slurm.answer("squeue", "".join(STATUS.format(id=task, state=state) for task, state in ended.items()))
+    slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
+    shell.run_cell("%%sbatch --array=0-3 --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert job.wait(progress=False) == "FAILED"
+    look = job._jobs.last_look(job)
+    assert (look.ended, look.tasks) == (4, 4)
+
+
 def test_doubt_is_no_end(shell: InteractiveShell, slurm: Commands) -> None:
     """A job that nobody knows is unknown, and a wait for it ends only by its own limit."""
     slurm.answer("squeue")

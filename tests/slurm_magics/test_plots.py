@@ -73,6 +73,15 @@ def test_a_history_of_any_length_is_drawn(count: int) -> None:
     assert picture.startswith(b"\x89PNG")
 
 
+def test_a_history_is_of_jobs() -> None:
+    """Their steps, which come along for the CPUs' time, are no jobs."""
+    jobs = history(3)
+    steps = jobs.assign(JobID=[f"{job}.batch" for job in jobs["JobID"]])
+    timeline, _, used = plot_history(pd.concat([jobs, steps])).axes
+    assert len(timeline.get_yticklabels()) == 3
+    assert sum(bar.get_height() for bar in used.patches) == 3
+
+
 def test_a_picture_takes_the_pages_background() -> None:
     """It is transparent but for ink that can be read on white and on black."""
     pixels = image.imread(io.BytesIO(plot_queue(queue(("1", "bob", "RUNNING", 4)))._repr_png_()))

@@ -64,6 +64,7 @@ def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Com
         job.result(10)
     assert "In job 42:" in caught.value.__notes__[0]
     assert "line 2, in f" in caught.value.__notes__[0]
+    assert "python_runner" not in caught.value.__notes__[0]
 
 
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:

@@ -15,7 +15,7 @@ if ! mount -t overlay -o "lowerdir=/etc,upperdir=$own/etc,workdir=$own/work" ove
 fi
 cp -a "$state/etc/." /etc
 
-# The machine's own /opt stays, with one folder more.
+# The machine's own /opt stays, with two folders more.
 for entry in /opt/*; do
     [ -d "$entry" ] || continue
     mkdir "$own$entry"
@@ -23,6 +23,8 @@ for entry in /opt/*; do
 done
 mkdir -p "$own/opt/hpc"
 mount --bind "$environments" "$own/opt/hpc"
+mkdir -p "$own/opt/slurm_magics"
+mount --bind "$state/slurm_magics" "$own/opt/slurm_magics"
 mount --rbind "$own/opt" /opt
 
 mount --bind "$state/mysql" /var/lib/mysql

@@ -20,6 +20,12 @@ echo "  environment data: pandas and matplotlib on top of lab"
 site_packages=lib/python3.11/site-packages
 echo "/opt/hpc/lab/$site_packages" >"/opt/hpc/data/$site_packages/lab.pth"
 pip /opt/hpc/data "$data_requirements"
+# The magics lie in a folder of their own, so that this need not be built again whenever they change. They
+# are loaded for everybody: `%squeue` works in a new notebook.
+echo /opt/slurm_magics >"/opt/hpc/data/$site_packages/slurm_magics.pth"
+mkdir -p /opt/hpc/data/etc/ipython
+echo 'get_config().InteractiveShellApp.extensions = ["slurm_magics"]' \
+    >/opt/hpc/data/etc/ipython/ipython_config.py
 for part in share/jupyter etc/jupyter; do
     mkdir -p "/opt/hpc/data/$part"
     # Beside what its own packages brought, the buttons of ipywidgets. JupyterLab serves no symbolic links.
