@@ -139,7 +139,8 @@ async def test_a_wait_shows_its_reason_and_ends(
 async def test_a_job_that_ends_at_once_says_so(job: OneJob, kernel: Install, home: Path) -> None:
     """With the last words of its log."""
     kernel(python="/nowhere/python3")
-    with pytest.raises(StartFailed, match=r"ended before the kernel began.*nowhere/python3.*No such file"):
+    said = r"(?s)ended before the kernel began.*nowhere/python3.*No\ssuch\sfile"
+    with pytest.raises(StartFailed, match=said):
         await Notebook().start()
 
 
