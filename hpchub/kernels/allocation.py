@@ -140,7 +140,7 @@ class Allocation:
         if self.status.state.is_final:
             raise StartFailed(
                 f"The kernel's job {self.id} ended before the kernel began. {self.explanation}",
-                f"{self.last_words}.", log_tail=_tail(log), log_path=str(log),
+                f"{self.last_words}." if self.last_words else "", log_tail=_tail(log), log_path=str(log),
             )  # fmt: skip
         if runs_s > _AGENT_S:
             raise StartFailed(

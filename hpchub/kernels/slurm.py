@@ -51,6 +51,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._launched = False
         self._death = ""
         self._asked_at = 0.0
+        self._ending: asyncio.Future[None] | None = None
 
     # -- what Jupyter asks about ----------------------------------------------------------------
 
@@ -84,6 +85,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         if not status.state.is_final:
             return None
         await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
+        self._forbid_restarts()
         return 1
 
     async def wait(self) -> int | None:
@@ -290,6 +292,16 @@ class SlurmProvisioner(KernelProvisionerBase):
             for callback in restarter.callbacks["dead"]:
                 callback()
         await self._end()
+
+    def _forbid_restarts(self) -> None:
+        """Has Jupyter take the kernel for dead at once, rather than say that it will restart by itself."""
+        restarter = getattr(self.parent, "_restarter", None)
+        if restarter is not None:
+            restarter.restart_limit = 0
+            restarter.add_callback(self._end_soon, "dead")
+
+    def _end_soon(self) -> None:
+        self._ending = asyncio.ensure_future(self._end())
 
     def _is_shutting_down(self) -> bool:
         return bool(getattr(self.parent, "shutting_down", False))

@@ -134,6 +134,7 @@ def main() -> dict[str, object]:
     facts["told"] = until(lambda: error_under(client, cell_id))
     client.stop_channels()
     until(lambda: server.kernel_id not in str(server.ask("kernels")))
+    facts["restarts"] = LOG.read_text().count("restarting kernel")
     client = server.open_notebook()
     facts["anew"] = cell(client, where).split()
     client.stop_channels()

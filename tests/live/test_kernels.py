@@ -78,6 +78,7 @@ def test_a_kernel_on_a_compute_node(on_login_node: Callable[..., str]) -> None:
     assert facts["told"].startswith(
         f"The job {job} of this kernel is over. Ended, because it used more memory"
     )
+    assert facts["restarts"] == 0, "people were told that the kernel restarts by itself"
     assert facts["anew"][1] != job
     assert (
         on_login_node("squeue", "--me", "--noheader", "--states=PENDING,RUNNING", f"--job={facts['anew'][1]}")
