@@ -6,6 +6,7 @@ Each key may be given for one start by a variable, `HPCHUB_KERNEL_TIME=02:00:00`
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     """
     problems: list[tuple[str, str]] = []
     given = {
-        name.removeprefix(_VARIABLE).lower(): _number(value)
+        name.removeprefix(_VARIABLE).lower(): _value(name, value)
         for name, value in (environ or {}).items()
         if name.startswith(_VARIABLE)
     }
@@ -109,5 +110,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     return settings
 
 
-def _number(value: str) -> str | int:
+def _value(name: str, value: str) -> str | int | list[str]:
+    if name == f"{_VARIABLE}OPTIONS":
+        return shlex.split(value)
     return int(value) if value.isascii() and value.isdecimal() else value
