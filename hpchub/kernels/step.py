@@ -12,8 +12,10 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,8 +63,8 @@ class Step:
         self._here = here
         self._lock = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._said = b""
+        # No pipe: an srun that will not end would hold it, and everybody who waits for its end.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as we are
         self._why = "there is no step yet"
         self._rest_s = _FIRST_REST_S
         self._not_before = 0.0
@@ -88,6 +90,7 @@ class Step:
         """Ends the step, if there is one."""
         process = self._process
         if process is None:
+            self._errors.close()
             return
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -97,37 +100,41 @@ class Step:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        _end_srun(process)
+        self._errors.close()
 
     async def _begun(self) -> asyncio.subprocess.Process:
         async with self._lock:
             if self._process is not None:
                 if self._process.returncode is None:
                     return self._process
-                await self._ended(self._process)
+                self._ended(self._process)
             if time.monotonic() < self._not_before:
                 raise OSError(self._why)
             self._here.unlink(missing_ok=True)
-            self._said = b""
+            self._errors.truncate(0)
+            self._errors.seek(0)
             self._process = process = await asyncio.create_subprocess_exec(
-                *self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                *self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
                 # Names of files in it need no quotes; ssh has the shell run srun.
                 cwd=self._folder, env={**slurm_environ(), "SHELL": "/bin/sh"}, start_new_session=True,
             )  # fmt: skip
-            self._reader = asyncio.create_task(self._read(process))
             return process
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> None:
-        if self._reader is not None:
-            await self._reader
+    def _ended(self, process: asyncio.subprocess.Process) -> None:
+        _end_srun(process)
         self._process = None
-        self._why = _reason(self._said) or f"ssh ended with {process.returncode}"
+        self._errors.seek(0)
+        self._why = _reason(self._errors.read(_SAID_BYTES)) or f"ssh ended with {process.returncode}"
         _log.info("kernel.step_ended error=%s", self._why)
         self._not_before = time.monotonic() + self._rest_s
         self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        while process.stderr and (more := await process.stderr.read(_SAID_BYTES)):
-            self._said = (self._said + more)[-_SAID_BYTES:]
+
+def _end_srun(process: asyncio.subprocess.Process) -> None:
+    """What an ssh that was killed left behind, in the session that began with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def step_files(folder: Path) -> None:

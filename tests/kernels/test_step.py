@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,3 +123,28 @@ def test_a_node_without_sshd_is_named(tmp_path: Path) -> None:
     script = render_kernel_script(None, settings=settings, job_name="hpchub-kernel-1", folder="/home/a/1")
     assert script.endswith("/agent.py --folder /home/a/1 --keep 1800 --sshd '/opt/ssh 9/sshd'\n")
     assert "--sshd" not in (ROOT / "tests/golden/kernel_script.sh").read_text()
+
+
+async def test_an_srun_that_will_not_end_keeps_nobody_from_the_next_step(tmp_path: Path) -> None:
+    """One that a killed ssh left behind; whoever waits for a step may give up without harm."""
+    step_files(tmp_path)
+    stubborn = ("sh", "-c", "trap '' TERM HUP; echo $$ >>pids; exec sleep 60")
+    step = Step(StepWay(folder=tmp_path, srun=stubborn, socket="/nowhere"), tmp_path / "here")
+    pids = tmp_path / "pids"
+    waiting = asyncio.create_task(step.connect(1024))
+    try:
+        await until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+        waiting.cancel()
+        assert step._process is not None
+        step._process.kill()
+        await step._process.wait()
+        with pytest.raises(OSError, match="ssh ended with -9"):
+            await step.connect(1024)
+        step._not_before = 0.0
+        waiting = asyncio.create_task(step.connect(1024))
+        await until(lambda: len(pids.read_text().splitlines()) == 2)
+    finally:
+        waiting.cancel()
+        await step.close()
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
