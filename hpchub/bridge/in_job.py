@@ -22,6 +22,7 @@ from hpchub.core.choices import ServerOptions
 from hpchub.core.cluster import Attach, Cluster, ComputePlacement
 from hpchub.core.command import Command
 from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.job_sshd import inner_sshd_argv
 from hpchub.core.server import Phase
 from hpchub.core.slugs import job_name
 from hpchub.errors import (
@@ -34,13 +35,7 @@ from hpchub.errors import (
 )
 from hpchub.schedulers.base import Scheduler
 from hpchub.ssh.attach import Attachment, attach_srun, attach_ssh
-from hpchub.ssh.inner_sshd import (
-    InnerKeys,
-    authorized_keys,
-    inner_files,
-    inner_sshd_argv,
-    new_keys,
-)
+from hpchub.ssh.inner_sshd import InnerKeys, authorized_keys, inner_files, new_keys
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import secrets
 import shutil
 import subprocess
@@ -20,10 +19,12 @@ from pathlib import Path
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
+from hpchub.core.job_sshd import inner_sshd_argv
 from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
 from hpchub.kernels.claims import RECORD, abandoned, records
 from hpchub.kernels.health import last_words
-from hpchub.kernels.job_settings import JobSettings
+from hpchub.kernels.job_settings import Attach, JobSettings
+from hpchub.kernels.step import StepWay, slurm_environ, step_files
 from hpchub.private_files import read_private_file, write_private_file
 from hpchub.remote import kernel_agent
 from hpchub.schedulers.render import render_kernel_script
@@ -43,11 +44,17 @@ _LOG = "job.log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a job's agent listens, and the node's name for people."""
+    """Where a job's agent listens: a port, or behind a step of the job. `node` is for people."""
 
-    address: str
-    port: int
     node: str
+    address: str = ""
+    port: int = 0
+    step: StepWay | None = None
+
+    @property
+    def way(self) -> str:
+        """How it is reached, for people."""
+        return "by a step of its job" if self.step else f"at {self.address}, port {self.port}"
 
 
 class Allocation:
@@ -83,6 +90,8 @@ class Allocation:
             ConfigError: A template or the home is wrong.
         """
         self._fill_folder()
+        if settings.attach is Attach.SRUN:
+            await asyncio.to_thread(step_files, self.folder)
         script = render_kernel_script(
             settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
         )
@@ -131,7 +140,7 @@ class Allocation:
         if self.status.state.is_final:
             raise StartFailed(
                 f"The kernel's job {self.id} ended before the kernel began. {self.explanation}",
-                self.last_words, log_tail=_tail(log), log_path=str(log),
+                f"{self.last_words}." if self.last_words else "", log_tail=_tail(log), log_path=str(log),
             )  # fmt: skip
         if runs_s > _AGENT_S:
             raise StartFailed(
@@ -169,12 +178,17 @@ class Allocation:
             body = json.loads((self.folder / kernel_agent.ADDRESS).read_text(encoding="utf-8"))
         except ValueError:
             return None
+        node = str(body.get("node", ""))
+        if "socket" in body:
+            sshd = inner_sshd_argv(str(body["sshd"]), str(self.folder))
+            srun = _SLURM.attach_argv(self.id, node, sshd)
+            return Place(node=node, step=StepWay(folder=self.folder, srun=srun, socket=str(body["socket"])))
         if "port" not in body:
             return None
         address = str(body["address"])
         if address == "0.0.0.0":  # noqa: S104  the agent's word for: by whatever name the node has
-            address = str(body["node"])
-        return Place(address=address, port=int(body["port"]), node=str(body["node"]))
+            address = node
+        return Place(address=address, port=int(body["port"]), node=node)
 
 
 async def sweep() -> None:
@@ -196,14 +210,9 @@ async def shared(share: str) -> Allocation | None:
 
 async def _run(command: Command) -> CommandResult:
     """Runs one of Slurm's commands here, without the variables of a job that we may be in."""
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
-    }
     try:
         done = await asyncio.to_thread(
-            subprocess.run, command.argv, input=command.stdin, capture_output=True, env=environ,
+            subprocess.run, command.argv, input=command.stdin, capture_output=True, env=slurm_environ(),
             timeout=command.timeout_s, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from hpchub.core.cluster import Container
 from hpchub.errors import HpchubError, InvalidRequest
@@ -31,6 +32,7 @@ from hpchub.paths import kernels_dir
 
 # Each check starts a program or two; the machine is shared.
 _CHECKS_AT_ONCE = 4
+_INTERRUPTED = 130
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +79,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """One action; 1 where a check found something."""
+    """One action; 1 where a check found something, 130 after Ctrl-C, as a shell has it."""
     actions = {"install": _install, "list": _list, "check": _check, "jobs": _jobs, "remove": _remove}
-    return actions[args.action](args)
+    try:
+        return actions[args.action](args)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def magic(line: str) -> None:
@@ -162,6 +167,8 @@ def _check(args: argparse.Namespace) -> int:
     else:
         for spec, health in pairs:
             print(_line(spec, health))
+    if args.names:
+        problems = []  # of kernels that nobody asked about
     for problem in problems:
         print(f"hpchub kernels: {problem}", file=sys.stderr)
     return 0 if not problems and all(health.is_good for health in healths) else 1
@@ -184,25 +191,29 @@ def _remove(args: argparse.Namespace) -> int:
     place = _scope(args)
     found, _ = list_kernelspecs([place])
     known = {spec.name: spec for _, spec in found}
+    unknown = [name for name in args.names if name.lower() not in known]
+    if unknown:
+        raise InvalidRequest(
+            f"There is no kernel {', '.join(unknown)} in {place.folder}.",
+            "`hpchub kernels list` shows where each is; name the place with --system or --environment.",
+        )
     for name in args.names:
-        if name.lower() not in known:
-            raise InvalidRequest(
-                f"There is no kernel {name} in {place.folder}.",
-                "`hpchub kernels list` shows where each is; name the place with --system or --environment.",
-            )
         remove(known[name.lower()])
         print(f"{name} is gone from {place.folder}")
     return 0
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, str | int]:
-    """What stands after --slurm, numbers as numbers."""
-    settings: dict[str, str | int] = {}
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """What stands after --slurm: numbers as numbers, options of sbatch as a list."""
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InvalidRequest(f"--slurm {pair}: write KEY=VALUE, for example time=02:00:00.")
-        settings[key] = int(value) if value.isdecimal() and value.isascii() else value
+        if key == "options":
+            settings.setdefault(key, []).append(value)
+        else:
+            settings[key] = int(value) if value.isdecimal() and value.isascii() else value
     return settings
 
 

@@ -52,13 +52,15 @@ def make(wanted: Wanted) -> Kernelspec:
     ways = (wanted.modules, wanted.prefix, wanted.container, wanted.image, wanted.binds)
     if any(ways):
         spec = spec.changed(argv=list(_with_ways(spec, wanted)))
+    if wanted.source in shipped():
+        _check_complete(base, wanted)
     if wanted.container is Container.PODMAN_HPC:
         spec = spec.changed(
             interrupt_mode="message"
         )  # podman stands between Jupyter's signals and the kernel
     if wanted.title:
         spec = spec.changed(display_name=wanted.title)
-    elif wanted.name and any(ways):
+    elif wanted.name and (any(ways) or wanted.slurm):
         language = base.title.split(" (")[0]
         spec = spec.changed(display_name=f"{language} ({wanted.name})")
     if wanted.slurm:
@@ -136,6 +138,19 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
         "no virtualenv or conda environment, and no .sif image.",
         f"Ours are {', '.join(shipped())}.",
     )
+
+
+def _check_complete(spec: Kernelspec, wanted: Wanted) -> None:
+    """InvalidRequest where one of ours would keep the example of what it starts."""
+    launch = spec.launch
+    needed = {
+        "--prefix FOLDER": launch and launch.prefix and not wanted.prefix,
+        "--image IMAGE": launch and launch.image and not wanted.image,
+        "--module NAME": launch and launch.modules and not wanted.modules,
+    }
+    missing = [option for option, lacks in needed.items() if lacks]
+    if missing:
+        raise InvalidRequest(f"The kernel {spec.name} wants to be told what it starts: {', '.join(missing)}.")
 
 
 def _shipped(name: str) -> Kernelspec:

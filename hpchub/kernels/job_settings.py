@@ -6,6 +6,7 @@ Each key may be given for one start by a variable, `HPCHUB_KERNEL_TIME=02:00:00`
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,13 @@ _PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
 _HALF_AN_HOUR_S = 1800
 
 
+class Attach(StrEnum):
+    """The way from the notebook server to the job: the agent's port on the node, or a step of the job."""
+
+    TCP = "tcp"
+    SRUN = "srun"
+
+
 class Transport(StrEnum):
     """What the kernel listens on, on its own node."""
 
@@ -36,8 +44,8 @@ class JobSettings:
     """One kernel's job. Seconds and bytes; 0 and empty leave it to Slurm.
 
     `keep_s`: how long the job stays without a notebook server that asks for its kernel. `wait_s`: the
-    longest wait for its start. `python`: what runs the agent on the node. `share`: kernels with the same
-    word run in one job.
+    longest wait for its start. `python`: what runs the agent on the node; `sshd`: what attach `srun` runs
+    there. `share`: kernels with the same word run in one job.
     """
 
     partition: str = ""
@@ -53,6 +61,8 @@ class JobSettings:
     wait_s: int = _HALF_AN_HOUR_S
     python: str = sys.executable
     transport: Transport = Transport.IPC
+    attach: Attach = Attach.TCP
+    sshd: str = "/usr/sbin/sshd"
     share: str = ""
     templates: Path | None = None
 
@@ -65,7 +75,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     """
     problems: list[tuple[str, str]] = []
     given = {
-        name.removeprefix(_VARIABLE).lower(): _number(value)
+        name.removeprefix(_VARIABLE).lower(): _value(name, value)
         for name, value in (environ or {}).items()
         if name.startswith(_VARIABLE)
     }
@@ -86,6 +96,8 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
         wait_s=table.amount("wait", parse_time, usual.wait_s),
         python=table.text("python", usual.python, _PATH),
         transport=table.choice("transport", Transport, usual.transport),
+        attach=table.choice("attach", Attach, usual.attach),
+        sshd=table.text("sshd", usual.sshd, _PATH),
         share=table.text("share", "", SCHEDULER_NAME),
         templates=Path(templates) if templates else None,
     )
@@ -98,5 +110,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     return settings
 
 
-def _number(value: str) -> str | int:
+def _value(name: str, value: str) -> str | int | list[str]:
+    if name == f"{_VARIABLE}OPTIONS":
+        return shlex.split(value)
     return int(value) if value.isascii() and value.isdecimal() else value

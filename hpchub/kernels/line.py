@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from hpchub.errors import HostUnreachable, StartFailed
 from hpchub.kernels.allocation import Place
 from hpchub.kernels.cells import Cells
+from hpchub.kernels.step import Step
 from hpchub.remote.kernel_agent import (
     CHANNELS,
     CONTROL,
@@ -60,6 +61,7 @@ class Line:
         self._key = key
         self._kernel_id = kernel_id
         self._folder = private_folder()
+        self._step = Step(place.step, self._folder / "agent.sock") if place.step else None
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -272,10 +274,11 @@ class Line:
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(_CONNECT_S if part == CONTROL else None):
-                reader, writer = await asyncio.open_connection(
-                    self.place.address, self.place.port, limit=LINE_BYTES
-                )
-                greeting, agent_nonce = (await reader.readline()).decode("ascii").split()
+                reader, writer = await self._connect()
+                first = await reader.readline()
+                if not first:
+                    raise ValueError("the connection was closed")
+                greeting, agent_nonce = first.decode("ascii").split()
                 if greeting != GREETING:
                     raise ValueError("something else answers")
                 nonce = secrets.token_hex(16)
@@ -291,10 +294,16 @@ class Line:
             raise self._unreachable(str(error) or type(error).__name__) from error
         return reader, writer
 
+    async def _connect(self) -> Streams:
+        if self._step is not None:
+            return await self._step.connect(LINE_BYTES)
+        return await asyncio.open_connection(self.place.address, self.place.port, limit=LINE_BYTES)
+
     def _unreachable(self, why: str) -> HostUnreachable:
         place = self.place
         return HostUnreachable(
-            f"The kernel's node {place.node} cannot be reached at {place.address}, port {place.port}: {why}."
+            f"The kernel's node {place.node} cannot be reached {place.way}: {why}.",
+            "" if place.step else "Where this machine may not reach the nodes' ports, say attach=srun.",
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -312,3 +321,5 @@ class Line:
             self._cells.close()
         if self._control is not None:
             self._control.close()
+        if self._step is not None:
+            await self._step.close()

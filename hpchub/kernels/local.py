@@ -19,6 +19,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from hpchub.errors import StartFailed
 from hpchub.kernels.health import Health, at_a_glance, check
 from hpchub.kernels.kernelspec import Kernelspec
+from hpchub.kernels.telling import in_lines
 
 # An image may take longer; then Jupyter waits for it as for any kernel.
 _WATCHED_S = 20.0
@@ -37,7 +38,8 @@ class CheckedProvisioner(LocalProvisioner):
             StartFailed: The environment, image or program is not there.
         """
         if not self._launched:
-            refuse(ours(self.kernel_spec), at_a_glance(ours(self.kernel_spec)))
+            with in_lines():
+                refuse(ours(self.kernel_spec), at_a_glance(ours(self.kernel_spec)))
         return await super().pre_launch(**kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -55,8 +57,11 @@ class CheckedProvisioner(LocalProvisioner):
             if exit_code is not None:
                 await self.wait()
                 spec = ours(self.kernel_spec)
-                refuse(spec, await asyncio.to_thread(check, spec, kwargs.get("env") or os.environ))
-                refuse(spec, Health(f"it ended with exit code {exit_code}", "The server's log may say why."))
+                with in_lines():
+                    refuse(spec, await asyncio.to_thread(check, spec, kwargs.get("env") or os.environ))
+                    refuse(
+                        spec, Health(f"it ended with exit code {exit_code}", "The server's log may say why.")
+                    )
             await asyncio.sleep(_PAUSE_S)
         self._launched = True
         return info

@@ -24,6 +24,7 @@ from hpchub.kernels.claims import Claim, Purpose, claim, new_folder, orphan, tur
 from hpchub.kernels.job_settings import JobSettings, read_settings
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
+from hpchub.kernels.telling import in_lines
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
 _WAIT_PAUSE_S = 0.1
@@ -50,6 +51,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._launched = False
         self._death = ""
         self._asked_at = 0.0
+        self._ending: asyncio.Future[None] | None = None
 
     # -- what Jupyter asks about ----------------------------------------------------------------
 
@@ -83,6 +85,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         if not status.state.is_final:
             return None
         await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
+        self._forbid_restarts()
         return 1
 
     async def wait(self) -> int | None:
@@ -125,12 +128,12 @@ class SlurmProvisioner(KernelProvisionerBase):
             ConfigError: kernel.json's settings are wrong.
             StartFailed: The job is over, and Jupyter would restart the kernel in it.
         """
-        if self._line is not None and (self._line.is_lost or self._line.job_ends):
-            await self._check_job()
-        if getattr(self.parent, "transport_encryption", "") == "required":
-            raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
-        environ = kwargs.get("env") or os.environ
-        self._settings = read_settings(self._config, environ)
+        with in_lines():
+            if self._line is not None and (self._line.is_lost or self._line.job_ends):
+                await self._check_job()
+            if getattr(self.parent, "transport_encryption", "") == "required":
+                raise StartFailed("Kernels in jobs sign their messages and do not encrypt them.")
+            self._settings = read_settings(self._config, kwargs.get("env") or os.environ)
         argv = filled(self.kernel_spec.argv, self.kernel_spec.resource_dir)
         kwargs = await super().pre_launch(cmd=[*argv, *kwargs.pop("extra_arguments", [])], **kwargs)
         kwargs["env"] = to_send(kwargs["env"], self.kernel_spec.env)
@@ -151,24 +154,31 @@ class SlurmProvisioner(KernelProvisionerBase):
                 command is not there. Nothing is left in the queue.
         """
         try:
-            line = self._line or await self._get_job(kwargs["env"])
-            if not (self._adopted and line.runs):
-                request = {
-                    "argv": cmd, "env": kwargs["env"], "cwd": str(kwargs.get("cwd") or Path.cwd()),
-                    "transport": self._settings.transport.value,
-                }  # fmt: skip
-                await line.start(request)
-                if not self._launched:
-                    await self._watch(line)
-            self._adopted, self._launched = False, True
-            await line.listen()
+            with in_lines():
+                line = await self._launch(cmd, kwargs)
         except (HpchubError, asyncio.CancelledError):
             await (self._give_up() if self._launched else self._end())
             raise
+        self._launched = True
         self._death = ""
         self._has_process = True
         self.connection_info = cast(KernelConnectionInfo, line.connection_info)
         return self.connection_info
+
+    async def _launch(self, cmd: list[str], kwargs: Mapping[str, Any]) -> Line:
+        """The line to the kernel, which is started unless it was found again."""
+        line = self._line or await self._get_job(kwargs["env"])
+        if not (self._adopted and line.runs):
+            request = {
+                "argv": cmd, "env": kwargs["env"], "cwd": str(kwargs.get("cwd") or Path.cwd()),
+                "transport": self._settings.transport.value,
+            }  # fmt: skip
+            await line.start(request)
+            if not self._launched:
+                await self._watch(line)
+        self._adopted = False
+        await line.listen()
+        return line
 
     async def _watch(self, line: Line) -> None:
         """Waits until the kernel listens; StartFailed where it ends before."""
@@ -282,6 +292,16 @@ class SlurmProvisioner(KernelProvisionerBase):
             for callback in restarter.callbacks["dead"]:
                 callback()
         await self._end()
+
+    def _forbid_restarts(self) -> None:
+        """Has Jupyter take the kernel for dead at once, rather than say that it will restart by itself."""
+        restarter = getattr(self.parent, "_restarter", None)
+        if restarter is not None:
+            restarter.restart_limit = 0
+            restarter.add_callback(self._end_soon, "dead")
+
+    def _end_soon(self) -> None:
+        self._ending = asyncio.ensure_future(self._end())
 
     def _is_shutting_down(self) -> bool:
         return bool(getattr(self.parent, "shutting_down", False))

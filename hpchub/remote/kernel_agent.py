@@ -1,11 +1,12 @@
 """Runs kernels inside a job, for a notebook server on another node.
 
-    python3 FOLDER/agent.py --folder FOLDER --keep SECONDS
+    python3 FOLDER/agent.py --folder FOLDER --keep SECONDS [--sshd PROGRAM]
 
 It is copied into the job's folder: standard library only, Python 3.8 or later, and one module for that
-reason. docs/reference/kernels.md says what it promises. It listens on one TCP port of its own choice, on
-which nobody gets anywhere who cannot prove the folder's key; kernels listen on unix sockets in a 0700
-folder on the node, or on loopback ports.
+reason. docs/reference/kernels.md says what it promises. It listens on one TCP port of its own choice, or
+with `--sshd` on a unix socket that a step of the job reaches through that sshd. Nobody gets anywhere who
+cannot prove the folder's key. Kernels listen on unix sockets in a 0700 folder on the node, or on loopback
+ports.
 
 A connection says which kernel it is for and whether it is that kernel's `control` or one of its five
 channels. Control carries JSON lines; a channel's bytes are passed on as they are. Each kernel has one
@@ -44,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 _PROOF_BYTES = 512
 _PROOF_WAIT_S = 10.0
 _UNPROVEN = 32
-_LONGEST_ROOT = 60
+_PLAIN_ROOT = re.compile(r"[A-Za-z0-9/._-]{1,60}", re.ASCII)
 _LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
@@ -75,9 +76,11 @@ def own_address() -> str:
 
 
 def private_folder() -> Path:
-    """A new folder of mode 0700 on this node, short enough for sockets in it (unix(7): 107 bytes)."""
+    """A new folder of mode 0700 on this node, short enough for sockets in it (unix(7): 107 bytes), and
+    of letters that need no quotes.
+    """
     root = tempfile.gettempdir()
-    if len(root) > _LONGEST_ROOT:
+    if not _PLAIN_ROOT.fullmatch(root):
         root = "/tmp"  # noqa: S108  only mkdtemp writes there
     return Path(tempfile.mkdtemp(prefix="hpchub-", dir=root))
 
@@ -196,11 +199,14 @@ class Kernel:
 
 
 class Agent:
-    """The job's one port, and the kernels behind it."""
+    """The job's one port or socket, and the kernels behind it."""
 
-    def __init__(self, folder: Path, keep_s: float) -> None:
+    def __init__(self, folder: Path, keep_s: float, sshd: str = "") -> None:
         self._folder = folder
         self._keep_s = keep_s
+        self._sshd = sshd
+        if sshd and not os.access(sshd, os.X_OK):
+            raise ValueError(f"attach srun needs {sshd} on {socket.gethostname()}, where it is not")
         self._key = bytes.fromhex((folder / KEY).read_text().strip())
         if len(self._key) < 32:
             raise ValueError("the key is too short")
@@ -215,12 +221,9 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end_job)
-        server = await asyncio.start_server(self._meet, own_address(), 0, limit=LINE_BYTES)
-        address, port = server.sockets[0].getsockname()[:2]
+        server, place = await self._listen()
         # In place: a new file under an old name is found late on a network file system.
-        (self._folder / ADDRESS).write_text(
-            json.dumps({"address": address, "port": port, "node": socket.gethostname()})
-        )
+        (self._folder / ADDRESS).write_text(json.dumps(place))
         self._idle_since = loop.time()
         try:
             while not self._over.is_set() and not self._abandoned(loop.time()):
@@ -233,6 +236,18 @@ class Agent:
             for kernel in list(self._kernels.values()):
                 await kernel.stop()
             shutil.rmtree(self._runtime, ignore_errors=True)
+
+    async def _listen(self) -> Tuple[asyncio.AbstractServer, Dict[str, Any]]:  # noqa: UP006  Python 3.8
+        """The server, and how it is found."""
+        if self._sshd:
+            path = str(self._runtime / "agent.sock")
+            # srun wants Slurm's name of the node.
+            node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+            found = {"socket": path, "sshd": self._sshd, "node": node}
+            return await asyncio.start_unix_server(self._meet, path, limit=LINE_BYTES), found
+        server = await asyncio.start_server(self._meet, own_address(), 0, limit=LINE_BYTES)
+        address, port = server.sockets[0].getsockname()[:2]
+        return server, {"address": address, "port": port, "node": socket.gethostname()}
 
     def _end_job(self) -> None:
         """Slurm wants it: say so before the kernels end, so that nobody takes theirs for the reason."""
@@ -414,15 +429,16 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--keep", type=float, required=True)
+    parser.add_argument("--sshd", default="")
     args = parser.parse_args()
 
     async def run() -> None:
-        await Agent(args.folder, args.keep).run()
+        await Agent(args.folder, args.keep, args.sshd).run()
 
     try:
         asyncio.run(run())
     except (OSError, ValueError) as error:
-        say(f"the job's folder {args.folder} cannot be used: {error}")
+        say(f"kernels cannot be served from {args.folder}: {error}")
         return 5
     return 0
 

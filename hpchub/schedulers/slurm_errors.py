@@ -55,7 +55,7 @@ _HINTS = (
     ("User's group not permitted to use this partition", "Choose another partition: this one is not yours."),
     (
         "Invalid partition name",
-        "Choose another partition, and tell the site: the form offers one that is gone.",
+        "Choose another partition. Where a form or a kernel offers this one, tell the site that it is gone.",
     ),
     ("No partition specified or system default partition", "Choose a partition."),
     ("Required partition not available", "Choose another partition: this one is closed."),

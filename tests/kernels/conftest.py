@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import pytest
 
 from hpchub.cli import main
 from hpchub.kernels.kernelspec import Kernelspec, load_kernelspec
+from support.kernel_jobs import OneJob
+
+Install = Callable[..., Path]
 
 # A container program that runs the command on this machine, and writes down how it was called.
 _CONTAINER = """#!/bin/bash
@@ -88,3 +92,31 @@ def installed(home: Path) -> Callable[..., Kernelspec]:
         return load_kernelspec(fresh)
 
     return install
+
+
+@pytest.fixture
+def job(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> OneJob:
+    """Slurm's commands, which run one job here."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return OneJob(folder)
+
+
+@pytest.fixture
+def kernel(home: Path) -> Install:
+    """A function that writes the kernelspec `node`, with settings for its job."""
+
+    def write(**config: object) -> Path:
+        folder = home / ".local/share/jupyter/kernels/node"
+        folder.mkdir(parents=True, exist_ok=True)
+        stanza = {"provisioner_name": "hpchub-slurm", "config": config}
+        body = {
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Node", "language": "python", "env": {"FROM_SPEC": "yes"},
+            "metadata": {"kernel_provisioner": stanza},
+        }  # fmt: skip
+        (folder / "kernel.json").write_text(json.dumps(body))
+        return folder
+
+    return write

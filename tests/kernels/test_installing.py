@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpchub.cli import main
+from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.kernelspec import Kernelspec, load_kernelspec
 from hpchub.kernels.places import environment_place, list_kernelspecs, places, system_place
 
@@ -99,15 +100,15 @@ def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("virtualenv",), "/path/to/environment is not there"),
+        (("virtualenv", "--prefix", "/nowhere"), "/nowhere is not there"),
         (("/nowhere",), "no kernel of ours"),
         (("apptainer", "--prefix", "/usr"), "not both"),
         (("virtualenv", "--container", "shifter"), "give --image"),
         (("modules", "--image", "x"), "needs --container"),
         (("modules", "--name", "a b"), "cannot be a kernel's name"),
-        (("modules", "--slurm", "time"), "KEY=VALUE"),
-        (("modules", "--slurm", "tmie=1"), "did you mean 'time'"),
-        (("modules", "--slurm", "time=soon"), "write HH:MM:SS"),
+        (("r", "--slurm", "time"), "KEY=VALUE"),
+        (("r", "--slurm", "tmie=1"), "did you mean 'time'"),
+        (("r", "--slurm", "time=soon"), "write HH:MM:SS"),
     ],
 )
 def test_what_cannot_work_is_not_installed(
@@ -208,3 +209,41 @@ def test_jobs_are_none_where_there_are_none(capfd: Printed) -> None:
     """A person who never ran a kernel in a job is told so."""
     assert main(["kernels", "jobs"]) == 0
     assert capfd.readouterr().out == "No kernel of yours runs in a job.\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "option"),
+    [("virtualenv", "--prefix"), ("conda", "--prefix"), ("modules", "--module"), ("apptainer", "--image")],
+)
+def test_ours_want_to_be_told_what_they_start(source: str, option: str, home: Path, capfd: Printed) -> None:
+    """The example in their kernel.json is nobody's environment, and is not installed, even unchecked."""
+    assert main(["kernels", "install", source, "--no-check"]) == 1
+    assert f"wants to be told what it starts: {option} " in capfd.readouterr().err
+    assert not (home / ".local").exists()
+
+
+def test_options_of_sbatch_are_a_list(installed: Install, environment: Path) -> None:
+    """One --slurm each, as everything else; a kernel made from another one has a title of its own."""
+    spec = installed(
+        environment, "--name", "mine", "--slurm", "options=--hold", "--slurm", "options=--constraint=a b"
+    )
+    assert spec.provisioner[1] == {"options": ["--hold", "--constraint=a b"]}
+    assert read_settings({}, {"HPCHUB_KERNEL_OPTIONS": "--hold '--constraint=a b'"}).options == (
+        "--hold", "--constraint=a b",
+    )  # fmt: skip
+    assert installed("mine", "--name", "large", "--slurm", "cpus=4").title == f"{spec.title} (large)".replace(
+        " (mine)", ""
+    )
+
+
+def test_all_names_are_looked_at_before_one_is_removed(
+    installed: Install, environment: Path, capfd: Printed
+) -> None:
+    """A name that is wrong removes nothing; what is wrong with other kernels fails no check of this one."""
+    folder = installed(environment, "--name", "mine").folder
+    assert main(["kernels", "remove", "mine", "nope"]) == 1
+    assert folder.is_dir()
+    (folder.parent / "broken").mkdir()
+    (folder.parent / "broken" / "kernel.json").write_text("{")
+    assert main(["kernels", "check", "mine"]) == 0
+    assert main(["kernels", "check"]) == 1

@@ -1,6 +1,7 @@
 """What a person does with a kernel on a compute node: a real Jupyter server on a login node, by its REST API.
 
-Prints what was seen as JSON on the last line. Runs on the demo cluster, without the tests' own libraries.
+With `behind`, what they do where no port of a node can be reached. Prints what was seen as JSON on the last
+line. Runs on the demo cluster, without the tests' own libraries.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import queue
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import find_connection_file
+from jupyter_client.manager import start_new_kernel
 
 TOKEN = secrets.token_hex(16)
 LOG = Path("server.log")
@@ -131,6 +134,7 @@ def main() -> dict[str, object]:
     facts["told"] = until(lambda: error_under(client, cell_id))
     client.stop_channels()
     until(lambda: server.kernel_id not in str(server.ask("kernels")))
+    facts["restarts"] = LOG.read_text().count("restarting kernel")
     client = server.open_notebook()
     facts["anew"] = cell(client, where).split()
     client.stop_channels()
@@ -139,9 +143,45 @@ def main() -> dict[str, object]:
     return facts
 
 
+def behind() -> dict[str, object]:
+    """A kernel that only a step of its job leads to."""
+    facts: dict[str, object] = {}
+    began = time.monotonic()
+    manager, client = start_new_kernel(kernel_name="behind", startup_timeout=LIMIT_S)
+    facts["first reply, s"] = round(time.monotonic() - began, 2)
+    listen = "import os, socket; open_port = socket.create_server(('', 0)); "
+    told = "print(socket.gethostname(), os.environ['SLURM_JOB_ID'], open_port.getsockname()[1])"
+    node, facts["job"], port = cell(client, listen + told).split()
+    try:
+        socket.create_connection((node, int(port)), timeout=0.5).close()
+    except TimeoutError:
+        facts["ports are closed"] = True
+    line = manager.provisioner._line
+    line._step._process.kill()
+    until(lambda: line.is_lost)
+    until(lambda: not line.is_lost)
+    cell_id = client.execute("import time; print('on'); time.sleep(600)")
+    until(lambda: client.get_iopub_msg(timeout=LIMIT_S)["content"].get("text") == "on\n")
+    manager.interrupt_kernel()
+    facts["interrupted"] = until(lambda: error_of(client, cell_id))
+    manager.restart_kernel()
+    client.wait_for_ready(timeout=LIMIT_S)
+    facts["job after a restart"] = cell(client, "import os; print(os.environ['SLURM_JOB_ID'])").strip()
+    facts["port after a restart"] = cell(client, "print('open_port' in dir())")
+    client.stop_channels()
+    manager.shutdown_kernel()
+    return facts
+
+
+def error_of(client: BlockingKernelClient, cell_id: str) -> str:
+    """The name of the error that a cell ended with, when its reply comes."""
+    message = client.get_shell_msg(timeout=LIMIT_S)
+    return str(message["content"].get("ename", "")) if message["parent_header"]["msg_id"] == cell_id else ""
+
+
 if __name__ == "__main__":
     try:
-        print(json.dumps(main()))
+        print(json.dumps(behind() if "behind" in sys.argv else main()))
     finally:
         for process in RUNNING:
             process.kill()

@@ -14,11 +14,12 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from hpchub.core.job_sshd import inner_sshd_argv, sshd_config
 from hpchub.errors import HostKeyMismatch, HostUnreachable, NotListening, StartFailed
 from hpchub.remote.handover import handover_line, launcher_source
 from hpchub.ssh.attach import Attachment, attach_login, attach_srun, attach_ssh
 from hpchub.ssh.forward import private_listener
-from hpchub.ssh.inner_sshd import inner_files, inner_sshd_argv, new_keys, sshd_config
+from hpchub.ssh.inner_sshd import inner_files, new_keys
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 

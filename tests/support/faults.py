@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from hpchub.demo.site import HUB, LOGIN_HOSTS, Site
+from hpchub.demo.site import COMPUTE_HOSTS, HUB, LOGIN_HOSTS, Site
 from support.demo import Demo
 from support.inside import (
     Process,
@@ -210,6 +210,28 @@ def fabric_cut(demo: Demo, host: str) -> Iterator[None]:
         yield
     finally:
         on(demo, "ctl", "ip", "link", "set", host, "up")
+
+
+@contextmanager
+def ports_closed(demo: Demo, host: str) -> Iterator[None]:
+    """A host may not connect to the compute nodes' ports from 32768 on: what would begin it vanishes.
+
+    srun still works: slurmd's port is a lower one, and the nodes may connect to srun.
+    """
+    # u32 counts bytes from the IP header's first: the destination port, then SYN without ACK.
+    new = "match ip protocol 6 0xff match u16 0x8000 0x8000 at 22 match u8 0x02 0x12 at 33"
+    rule = "filter add dev fabric parent 1: protocol ip u32 match ip dst"
+    lines = [
+        "qdisc add dev fabric root handle 1: htb",
+        "class add dev fabric parent 1: classid 1:9 htb rate 8kbit quantum 1600",
+        "qdisc add dev fabric parent 1:9 pfifo limit 0",  # no room in the queue: all is dropped
+        *(f"{rule} {Site().fabric[node]}/32 {new} flowid 1:9" for node in COMPUTE_HOSTS),
+    ]
+    on(demo, host, "sh", "-ec", 'printf "%s\\n" "$@" | tc -batch -', "sh", *lines)
+    try:
+        yield
+    finally:
+        on(demo, host, "tc", "qdisc", "del", "dev", "fabric", "root")
 
 
 @contextmanager

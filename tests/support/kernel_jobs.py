@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,18 @@ _SCANCEL = """#!/bin/bash
 echo "$@" >>{folder}/cancelled
 kill -TERM "$(cat {folder}/pid)" 2>/dev/null || true
 """
+# sshd as root wants its folder and an account that is not locked; as anybody else, neither.
+_SRUN = """#!/bin/bash
+while [[ "$1" == --* ]]; do shift; done
+echo began >>{folder}/steps
+if [ -e {folder}/refuses ]; then
+    echo 'srun: error: Unable to create step for job 4242: Requested nodes are busy' >&2
+    exit 1
+fi
+[ "$(id -u)" = 0 ] || exec "$@"
+exec unshare --mount sh -ec 'mount -t tmpfs tmpfs /run; mkdir /run/sshd
+    echo "root:*:19000::::::" >/run/shadow; mount --bind /run/shadow /etc/shadow; exec "$@"' sh "$@"
+"""
 
 
 class OneJob:
@@ -40,7 +55,7 @@ class OneJob:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name, text in (("sbatch", _SBATCH), ("squeue", _SQUEUE), ("scancel", _SCANCEL)):
+        for name, text in (("sbatch", _SBATCH), ("squeue", _SQUEUE), ("scancel", _SCANCEL), ("srun", _SRUN)):
             path = folder / name
             path.write_text(text.replace("{folder}", str(folder)))
             path.chmod(0o755)
@@ -52,6 +67,20 @@ class OneJob:
     def hold(self) -> None:
         """The next job stays in the queue."""
         (self.folder / "held").touch()
+
+    @property
+    def steps(self) -> int:
+        """How many steps of it were to begin."""
+        path = self.folder / "steps"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def refuse_steps(self) -> None:
+        """No step begins from now on."""
+        (self.folder / "refuses").touch()
+
+    def allow_steps(self) -> None:
+        """Steps begin again."""
+        (self.folder / "refuses").unlink()
 
     @property
     def pid(self) -> int:
@@ -108,3 +137,23 @@ class Notebook:
 
         await self.client.execute_interactive(code, timeout=60, output_hook=hear)
         return "".join(said)
+
+
+@asynccontextmanager
+async def notebook(path: str = "") -> AsyncIterator[Notebook]:
+    """A kernel that is shut down at the end."""
+    one = Notebook()
+    try:
+        await one.start(path)
+        yield one
+    finally:
+        if one.client is not None:
+            one.client.stop_channels()
+        await one.manager.shutdown_kernel(now=True)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait for something that is about to happen."""
+    async with asyncio.timeout(30):
+        while not what():  # noqa: ASYNC110  other processes know no events of ours
+            await asyncio.sleep(0.02)
