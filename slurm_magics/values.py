@@ -27,6 +27,7 @@ ABSENT = frozenset(
         "*",
         "INFINITE",
         "?",
+        "16?",  # 2**64 MB: sacct's ReqMem, until the accounting has heard what the job asked for
         "parent",  # a share that is the parent's
     ]
 )

@@ -125,7 +125,7 @@ def test_slurm_goes_away(demo: Demo, notebook: Notebook) -> None:
     once = f"once-{time.time_ns()}"
     with faults.daemon_frozen(demo, "slurmctld"):
         _refused(notebook, "%squeue", "controller (slurmctld) did not answer squeue", "%sacct answers")
-        assert "quick" in notebook.well("%sacct -X --format=JobName%20,State")
+        assert "COMPLETED" in notebook.well("%sacct -X -j {quick.id} --format=JobID,State")
         _refused(notebook, f"%%sbatch -J {once} -o /dev/null\ntrue", "may be in the queue all the same")
         notebook.until_shown("Not up to date", cards=cards, count=_CARDS)
         assert float(notebook.well(_TICKS).split()[-1]) < 1.0

@@ -36,6 +36,7 @@ ABSENT = ["", "N/A", "UNLIMITED", "INVALID", "Partition_Limit", "Unknown", "NOT_
         (values.size, "1234K", 1_263_616),
         (values.size, "1.50G", 1_610_612_736),
         (values.megabytes, "?", None),
+        (values.size, "16?", None),
         (values.megabytes, "16384", 17_179_869_184),
         (values.megabytes, "1G", 1_073_741_824),
         (values.moment(ZoneInfo("UTC")), "1795259155", 1_795_259_155),
