@@ -125,6 +125,8 @@ class Pool:
                 if line.is_open and not line.shrink():
                     refused += 1
                     if refused > _REFUSALS:
+                        if not node:
+                            self.avoid(user, cluster, line.node)
                         raise _no_session(line, error) from error
                     await asyncio.sleep(_NOT_YET_S)
             except HostUnreachable:

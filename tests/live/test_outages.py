@@ -60,6 +60,15 @@ def workers(impatient: Demo, people: dict[str, HubSession]) -> Iterator[list[Wit
 
 
 @pytest.fixture
+def fresh(impatient: Demo, people: dict[str, HubSession]) -> Iterator[Server]:
+    """A server of Bob's for the test to start; what is left of it is stopped."""
+    server = Server(impatient, people["bob"], "bob", "fresh")
+    yield server
+    if server.model():
+        server.stop()
+
+
+@pytest.fixture
 def waiting(impatient: Demo, people: dict[str, HubSession]) -> Iterator[Server]:
     """A server of Alice's whose job waits in the queue."""
     change = ["scontrol", "update", "PartitionName=short"]
@@ -152,12 +161,11 @@ def _says_after(server: Server, first: str, then: str) -> None:
     raise AssertionError(f"the progress ended without {then!r}")
 
 
-def test_accounting_away(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
+def test_accounting_away(impatient: Demo, workers: list[Witness], fresh: Server) -> None:
     """Without slurmdbd jobs still start: sbatch checks the account from what slurmctld remembers."""
     with nothing_lost(impatient, workers), faults.daemon_dead(impatient, "slurmdbd"):
-        server = Server(impatient, people["bob"], "bob", "fresh").start(placement="compute")
-        assert server.run("print(6 * 7)") == "42"
-        server.stop()
+        assert fresh.start(placement="compute").run("print(6 * 7)") == "42"
+        fresh.stop()
 
 
 def test_stop_without_the_scheduler(impatient: Demo, people: dict[str, HubSession]) -> None:
@@ -267,38 +275,38 @@ def test_login_node_refuses(impatient: Demo, workers: list[Witness]) -> None:
         time.sleep(4)
 
 
-@pytest.mark.parametrize("fault", ["processes", "munge"])
-def test_login_node_half_broken(
-    impatient: Demo, workers: list[Witness], people: dict[str, HubSession], fault: str
-) -> None:
-    """A node that lets people in, but starts nothing for them or cannot prove who they are: who works goes
-    on, and a new start that may have been submitted says what is wrong.
+def test_login_node_without_munge(impatient: Demo, workers: list[Witness], fresh: Server) -> None:
+    """A node that cannot prove who people are: who works goes on, and a new start, which may have been
+    submitted, says what is wrong.
     """
     node = _node_of(workers[1])
-    broken = (
-        faults.login_node_out_of_processes(impatient, node)
-        if fault == "processes"
-        else faults.daemon_dead(impatient, "munged", node)
-    )
-    with nothing_lost(impatient, workers), broken:
+    with nothing_lost(impatient, workers), faults.daemon_dead(impatient, "munged", node):
         workers[0].is_back(20)
-        _, message = Server(impatient, people["bob"], "bob", "fresh").refusal(placement="compute")
+        _, message = fresh.refusal(placement="compute")
         print(message)
         assert node in message
-    assert Server(impatient, people["bob"], "bob", "fresh").start(placement="compute").model()["ready"]
-    Server(impatient, people["bob"], "bob", "fresh").stop()
+    assert fresh.start(placement="compute").model()["ready"]
 
 
-def test_full_disk(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:
+def test_login_node_out_of_processes(impatient: Demo, workers: list[Witness], fresh: Server) -> None:
+    """A node that lets people in and starts nothing for them: who works goes on, and a new start goes through
+    the other node.
+    """
+    node = _node_of(workers[1])
+    with nothing_lost(impatient, workers), faults.login_node_out_of_processes(impatient, node):
+        workers[0].is_back(20)
+        assert fresh.start(placement="compute").model()["ready"]
+
+
+def test_full_disk(impatient: Demo, workers: list[Witness], fresh: Server) -> None:
     """The bridge's disk is full: who works goes on, a server can be stopped, nothing new begins."""
-    server = Server(impatient, people["bob"], "bob", "fresh").start(placement="compute")
+    fresh.start(placement="compute")
     with nothing_lost(impatient, workers), faults.bridge_disk_full(impatient):
         assert all(worker.answers() for worker in workers)
-        server.stop()
-        status, message = server.refusal(placement="compute")
+        fresh.stop()
+        status, message = fresh.refusal(placement="compute")
         assert status in {202, 503} and "begins nothing new" in message
-    server.start(placement="compute")
-    server.stop()
+    fresh.start(placement="compute")
 
 
 def test_compute_node_dies(impatient: Demo, workers: list[Witness], people: dict[str, HubSession]) -> None:

@@ -145,6 +145,17 @@ async def test_another_node_where_one_answers_nothing(fake_node: Starter, pool_f
         assert await pool.node_of("alice", "alpha") == slow
 
 
+async def test_another_node_where_one_opens_no_session(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A login node that lets people in and starts nothing for them is passed over, by commands and queries."""
+    async with fake_node() as one, fake_node() as two, pool_for(one.port, two.port) as pool:
+        full = await pool.node_of("alice", "alpha")
+        (one if full == "login1" else two).max_sessions = 0
+        with pytest.raises(HostUnreachable, match=f"{full} opens no session"):
+            await pool.run("alice", "alpha", ECHO)
+        assert (await pool.run("alice", "alpha", ECHO)).stdout == "hello\n"
+        assert await pool.node_of("alice", "alpha") != full
+
+
 def test_detours_end() -> None:
     """They hold for one person on one cluster, and for ten minutes."""
     now = [100.0]
