@@ -41,7 +41,7 @@ demo-install: $(STAMPS)/hub $(PROXY)
 .PHONY: test test-fast coverage lint types audit docs format pictures bench bench-crowd soak
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in about a minute
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)

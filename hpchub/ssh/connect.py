@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,34 +83,56 @@ async def log_in(
         HostUnreachable: It does not answer, or dropped the handshake.
     """
     try:
-        async with asyncio.timeout(limits.connect_timeout_s + limits.login_timeout_s):
-            return await asyncssh.connect(
-                node.address,
-                node.port,
-                username=user,
-                client_keys=_offered(key, certificate),
-                known_hosts=host_keys,
-                host_key_alias=_certified_name(node),
-                tunnel=tunnel,
-                config=None,
-                agent_path=None,
-                password=None,
-                preferred_auth="publickey",
-                gss_host=None,
-                gss_kex=False,
-                gss_auth=False,
-                x509_trusted_certs=None,
-                encryption_algs=_CIPHERS,
-                compression_algs=("none",),
-                connect_timeout=limits.connect_timeout_s,
-                login_timeout=limits.login_timeout_s,
-                keepalive_interval=limits.keepalive_interval_s,
-                keepalive_count_max=limits.keepalive_tries,
-            )
+        connecting = asyncssh.connect(
+            node.address,
+            node.port,
+            username=user,
+            client_keys=_offered(key, certificate),
+            known_hosts=host_keys,
+            host_key_alias=_certified_name(node),
+            tunnel=tunnel,
+            config=None,
+            agent_path=None,
+            password=None,
+            preferred_auth="publickey",
+            gss_host=None,
+            gss_kex=False,
+            gss_auth=False,
+            x509_trusted_certs=None,
+            encryption_algs=_CIPHERS,
+            compression_algs=("none",),
+            connect_timeout=limits.connect_timeout_s,
+            login_timeout=limits.login_timeout_s,
+            keepalive_interval=limits.keepalive_interval_s,
+            keepalive_count_max=limits.keepalive_tries,
+        )
+        return await _within(limits.connect_timeout_s + limits.login_timeout_s, connecting)
     except HpchubError:
         raise
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise login_failure(error, user, node.name) from error
+
+
+async def _within(
+    limit_s: float, connecting: Awaitable[asyncssh.SSHClientConnection]
+) -> asyncssh.SSHClientConnection:
+    """What comes of it within so many seconds; TimeoutError else.
+
+    Not by `asyncio.timeout`, which waits for what it has cancelled: asyncssh then waits for the end of its
+    connection, and whoever shares this handshake would wait with it.
+    """
+    task = asyncio.ensure_future(connecting)
+    task.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may be left to ask
+    try:
+        done, _ = await asyncio.wait({task}, timeout=limit_s)
+    except asyncio.CancelledError:
+        if not task.cancel() and not task.cancelled() and task.exception() is None:
+            task.result().abort()  # it was there in that very moment
+        raise
+    if not done:
+        task.cancel()
+        raise TimeoutError
+    return task.result()
 
 
 def check_valid(credential: Credential, user: str, now: float) -> None:
