@@ -164,7 +164,9 @@ def test_ctrl_c_lets_srun_cancel(
     """It is told by SIGHUP and waited for; one line is shown, and no traceback."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     program = commands.folder / "srun"
-    script = f"trap '/bin/sleep 0.2; echo >{ended}; exit' HUP\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
+    script = (
+        f"trap '/bin/sleep 0.2; echo >{ended}; exit' HUP\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
+    )
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
     main = threading.main_thread().ident
