@@ -21,8 +21,13 @@ pytest_plugins = ["support.ci"]
 settings.register_profile("hpchub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hpchub")
 
-# What a shell without job control runs in the background ignores these, and so would all it starts.
-for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+# What a shell without job control runs in the background ignores the first two, what nohup runs the last, and
+# so would all it starts.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
