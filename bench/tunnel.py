@@ -16,12 +16,13 @@ from bench.private_demo import Demo
 from hpchub.core.certificate import Profile
 from hpchub.core.cluster import Cluster, Placement
 from hpchub.core.cluster_file import load_clusters
+from hpchub.core.job_sshd import inner_sshd_argv
 from hpchub.core.secret import Secret
 from hpchub.core.server import ServerView
 from hpchub.remote.launcher import NOTEBOOK
 from hpchub.schedulers.registry import scheduler_for
 from hpchub.signer.client import SignerClient
-from hpchub.ssh.inner_sshd import InnerKeys, inner_files, inner_sshd_argv, new_keys
+from hpchub.ssh.inner_sshd import InnerKeys, inner_files, new_keys
 
 _OPEN_LIMIT_S = 20.0
 _FOLDER = ".bench-sshd"
