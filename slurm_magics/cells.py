@@ -29,6 +29,36 @@ _SAMPLE = 256  # cells that tell whether a column repeats itself
 _MASKS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
 
 
+class _Layout(NamedTuple):
+    """Cells of one length that are a number: in each place a digit, or this sign and no other."""
+
+    firsts: Any  # the least byte
+    spans: Any  # how many other ones there may be
+    weights: Any
+
+    @classmethod
+    def of(cls, example: str, units: Sequence[int]) -> _Layout:
+        """As in `0-00:00:00`, where a unit is worth so much: the last one's first."""
+        weights, places = [0] * len(example), list(enumerate(example))[::-1]
+        worths = iter(units)
+        worth = next(worths)
+        for place, sign in places:
+            if sign == "0":
+                weights[place], worth = worth, worth * 10
+            else:
+                worth = next(worths)
+        spans = [9 if sign == "0" else 0 for sign in example]
+        firsts = np.frombuffer(example.encode("ascii"), dtype="uint8")
+        return cls(firsts, np.array(spans, dtype="uint8"), np.array(weights, dtype="int64"))
+
+
+_WHOLE = [_Layout.of("0" * length, [1]) for length in range(1, _MOST_DIGITS + 1)]
+_DURATIONS = [
+    _Layout.of(example, [1000, 60_000, 3_600_000, 86_400_000])
+    for example in ("0:00", "00:00", "0:00:00", "00:00:00", *("0" * days + "-00:00:00" for days in range(1, 8)))
+]
+
+
 class Coded(NamedTuple):
     """A column as each word once, and the place of its word for each row."""
 
@@ -151,16 +181,9 @@ class Cells:
         return Coded([*places], codes)
 
     def durations_ms(self) -> Any:
-        """As `values.duration_ms`. A long queue holds thousands, made of few clocks and few hours."""
-        first = self._rows(slice(0, _ROWS_AT_ONCE)).coded()
-        if len(first.codes) == len(self._ends):
-            return first.each(values.duration_ms)
-        if len(first.words) < _SAMPLE:
-            return self.coded().each(values.duration_ms)
-        middle = np.maximum(self._before, self._ends - values.CLOCK - 1)
-        clocks = Cells(self._data, middle, self._ends).coded().each(values.clock_ms)
-        hours = Cells(self._data, self._before, middle + 1).coded().each(values.hours_ms)
-        return self._completed(clocks + hours, (clocks != NOTHING) & (hours != NOTHING), values.duration_ms)
+        """As `values.duration_ms`."""
+        found, is_known = self._numbers(_DURATIONS)
+        return self._completed(found, is_known, values.duration_ms)
 
     def moments_s(self, read: Callable[[str], int | None]) -> Any:
         """As `values.moment`, which `read` is from."""
@@ -169,10 +192,14 @@ class Cells:
 
     def whole_numbers(self) -> tuple[Any, Any]:
         """The numbers of the cells that are nothing but 1 to 18 digits, and which cells are."""
-        found, plain = np.zeros(len(self._ends), dtype="int64"), np.zeros(len(self._ends), dtype=bool)
+        return self._numbers(_WHOLE)
+
+    def _numbers(self, layouts: Sequence[_Layout]) -> tuple[Any, Any]:
+        """The numbers of the cells that have one of these layouts, and which cells have."""
+        found, fits = np.zeros(len(self._ends), dtype="int64"), np.zeros(len(self._ends), dtype=bool)
         for rows, cells in self._parts():
-            found[rows], plain[rows] = cells._few_numbers()
-        return found, plain
+            found[rows], fits[rows] = cells._few_numbers(layouts)
+        return found, fits
 
     def _completed(self, found: Any, is_known: Any, read: Callable[[str], int | None]) -> Any:
         others = np.flatnonzero(~is_known)
@@ -195,10 +222,9 @@ class Cells:
         return [text[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def _few_texts(self) -> list[str]:
-        found = [
-            cell if cell.isascii() else cell.encode("latin-1").decode("utf-8", "backslashreplace")
-            for cell in self._few_bytes()
-        ]
+        found = self._few_bytes()
+        if not all(map(str.isascii, found)):
+            found = [cell.encode("latin-1").decode("utf-8", "backslashreplace") for cell in found]
         if len({*found[:_SAMPLE]}) == _SAMPLE:  # job ids
             return found
         known: dict[str, str] = {}
@@ -231,16 +257,14 @@ class Cells:
         codes, found = pd.factorize(np.array(rest, dtype=object))
         return codes, len(found)
 
-    def _few_numbers(self) -> tuple[Any, Any]:
+    def _few_numbers(self, layouts: Sequence[_Layout]) -> tuple[Any, Any]:
         lengths = self._ends - self._before - 1
-        found, plain = np.zeros(len(lengths), dtype="int64"), np.zeros(len(lengths), dtype=bool)
-        for length in np.flatnonzero(np.bincount(lengths)[1 : _MOST_DIGITS + 1]) + 1:
-            rows = np.flatnonzero(lengths == length)
-            cells = _from_each_byte(self._data, f"V{length}")[self._before[rows] + 1]
-            digits = cells.view("uint8").reshape(-1, length) - ord("0")
-            number, fits = np.zeros(len(rows), dtype="int64"), (digits < 10).all(axis=1)
-            for place in range(length):
-                number *= 10
-                number += digits[:, place]
-            found[rows], plain[rows] = number, fits
-        return found, plain
+        found, fits = np.zeros(len(lengths), dtype="int64"), np.zeros(len(lengths), dtype=bool)
+        present = set(np.flatnonzero(np.bincount(lengths)).tolist())
+        for firsts, spans, weights in layouts:
+            if len(weights) in present:
+                rows = np.flatnonzero(lengths == len(weights))
+                cells = _from_each_byte(self._data, f"V{len(weights)}")[self._before[rows] + 1]
+                digits = cells.view("uint8").reshape(-1, len(weights)) - firsts
+                found[rows], fits[rows] = digits @ weights, (digits <= spans).all(axis=1)
+        return found, fits

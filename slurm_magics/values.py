@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 from enum import StrEnum
-from functools import lru_cache
 
 # With these Slurm says that there is no value, or none yet, or no limit.
 ABSENT = frozenset(
@@ -35,11 +34,8 @@ ABSENT = frozenset(
 _DURATION = re.compile(
     r"(?:([0-9]{1,7})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{2})(?:\.([0-9]{1,3})[0-9]*)?", re.ASCII
 )
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})", re.ASCII)
-_HOURS = re.compile(r"(?:(?:([0-9]{1,7})-)?([0-9]{1,9}):)?", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([KMGTPE]?)\+?", re.ASCII)
 _COUNT = re.compile(r"(-?[0-9]{1,15})([KMGT]?)\+?", re.ASCII)
-CLOCK = 5  # the length of `MM:SS`
 _POWER: dict[str, int] = {unit: 1024**power for power, unit in enumerate(("", *"KMGTPE"))}
 
 
@@ -63,30 +59,12 @@ def duration_ms(text: str) -> int | None:
     """Milliseconds of `MM:SS`, `HH:MM:SS`, `D-HH:MM:SS`, with or without a fraction. None: absent."""
     if text in ABSENT:
         return None
-    # A long queue holds thousands of times, made of few clocks and few hours.
-    clock, hours = clock_ms(text[-CLOCK:]), hours_ms(text[:-CLOCK])
-    if clock is not None and hours is not None:
-        return hours + clock
     match = _DURATION.fullmatch(text)
     if not match:
         raise ValueError(f"{text[:40]!r} is no duration")
     parts = [int(part or 0) for part in match.groups()[:4]]
     fraction = (match[5] or "").ljust(3, "0")
     return (((parts[0] * 24 + parts[1]) * 60 + parts[2]) * 60 + parts[3]) * 1000 + int(fraction)
-
-
-@lru_cache(maxsize=4096)
-def clock_ms(text: str) -> int | None:
-    """Milliseconds of `MM:SS`, the last five characters of a duration. None: something else."""
-    match = _CLOCK.fullmatch(text)
-    return (int(match[1]) * 60 + int(match[2])) * 1000 if match else None
-
-
-@lru_cache(maxsize=4096)
-def hours_ms(text: str) -> int | None:
-    """Milliseconds of `D-HH:` or `HH:`, what stands before the clock, or of nothing. None: something else."""
-    match = _HOURS.fullmatch(text)
-    return (int(match[1] or 0) * 24 + int(match[2] or 0)) * 3_600_000 if match else None
 
 
 def seconds_ms(text: str) -> int | None:
