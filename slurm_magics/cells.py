@@ -55,7 +55,13 @@ class _Layout(NamedTuple):
 _WHOLE = [_Layout.of("0" * length, [1]) for length in range(1, _MOST_DIGITS + 1)]
 _DURATIONS = [
     _Layout.of(example, [1000, 60_000, 3_600_000, 86_400_000])
-    for example in ("0:00", "00:00", "0:00:00", "00:00:00", *("0" * days + "-00:00:00" for days in range(1, 8)))
+    for example in (
+        "0:00",
+        "00:00",
+        "0:00:00",
+        "00:00:00",
+        *("0" * days + "-00:00:00" for days in range(1, 8)),
+    )
 ]
 
 

@@ -44,6 +44,27 @@ def test_durations(texts: list[str]) -> None:
     assert list(column(texts).durations_ms()) == list(Texts(texts).durations_ms())
 
 
+@given(st.text("0123456789:-.", max_size=12))
+def test_anything_like_a_duration(text: str) -> None:
+    """Read from bytes it is what it is as a string, or an error for both."""
+    outcomes = []
+    for one in (column([text]), Texts([text])):
+        try:
+            outcomes.append(list(one.durations_ms()))
+        except ValueError as error:
+            outcomes.append([str(error)])
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("9:08", 548), ("59:59", 3599), ("1:00:01", 3601), ("23:59:59", 86399), ("365-00:00:10", 31536010)],
+)
+def test_durations_of_each_length(text: str, seconds: int) -> None:
+    """Each place counts what it says."""
+    assert list(column([text]).durations_ms()) == [seconds * 1000]
+
+
 @given(st.lists(st.sampled_from(_MOMENTS), max_size=30))
 def test_moments(texts: list[str]) -> None:
     """In Unix seconds; a zero is none."""
