@@ -146,8 +146,9 @@ def _starts(
     report.add(
         f"Where it goes on {where} (ms, medians)",
         f"Minting one certificate takes {1000 * statistics.median(mint):.0f} ms; a first start on a login "
-        "node mints one more than the login did, within *attach*. *begun* is JupyterHub's own, before it "
-        "asks the bridge.",
+        "node mints one more than the login did, within *attach*. *begun* ends when the "
+        "bridge takes the server on: until then the hub asks for the person's limits, which is when the "
+        "bridge connects.",
         ("", *cold_phases),
         [["just logged in", *milliseconds(cold_phases)], ["connection open", *milliseconds(warm_phases)]],
     )

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 
 import asyncssh
 
@@ -22,7 +19,6 @@ from hpchub.core.secret import Secret
 from hpchub.signer.client import SignerClient
 
 USER = "alice"
-_CONNECTED = re.compile(r"^(\S+ \S+),(\d{3}) .*ssh\.connected user=(\S+) .*use=commands")
 
 COMPUTE = {"placement": "compute", "partition": "cpu", "time": "01:00:00", "cpus": 1, "memory": "1G"}
 LOGIN = {"placement": "login"}
@@ -82,8 +78,6 @@ class Ours:
                 name = "handed over"
             at.setdefault(name, event.at)
         steps = {"post": posted_at, "begun": at["connecting"]}
-        connected = _connected_at(self.demo.folder / "logs" / "bridge.log", posted_at)
-        steps["connect"] = connected or at["connecting"]
         if "submitted" in at:
             steps |= {"submit": at["submitted"], "queue": at["starting"]}
         else:
@@ -91,19 +85,6 @@ class Ours:
         steps |= {"attach": at["handed over"], "start": at["ready"], "ready": ready_at}
         names = list(steps)
         return {name: steps[name] - steps[before] for before, name in pairwise(names)}
-
-
-def _connected_at(log: Path, since: float) -> float | None:
-    """When the bridge's log says that the connection for commands was made."""
-    with log.open("rb") as lines:
-        lines.seek(max(0, log.stat().st_size - 100_000))
-        text = lines.read().decode(errors="replace")
-    for line in text.splitlines():
-        if found := _CONNECTED.match(line):
-            moment = datetime.strptime(f"{found[1]}.{found[2]}", "%Y-%m-%d %H:%M:%S.%f").timestamp()
-            if moment >= since and found[3] == USER:
-                return moment
-    return None
 
 
 def theirs_once(hub: Hub) -> float:
