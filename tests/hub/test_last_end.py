@@ -46,7 +46,7 @@ def _page(session: HubSession, path: str) -> str:
 
 
 def test_a_server_that_ended_by_itself(hub: RunningHub) -> None:
-    """Its page says why, with the log's last lines escaped; not after the next one was stopped."""
+    """Its page and the form say why, with the log's last lines escaped; not once the next was stopped."""
     session, api = hub.login("alice"), hub.api()
     _start(api)
     _end(hub, "", _why("Job 42 ended: its time was up."))
@@ -55,11 +55,14 @@ def test_a_server_that_ended_by_itself(hub: RunningHub) -> None:
         said = _page(session, path)
         assert "Your server has ended" in said and "Job 42 ended: its time was up." in said
         assert "Ask for more." in said and "the log&#39;s &lt;b&gt;last line" in said
+    assert "Job 42 ended: its time was up." in session.get("hub/spawn").text, "who logs in later reads it too"
+    assert "Job 42" not in session.get("hub/spawn?cpus=1").text, "a filled form is about the next one"
     _start(api)
     assert api.delete("hub/api/users/alice/server").status_code in {202, 204}
     _let_go(api)
     said = _page(session, "tree")
     assert _SAYS_NOTHING in said and "Job 42" not in said and "Reload this page" not in said
+    assert "Job 42" not in session.get("hub/spawn").text
 
 
 @pytest.mark.slow
