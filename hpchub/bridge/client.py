@@ -96,6 +96,12 @@ class BridgeClient:
         """A server, running or ended. InvalidRequest where there never was one."""
         return ServerView.from_dict(await self._call("GET", f"servers/{_quote(server_id)}"))
 
+    async def last_server(self, user: str, server_name: str) -> ServerView | None:
+        """The user's server of that name, or the last one that was; None where there never was one."""
+        path = f"users/{_quote(user)}/last-server?server_name={_quote(server_name)}"
+        found = (await self._call("GET", path))["server"]
+        return None if found is None else ServerView.from_dict(found)
+
     async def events(
         self, server_id: str, after: int, wait_s: float, *, settled: bool = False
     ) -> tuple[ServerView, list[Event], int]:

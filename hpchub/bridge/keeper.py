@@ -84,6 +84,15 @@ class Keeper:
         with reading():
             return await asyncio.to_thread(self._store.find, server_id)
 
+    async def last(self, user: str, server_name: str) -> ServerRecord | None:
+        """The row of a person's server of that name that was started last.
+
+        Raises:
+            StoreUnavailable: Nobody can tell.
+        """
+        with reading():
+            return await asyncio.to_thread(self._store.last, user, server_name)
+
     async def save(self, record: ServerRecord) -> None:
         """Write a server's row as it stands now, or later, as it stands then.
 

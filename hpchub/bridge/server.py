@@ -38,6 +38,7 @@ def make_bridge_app(service: Service) -> web.Application:
             web.post("/v1/sessions/{user}/terminals", api.terminal),
             web.get("/v1/users/{user}/associations", api.associations),
             web.post("/v1/users/{user}/slurm-tokens", api.slurm_token),
+            web.get("/v1/users/{user}/last-server", api.last_server),
             web.post("/v1/servers", api.start),
             web.get("/v1/servers", api.servers),
             web.get("/v1/servers/{id}", api.server),
@@ -99,6 +100,11 @@ class _Api:
             request.match_info["user"], body["cluster"], body["lifespan_s"]
         )
         return web.json_response({"token": made.token.reveal(), "expires_at": made.expires_at})
+
+    async def last_server(self, request: web.Request) -> web.Response:
+        name = request.query.get("server_name", "")
+        record = await self._service.last(request.match_info["user"], name)
+        return web.json_response({"server": None if record is None else self._view(record)})
 
     async def start(self, request: web.Request) -> web.Response:
         body = await read_object(

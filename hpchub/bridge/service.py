@@ -246,6 +246,14 @@ class Service:
             raise InvalidRequest(f"There is no server {server_id!r}.")
         return record
 
+    async def last(self, user: str, server_name: str) -> ServerRecord | None:
+        """A user's server of that name, or the last one that was; None where there never was one."""
+        lives = [life.record for life in self.lives.values() if life.record.user == user]
+        named = [record for record in lives if record.server_name == server_name]
+        if named:
+            return max(named, key=lambda record: record.created_at)
+        return await self._keeper.last(user, server_name)
+
     async def stop(self, server_id: str) -> ServerRecord:
         """End a server and return once it is gone."""
         record = await self.find(server_id)

@@ -197,6 +197,14 @@ class Store:
             row = connection.execute(select(servers).where(servers.c.id == server_id)).mappings().first()
             return None if row is None else self._record(row)
 
+    def last(self, user: str, server_name: str) -> ServerRecord | None:
+        """Of a person's servers of that name the one that was started last, ended or not."""
+        named = (servers.c.user == _storable(user)) & (servers.c.server_name == _storable(server_name))
+        query = select(servers).where(named).order_by(servers.c.created_at.desc()).limit(1)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().first()
+            return None if row is None else self._record(row)
+
     def save_session(self, session: SessionRecord) -> None:
         """Write a person's session in the place of the one before."""
         row = {name.name: getattr(session, name.name) for name in fields(session)}

@@ -6,6 +6,7 @@ each refused field says why.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from hpchub.core.choices import choose
 from hpchub.errors import ConfigError, HpchubError, InvalidRequest
 from hpchub.hub.form_view import notices, view_of
 from hpchub.hub.known import Known, ask, check, clusters_in
+from hpchub.hub.last_end import last_end
 from hpchub.hub.pages import render
 from hpchub.hub.refusals import refusal_html, spawn_exception
 
@@ -59,7 +61,10 @@ class Form:
             self._spawner.log.error("form.no_clusters error=%s", error)
             hidden = ConfigError("The hub's cluster files are wrong.", "Tell the site's staff.")
             return refusal_html(hidden)
-        known = await ask(self._bridge, self._spawner.user.name, clusters)
+        user = self._spawner.user
+        known, last = await asyncio.gather(
+            ask(self._bridge, user.name, clusters), last_end(self._bridge, user, self._spawner.name)
+        )
         typed = _typed.get()
         values: Mapping[str, object] = self._spawner.user_options if typed is None else typed
         refused = self._refused(values, known)
@@ -70,6 +75,8 @@ class Form:
         return render(
             "hpchub_form.html",
             notices=notices(clusters, known),
+            # Of a refused form JupyterHub does not say whose it is.
+            last_end=last.why if typed is None and last.server_name == self._spawner.name else "",
             **view_of(clusters, known, values, refused),
         )
 

@@ -25,7 +25,8 @@ from hpchub.core.server import SETTLED, Event, Phase, ServerView
 from hpchub.errors import HpchubError, InvalidRequest, ProcessAway, RemoteError, StartFailed, UserError
 from hpchub.hub.endings import EndedServers, ended_servers
 from hpchub.hub.form import Form
-from hpchub.hub.refusals import refusal_html, spawn_exception
+from hpchub.hub.last_end import LastEnd, last_end
+from hpchub.hub.refusals import spawn_exception
 from hpchub.hub.servers import servers_html
 
 # How long one question for news waits at the bridge, which answers at once where there is some.
@@ -100,10 +101,13 @@ class HpchubSpawner(Spawner):
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """From JupyterHub's database. A hub that died while starting has kept no id: ask by name."""
+        """From JupyterHub's database, once. A hub that died while starting has kept no id: ask by name."""
         super().load_state(state)
         self.server_id = state.get("server_id", "")
         self._may_live = True
+        # For one whose start failed, JupyterHub 6.1.1 makes another and does not keep it, then a third, which
+        # it starts. Its API looked at the second, and said that the server ran.
+        self.user.spawners.setdefault(self.name, self)
 
     def clear_state(self) -> None:
         """JupyterHub calls this before each start and after each stop."""
@@ -176,8 +180,6 @@ class HpchubSpawner(Spawner):
             return None
         if view.phase is not Phase.ENDED:
             return None
-        if view.error:
-            self._endings[self.user.name, self.name] = refusal_html(view.error)
         return 1 if view.error else 0
 
     def start_polling(self) -> None:
@@ -225,17 +227,6 @@ class HpchubSpawner(Spawner):
             if view.phase in SETTLED:
                 return
 
-    @property
-    def ending(self) -> str:
-        """HTML that says why the server that ran before ended by itself; empty where it did not."""
-        return self._endings.get((self.user.name, self.name), "")
-
-    @property
-    def _endings(self) -> dict[tuple[str, str], str]:
-        """Kept beside the spawners: JupyterHub makes a new one after each stop."""
-        endings: dict[tuple[str, str], str] = self.user.settings.setdefault("hpchub_endings", {})
-        return endings
-
     def get_env(self) -> dict[str, str]:
         """JupyterHub's, as text. The addresses in it are the hub's own: the bridge puts in those
         that hold on the node.
@@ -249,13 +240,16 @@ class HpchubSpawner(Spawner):
         """For the templates: what the person's servers are doing, or the one named `only`."""
         return await servers_html(self.bridge, Path(self.clusters), self.user, only)
 
+    async def last_end(self) -> LastEnd:
+        """For the page that stands where this server was: why it ended, if by itself."""
+        return await last_end(self.bridge, self.user, self.name)
+
     def _form(self) -> Form:
         return Form(self, Path(self.clusters), self.bridge)
 
     async def _begin(self) -> None:
         """Asks the bridge to start, and learns the server's id even if this start is cancelled."""
         self._may_live = True
-        self._endings.pop((self.user.name, self.name), None)
         self._beginning = asyncio.ensure_future(self._start_once_the_bridge_is_there())
         try:
             view = await asyncio.shield(self._beginning)

@@ -199,6 +199,31 @@ async def test_ends_are_told_over_the_api(bridge: Bridge) -> None:
     assert await asyncio.wait_for(waiting, 1) == (name, [view.id], 1)
 
 
+async def test_the_last_server_of_a_name(bridge: Bridge) -> None:
+    """It lives, was stopped or has ended by itself; one that ended long ago is still known."""
+    await bridge.log_in("alice")
+    last = bridge.client.last_server
+    assert await last("alice", "") is None
+    first = await bridge.until(await bridge.start(), Phase.READY)
+    assert await last("alice", "") == first and await last("bob", "") is await last("alice", "x") is None
+    await bridge.client.stop(first.id)
+    found = await last("alice", "")
+    assert found is not None and (found.phase, found.error) == (Phase.ENDED, None)
+    await bridge.start()
+    found = await last("alice", "")
+    assert found is not None and found.id != first.id and found.phase is not Phase.ENDED
+    died = await bridge.until(await bridge.start(name="dies"), Phase.ENDED)
+    assert isinstance(died.error, StartFailed)
+    found = await last("alice", "dies")
+    assert found is not None and (found.id, str(found.error)) == (died.id, str(died.error))
+    await bridge.service.lives[died.id].ended.wait()  # told first, then stored
+    bridge.service.lives[died.id].ended_at = 1.0
+    await bridge.start(name="other")
+    assert died.id not in bridge.service.lives, "forgotten but by the store"
+    found = await last("alice", "dies")
+    assert found is not None and (found.id, str(found.error)) == (died.id, str(died.error))
+
+
 async def test_errors_keep_their_class_and_fields(bridge: Bridge) -> None:
     """A refused option names its field, a failed start has its log; also from the store, after a restart."""
     await bridge.log_in("alice")

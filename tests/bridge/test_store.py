@@ -130,6 +130,17 @@ def test_find_and_unfinished(store: Store) -> None:
     assert store.find("no such") is None and store.find("' OR 1=1 --") is None
 
 
+def test_last(store: Store) -> None:
+    """The newest of a person's servers of that name, ended or not; names that look odd are no others'."""
+    for number, (user, name) in enumerate((("alice", ""), ("alice", "x"), ("bob", ""), ("alice", ""))):
+        store.write([record(id=f"{number}", user=user, server_name=name, created_at=float(number))], [])
+    store.write([record(id="old", phase=Phase.ENDED, created_at=-1.0)], [])
+    found = [store.last(user, name) for user, name in (("alice", ""), ("alice", "x"), ("bob", ""))]
+    assert [one and one.id for one in found] == ["3", "1", "2"]
+    odd = ("no such", "' OR 1=1 --", "\0", "\udcff", "%", "ALICE")
+    assert [store.last(text, "") or store.last("alice", text) for text in odd] == [None] * len(odd)
+
+
 @pytest.mark.parametrize(
     "unusable",
     [

@@ -4,4 +4,16 @@ from __future__ import annotations
 
 from bridge.conftest import agent, clusters, login, seal, short_dir, signer, signer_settings, store
 
-__all__ = ["agent", "clusters", "login", "seal", "short_dir", "signer", "signer_settings", "store"]
+from support.folders import tmp_path
+
+__all__ = [
+    "agent",
+    "clusters",
+    "login",
+    "seal",
+    "short_dir",
+    "signer",
+    "signer_settings",
+    "store",
+    "tmp_path",
+]

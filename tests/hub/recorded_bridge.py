@@ -166,6 +166,7 @@ class RecordedBridge:
                 web.delete("/v1/sessions/{user}", self._close_session),
                 web.post("/v1/sessions/{user}/terminals", self._terminal),
                 web.get("/v1/users/{user}/associations", self._associations),
+                web.get("/v1/users/{user}/last-server", self._last_server),
                 web.post("/v1/servers", self._start),
                 web.get("/v1/servers", self._servers),
                 web.get("/v1/servers/{id}", self._server),
@@ -308,6 +309,11 @@ class RecordedBridge:
         if one is None:
             raise InvalidRequest("There is no such server.")
         return one
+
+    async def _last_server(self, request: web.Request) -> web.Response:
+        wanted = request.match_info["user"], request.query["server_name"]
+        found = [one for one in self.served.values() if (one.user, one.server_name) == wanted]
+        return web.json_response({"server": found[-1].view() if found else None})
 
     async def _servers(self, request: web.Request) -> web.Response:
         return web.json_response({"servers": [one.view() for one in self.alive(request.query["user"])]})

@@ -80,7 +80,6 @@ def _why_ended(demo: Demo, server: Server, job_id: str, state: str) -> str:
     until(lambda: not server.model(), "the hub has let go", _AT_ONCE_S)
     print(f"{state}: the hub knew after {time.monotonic() - ended:.1f} s")
     assert jobs_of(demo, server.user) == {}
-    page = server.session.get(f"hub/user/{server.user}/lab").text
-    said = re.search(r'role="alert">(.*?)</p>', page, re.DOTALL)
-    assert said, f"nothing is said on the page:\n{page}"
+    said = re.search(r'role="alert">(.*?)</p>', server.page_in_its_place(), re.DOTALL)
+    assert said, f"nothing is said on the page:\n{server.page_in_its_place()}"
     return html.unescape(said[1])

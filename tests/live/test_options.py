@@ -52,7 +52,8 @@ def test_environments_differ(server_of: ServerOf) -> None:
     )
     seen = {}
     for name in ("lab", "data", "modules"):
-        server = server_of("bob", name).start(placement="login", environment=name)
+        # A server called "lab" would have the address of the default one's page, from then on.
+        server = server_of("bob", f"with-{name}").start(placement="login", environment=name)
         has_pandas, *rest = server.run(look).split(" ")
         seen[name] = (has_pandas, rest[0], rest[-1])
     assert seen["lab"] == ("False", "", "/opt/hpc/lab")

@@ -350,4 +350,4 @@ def _sruns(demo: Demo, job_id: str) -> list[str]:
 def _why_ended(server: Server) -> str:
     """What the person reads where their server was."""
     until(lambda: not server.model(), "the hub has let go", 30)
-    return html.unescape(server.session.get(f"hub/user/{server.user}/{server.name}/lab").text)
+    return html.unescape(server.page_in_its_place())

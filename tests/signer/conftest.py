@@ -24,8 +24,10 @@ from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.signer.state import State
 from support import require
 from support.directory import Directory, a_directory
-from support.folders import let_others_pass
+from support.folders import let_others_pass, tmp_path
 from support.kdc import Kdc, a_kdc
+
+__all__ = ["tmp_path"]
 
 PASSWORDS = {
     "alice": "canary-alice-77",

@@ -121,6 +121,10 @@ class Server:
         """JupyterLab's page, by the hub's OAuth: the session has the server's cookie from then on."""
         return self.session.get(f"{self.base}lab")
 
+    def page_in_its_place(self) -> str:
+        """What the hub shows where the server was. (`lab` behind it could be the name of another server.)"""
+        return self.session.get(f"hub/{self.base}").text
+
     @contextmanager
     def kernel(self) -> Iterator[Kernel]:
         """A kernel of its own, spoken to as JupyterLab does."""
