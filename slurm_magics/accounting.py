@@ -72,9 +72,10 @@ _ENTITIES: dict[str, str] = {
     "federations": "Federation,Cluster,ID,Features,FedState",
     "qos": "Name,Priority,GraceTime,Preempt,PreemptExemptTime,PreemptMode,Flags,UsageThreshold,UsageFactor,"
     "GrpTRES,GrpTRESMins,GrpTRESRunMins,GrpJobs,GrpSubmit,GrpWall,MaxTRES,MaxTRESPerNode,MaxTRESMins,MaxWall,"
-    "MaxTRESPerUser,MaxJobsPerUser,MaxSubmitJobsPerUser,MaxTRESPerAccount,MaxJobsPerAccount,"
-    "MaxSubmitJobsPerAccount,MinTRES",
-    "resources": "Name,Server,Type,Count,Allocated,ServerType",
+    "MaxTRESPerUser,MaxJobsPerUser,MaxSubmitJobsPerUser,MaxTRESPerAccount,MaxTRESRunMinsPerAccount,"
+    "MaxTRESRunMinsPerUser,MaxJobsPerAccount,MaxSubmitJobsPerAccount,MinTRES",
+    "instances": "Cluster,NodeName,TimeStart,TimeEnd,InstanceId,InstanceType,Extra",
+    "resources": "Name,Server,Type,Count,LastConsumed,Allocated,ServerType",
     "reservations": "Cluster,Name,TRES,TimeStart,TimeEnd,UnusedWall",
     "transactions": "Time,Action,Actor,Where,Info",
     "txn": "Time,Action,Actor,Where,Info",
@@ -103,6 +104,8 @@ _ASSOC_LIMITS = (
 )
 _CLUSTER_LIMITS = "Share,GrpJobs,GrpTRES,GrpSubmit,MaxJobs,MaxTRES,MaxSubmit,MaxWall,QOS,DefaultQOS"
 _CLUSTER_EVENTS = "Cluster,TRES,TimeStart,TimeEnd,ClusterNodes"
+# Refused by Slurm 22.05 and older.
+_LATER = frozenset({"LastConsumed"})
 
 # How sacctmgr asks back.
 QUESTION = "(N/y)"
@@ -111,7 +114,10 @@ _FORMAT_WORD = re.compile(r"f(?:o(?:r(?:m(?:a(?:t)?)?)?)?)?=(.*)", re.IGNORECASE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipedQuery:
-    """A command and the way to read it. `wide` is the same question with columns of a fixed width."""
+    """A command and the way to read it. `wide` is the same question with columns of a fixed width.
+
+    `older` is to be asked where this one's fields are unknown: an older Slurm has fewer.
+    """
 
     argv: tuple[str, ...]
     kinds: Mapping[str, Kind]
@@ -120,6 +126,7 @@ class PipedQuery:
     wide: tuple[str, ...] = ()
     is_wide: bool = False
     is_tree: bool = False
+    older: PipedQuery | None = None
 
     def instead(self, answer: bytes) -> PipedQuery | None:
         """The question that is to be asked instead, where this answer cannot be read for certain.
@@ -265,13 +272,19 @@ def _sacctmgr(words: Sequence[str]) -> PipedQuery | None:
     asked = [word.lower() for word in rest] + ["withassoc"] * ("associations" in options.found)
     fields = _fields(spec or _entity_fields(_ALIASES.get(names[0], names[0]), asked))
     argv = ("sacctmgr", *options.rest[: at + 2], *rest)
+    query = _listed(argv, fields, is_tree="tree" in asked)
+    older = [field for field in fields if field not in _LATER]
+    return query if spec or older == fields else replace(query, older=_listed(argv, older))
+
+
+def _listed(argv: Sequence[str], fields: Sequence[str], *, is_tree: bool = False) -> PipedQuery:
     return PipedQuery(
         argv=(*argv, "--parsable", f"format={_asked(fields, 255)},{_asked(fields, 254)}"),
         wide=(*argv, f"format={_asked(fields, -WIDTH)}"),
         twice=len(fields),
         kinds=columns.SACCTMGR,
         environ={"SLURM_TIME_FORMAT": "%s"},
-        is_tree="tree" in asked,
+        is_tree=is_tree,
     )
 
 
@@ -299,4 +312,6 @@ def _entity_fields(entity: str, asked: Sequence[str]) -> str:
     for (one, option), more in _MORE.items():
         if one == entity and any(len(word) >= 5 and option.startswith(word) for word in asked):
             fields.append(more)
+    if entity == "resources":
+        fields.append("Flags")
     return ",".join(fields)

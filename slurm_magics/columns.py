@@ -62,6 +62,7 @@ SPRIO = {
     "Y": "PRIORITY", "y": "PRIORITY", "S": "SITE", "A": "AGE", "a": "AGE", "B": "ASSOC", "b": "ASSOC",
     "F": "FAIRSHARE", "f": "FAIRSHARE", "J": "JOBSIZE", "j": "JOBSIZE", "P": "PARTITION_PRIORITY",
     "p": "PARTITION_PRIORITY", "Q": "QOS", "q": "QOS", "N": "NICE", "T": "TRES", "t": "TRES",
+    "s": "SLUID",
 }  # fmt: skip
 SPRIO_KINDS = {
     **dict.fromkeys("rucon", Kind.WORD),
@@ -99,7 +100,7 @@ SACCTMGR = {
     **kinds_by_heading(
         {
             Kind.WORD: "Account Action Actor Admin Class Cluster ControlHost Event Federation FedState "
-            "ParentName Partition PreemptMode Server ServerType State Type User WCKey",
+            "InstanceType ParentName Partition PreemptMode Server ServerType State Type User WCKey",
             Kind.COUNT: "ActionRaw Allocated Allowed ControlPort Count EventRaw FedStateRaw GrpCPUMins "
             "GrpCPURunMins GrpCPUs GrpJobs GrpJobsAccrue GrpNodes GrpSubmit ID LastConsumed Level MaxCPUMins "
             "MaxCPURunMinsPU MaxCPUs MaxCPUsPU MaxJobs MaxJobsAccrue MaxJobsAccruePA MaxJobsAccruePU "
@@ -112,7 +113,7 @@ SACCTMGR = {
             Kind.MOMENT: "Time TimeEligible TimeEnd TimeStart TimeSubmit",
         }
     ),
-    **dict.fromkeys(["Def Acct", "Def QOS", "Def WCKey"], Kind.WORD),
+    **dict.fromkeys(["Def Acct", "Def QOS", "Def WCKey", "Par Name"], Kind.WORD),
     **dict.fromkeys(["# Allowed", "# Used", "% Allocated", "% Allowed", "CPU Cnt"], Kind.COUNT),
 }
 

@@ -114,9 +114,9 @@ Examples::
     %sacctmgr show ENTITY [conditions and options]
     %sacctmgr COMMAND ...
 {_COMMON}
-Tables: account, association, cluster, event, federation, qos, reservation, resource, transaction, tres,
-user and wckey. With format=...: the columns asked for. Everything else is text. Changes need -i: nobody can
-be asked back.
+Tables: account, association, cluster, event, federation, instance, qos, reservation, resource, transaction,
+tres, user and wckey. With format=...: the columns asked for. Everything else is text. Changes need -i: nobody
+can be asked back.
 
 Examples::
 

@@ -12,6 +12,7 @@ Where one has not, the same is asked in columns of a fixed width, which may hold
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.delimited import Table, spread_clusters, unique
@@ -19,7 +20,9 @@ from slurm_magics.delimited import Table, spread_clusters, unique
 # Wider than any text that people give such things; what does not fit is an error.
 WIDTH = 1000
 _CLUSTER = "CLUSTER: "
-_RULER = re.compile(rb"^(?:-+ )+\n", re.MULTILINE)
+# In 20.11 a column has 53 dashes at most, and they and its heading stand at the column's right end.
+_RULER = re.compile(rb"^(?: *-+ )+\n", re.MULTILINE)
+_DASHES = re.compile(rb" *-+(?= )")
 
 
 def parse_piped(tool: str, text: str, twice: int) -> Table | None:
@@ -86,7 +89,7 @@ def parse_wide(tool: str, answer: bytes) -> Table:
     if not ruler:
         raise UnexpectedOutput(tool, _text(answer[:80]))
     dashes = ruler[0]
-    widths = [len(group) for group in dashes.split()]
+    widths = _widths(dashes)
     before, head = answer[: ruler.start() - len(dashes)], answer[ruler.start() - len(dashes) : ruler.start()]
     notices = [line for line in _text(before).split("\n") if line.strip()]
     names: dict[int, str] = {}
@@ -103,12 +106,18 @@ def parse_wide(tool: str, answer: bytes) -> Table:
         rows.append(_cells(tool, answer[place : place + len(dashes)], widths))
         place += len(dashes)
     return Table(
-        headings=unique(_cells(tool, head, widths)),
+        headings=unique([heading.strip() for heading in _cells(tool, head, widths)]),
         columns=tuple([row[column] for row in rows] for column in range(len(widths))),
         rows=len(rows),
         clusters=spread_clusters(names, len(rows)) if names else None,
         notices=tuple(notices),
     )
+
+
+def _widths(ruler: bytes) -> list[int]:
+    """How wide each column is, without the blank between it and the next."""
+    ends = [-1, *(dashes.end() for dashes in _DASHES.finditer(ruler))]
+    return [end - before - 1 for before, end in pairwise(ends)]
 
 
 def _cells(tool: str, row: bytes, widths: list[int]) -> list[str]:

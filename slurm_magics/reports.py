@@ -12,6 +12,7 @@ from slurm_magics.values import Kind
 # The fields that each report shows itself: sreport(1). In those without fields nobody has written anything.
 _REPORTS: dict[str, dict[str, str]] = {
     "cluster": {
+        "accountutilizationbyqos": "Cluster,Account,QOS,{tres}Used{energy}",
         "accountutilizationbyuser": "Cluster,Account,Login,Proper,{tres}Used{energy}",
         "userutilizationbyaccount": "Cluster,Login,Proper,Account,{tres}Used{energy}",
         "userutilizationbywckey": "Cluster,Login,Proper,WCKey,{tres}Used",
@@ -26,7 +27,13 @@ _REPORTS: dict[str, dict[str, str]] = {
     "reservation": {"utilization": "Cluster,Name,Start,End,TresName,Allocated,Idle"},
     "user": {"topusage": "Cluster,Login,Proper,Account,{tres}Used{energy}"},
 }
-_ALIASES = {"ua": "userutilizationbyaccount", "uw": "userutilizationbywckey", "resv": "reservation"}
+_BY_USER = "accountutilizationbyuser"
+_ALIASES = {
+    "aq": "accountutilizationbyqos", "ua": "userutilizationbyaccount", "uw": "userutilizationbywckey",
+    "resv": "reservation",
+    # What a Slurm without the report by QOS takes for the one by user, and a newer one refuses.
+    **{_BY_USER[:length]: _BY_USER for length in range(1, _BY_USER.index("user") + 1)},
+}  # fmt: skip
 _RULE = "-" * 80
 _PERIOD = re.compile(r"\b([0-9]{9,11}) - ([0-9]{9,11})\b", re.ASCII)
 _BOTH = re.compile(r"(-?[0-9.]+)\(([^)]*)%\)", re.ASCII)

@@ -14,7 +14,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import Interrupted, refused, translated
+from slurm_magics.errors import Interrupted, SlurmError, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.queries import Query, plan
 
@@ -123,7 +123,12 @@ class Session:
 
     def _answered(self, query: Query) -> tuple[Query, Answer]:
         """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
-        answer = self.run(query.argv, environ=query.environ)
+        try:
+            answer = self.run(query.argv, environ=query.environ)
+        except SlurmError as error:
+            if not isinstance(query, PipedQuery) or not query.older or "Unknown field" not in error.stderr:
+                raise
+            return self._answered(query.older)
         if not isinstance(query, PipedQuery):
             return query, answer
         try:

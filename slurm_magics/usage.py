@@ -6,6 +6,7 @@ import base64
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ _log = logging.getLogger(__name__)
 # sstat(1): averages over the tasks of a step, so the tasks count. It knows no other delimiter than |.
 _FIELDS = "JobID,NTasks,AveCPU,AveRSS"
 _MOST_SAMPLES = 500
+
+
+def sample_command(job_id: str, where: Sequence[str] = ()) -> tuple[str, ...]:
+    """What asks for all steps of a job, for `parse_sstat`; `where` chooses the cluster."""
+    argv = ("sstat", *where, "--allsteps", "--noheader", "--parsable2")
+    return (*argv, f"--jobs={job_id}", f"--format={_FIELDS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +69,7 @@ class Usage:
             SlurmError: The job does not run, or Slurm does not answer.
         """
         where = self.jobs.clusters(self.job)
-        argv = ("sstat", *where, "--allsteps", "--noheader", "--parsable2")
-        answer = self.jobs.session.run((*argv, f"--jobs={self.job.id}", f"--format={_FIELDS}"))
+        answer = self.jobs.session.run(sample_command(self.job.id, where))
         self.samples.append(parse_sstat(answer.text, time.monotonic()))
         if len(self.samples) > _MOST_SAMPLES:
             del self.samples[1::2]

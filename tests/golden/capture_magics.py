@@ -69,7 +69,7 @@ class Run(Protocol):
     """One command as one person; None in `environ` takes a name out of the environment."""
 
     def __call__(
-        self, argv: Sequence[str], *, environ: Mapping[str, str | None] | None = None
+        self, argv: Sequence[str], *, user: str = "alice", environ: Mapping[str, str | None] | None = None
     ) -> CommandResult: ...
 
 
@@ -87,6 +87,14 @@ def run(
     )
     stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
     return CommandResult(exit_code=done.returncode, stdout=stdout, stderr=stderr)
+
+
+def version_folder(run: Run) -> Path:
+    """Where the answers of this version are kept."""
+    version = run(("sbatch", "--version")).stdout.split()[1]
+    folder = reader.FOLDER / f"slurm-{'.'.join(version.split('.')[:2])}"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def capture(run: Run, folder: Path, captured: str, *, before: Callable[[], object] = lambda: None) -> None:
@@ -131,13 +139,10 @@ def capture_other(tree: Path) -> None:
         for body in ("true", "exit 7", "kill -SEGV $$"):
             slurm.run(("sbatch", "--job-name=ended", "--output=/dev/null", f"--wrap={body}"))
         drain = ("scontrol", "update", "NodeName=c2", "State=DRAIN", "Reason=two words")
-        version = ".".join(slurm.run(("sbatch", "--version")).stdout.split()[1].split(".")[:2])
-        folder = reader.FOLDER / f"slurm-{version}"
-        folder.mkdir(exist_ok=True)
         time.sleep(4)
         capture(
             slurm.run,
-            folder,
+            version_folder(slurm.run),
             "tests/golden/other_slurm.py, as alice",
             before=partial(slurm.run, drain, user="root"),
         )

@@ -36,10 +36,11 @@ ip link set lo up && ip address add 10.77.0.1 dev lo && hostname "$1" && exec sl
 
 
 class OtherSlurm:
-    """One cluster of another version."""
+    """One cluster of another version; `settings` are lines for its slurm.conf besides the demo's."""
 
-    def __init__(self, tree: Path) -> None:
+    def __init__(self, tree: Path, *, settings: str = "") -> None:
         self.tree = tree
+        self._settings = settings
         self._site = Site(controller=CONTROLLER, one_machine=True)
         self._pid = 0
 
@@ -97,6 +98,8 @@ class OtherSlurm:
         for name in SLURM_FILES:
             path = etc / "slurm" / name.removesuffix(".j2")
             path.write_text(self._site.render(name), encoding="utf-8")
+        with (etc / "slurm" / "slurm.conf").open("a", encoding="utf-8") as settings:
+            settings.write(self._settings)
         (etc / "slurm" / "slurmdbd.conf").chmod(0o600)
         shutil.chown(etc / "slurm" / "slurmdbd.conf", "slurm")
         # None is used. What has no such plugins, as 20.11, does not know the line.

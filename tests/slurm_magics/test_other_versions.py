@@ -16,13 +16,9 @@ from slurm_magics.efficiency import measure
 from slurm_magics.queries import plan
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, parse_jobs, parse_table
 from slurm_magics.values import Kind
+from support.dtypes import DTYPES
 
 UTC = ZoneInfo("UTC")
-_TYPES = {
-    Kind.TEXT: ("object", "str"), Kind.WORD: ("category",), Kind.COUNT: ("Int64",), Kind.SIZE: ("Int64",),
-    Kind.MEGABYTES: ("Int64",), Kind.NUMBER: ("Int64", "Float64"), Kind.MOMENT: ("datetime64[s, UTC]",),
-    **dict.fromkeys((Kind.DURATION, Kind.SECONDS, Kind.MINUTES), ("timedelta64[ms]",)),
-}  # fmt: skip
 # What a frame has besides Slurm's own headings.
 _MADE = {"DEFAULT": "boolean", "ReqMemPer": "category", "Step": "category"}
 
@@ -52,7 +48,7 @@ def test_each_column_has_its_type(folder: Path, name: str) -> None:
     kinds = {"squeue": columns.SQUEUE, "sinfo": columns.SINFO, "sacct": columns.SACCT}[name.split("_")[0]]
     for heading, dtype in frame(name, folder).dtypes.map(str).items():
         kind = kinds.get(str(heading), Kind.TEXT)
-        assert dtype in (_MADE.get(str(heading), ""), *_TYPES[kind]), heading
+        assert dtype in (_MADE.get(str(heading), ""), *DTYPES[kind]), heading
 
 
 def test_no_row_is_lost_or_forged(folder: Path) -> None:
@@ -107,7 +103,7 @@ def test_nodes_and_partitions_have_types(folder: Path, name: str, kinds: dict[Ki
     found = frames.table_to_frame(table, known, zone=UTC)
     assert len(found) == {"nodes": 2, "partitions": 3}[name]
     for heading, dtype in found.dtypes.map(str).items():
-        assert dtype in _TYPES[known.get(str(heading), Kind.TEXT)], heading
+        assert dtype in DTYPES[known.get(str(heading), Kind.TEXT)], heading
 
 
 def test_a_drained_node_says_why(folder: Path) -> None:

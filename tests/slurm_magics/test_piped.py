@@ -27,10 +27,11 @@ def piped(rows: list[tuple[str, ...]]) -> str:
     return "".join("".join(f"{field}|" for field in (*row, *row)) + "\n" for row in (HEADS, *rows))
 
 
-def wide(rows: list[tuple[str, ...]]) -> bytes:
+def wide(rows: list[tuple[str, ...]], *, is_old: bool = False) -> bytes:
     """What Slurm prints in columns of a fixed width: texts to the left, cut with a plus, and a ruler."""
-    ruler = " ".join("-" * WIDTH for _ in HEADS) + " \n"
-    lines = ["".join(f"{field:<{WIDTH}} " for field in HEADS).encode() + b"\n", ruler.encode()]
+    dashes, place = (53, ">") if is_old else (WIDTH, "<")  # is_old: as 20.11
+    ruler = " ".join(f"{'-' * dashes:>{WIDTH}}" for _ in HEADS) + " \n"
+    lines = ["".join(f"{field:{place}{WIDTH}} " for field in HEADS).encode() + b"\n", ruler.encode()]
     for row in rows:
         cells = [field.encode() for field in row]
         cut = [cell[: WIDTH - 1] + b"+" if len(cell) > WIDTH else cell for cell in cells]
@@ -50,10 +51,11 @@ def test_a_pipe_or_a_line_end_is_noticed_and_forges_nothing(rows: list[tuple[str
         assert (table.rows, table.headings, table.notices) == (len(rows), HEADS, ())
 
 
-@given(ROWS)
-def test_columns_of_a_fixed_width_hold_anything(rows: list[tuple[str, ...]]) -> None:
+@given(ROWS, st.booleans())
+def test_columns_of_a_fixed_width_hold_anything(rows: list[tuple[str, ...]], is_old: bool) -> None:
     """Whatever is in them, but blanks at the end of a text: Slurm pads with these."""
-    table = parse_wide("sacctmgr", wide(rows))
+    table = parse_wide("sacctmgr", wide(rows, is_old=is_old))
+    assert table.headings == HEADS
     assert list(zip(*table.columns, strict=True)) == [
         tuple(field.rstrip(" ") for field in row) for row in rows
     ]

@@ -34,10 +34,16 @@ def test_every_column_is_listed(name: str, folder: Path) -> None:
     assert {heading for heading in own if f"`{heading}`" not in PAGE} == set()
 
 
+@pytest.mark.parametrize("folder", reader.VERSIONS, ids=lambda folder: folder.name)
 @pytest.mark.parametrize("name", [name for name in capture_tables.QUERIES if not name.startswith("sprio")])
-def test_every_column_of_the_piped_tables_is_listed(name: str) -> None:
+def test_every_column_of_the_piped_tables_is_listed(name: str, folder: Path) -> None:
     """Each heading that Slurm gave, with and without a format."""
-    lines = reader.golden(f"tables_{name}").stdout.split("\n")
+    answer = reader.golden(f"tables_{name}", folder)
+    if "Unknown field 'lastconsumed'" in answer.stderr:
+        answer = reader.golden(f"tables_{name}_older", folder)
+    if "No valid entity" in answer.stderr:
+        pytest.skip("that version does not have it")
+    lines = answer.stdout.split("\n")
     headings = next(line for line in lines if line.endswith("|")).split("|")[:-1]
     assert {heading for heading in headings if f"`{heading}`" not in PAGE} == set()
 
