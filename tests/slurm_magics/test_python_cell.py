@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -105,11 +106,15 @@ def test_a_value_that_cannot_travel_is_named(shell: InteractiveShell, slurm: Com
 def test_a_job_without_a_result_says_so(
     shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was killed; one that was no Python at all; one of a line."""
+    """One that was killed; one of long ago; one that was no Python at all; one of a line."""
     monkeypatch.setattr("slurm_magics.python_cell._LATE_S", 0.0)
     shell.run_cell("%%sbatch --as job --python\n1").raise_error()
+    job = shell.user_ns["job"]
     with pytest.raises(SlurmError, match="Job 42 left no result"):
-        shell.user_ns["job"].result(10)
+        job.result(10)
+    shutil.rmtree(job.submission.results.parent)
+    with pytest.raises(SlurmError, match="Job 42 left no result"):
+        job.result(10)
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     with pytest.raises(SlurmError, match="has no result"):
         shell.user_ns["job"].result()
