@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
                 f"{name}, of type {type(value).__name__}, cannot travel to the job: {error}",
                 "Make it in the cell itself: open files, connections, locks and generators cannot leave.",
             ) from error
-    head = [line for line in cell.splitlines() if line.startswith("#")]
+    # Where the code begins they end, as in a script.
+    head = takewhile(lambda line: not line.strip() or line.startswith("#"), cell.splitlines())
     return PythonCell(
         folder=_OURS.expanduser() / secrets.token_hex(8),
         directives=tuple(line for line in head if line.startswith("#SBATCH")),

@@ -47,12 +47,13 @@ def test_variables_travel_and_the_value_comes_back(shell: InteractiveShell, slur
     shell.run_cell("def twice(x):\n    return 2 * x * math.floor(half + 0.5)").raise_error()
     shell.run_cell("frame = pd.DataFrame({'a': [1, 2]})\nlock = threading.Lock()").raise_error()
     cell = "#SBATCH --mem=1G\nlock = None\nassert lock is None\ntotal = twice(int(frame.a.sum()))\n"
-    cell += "{'total': total, 'braces': f'{total}'}"
+    cell += "#SBATCH -N 9\n{'total': total, 'braces': f'{total}'}"
     job, code = submit(shell, slurm, cell)
     assert code == 0
     assert job.result(10) == {"total": 6, "braces": "6"}
     script = slurm.calls("sbatch")[0]["stdin"].splitlines()
     assert script[:2] == ["#!/bin/bash", "#SBATCH --mem=1G"]
+    assert script[2].startswith("exec ")
     folder = job.submission.results
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
 
