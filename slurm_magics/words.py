@@ -134,7 +134,8 @@ def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
     Raises:
         SlurmError: The value is missing.
     """
-    kept, found = [], None
+    kept: list[str] = []
+    found = None
     waiting = iter(words)
     for word in waiting:
         if word == "--":
