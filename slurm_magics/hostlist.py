@@ -41,9 +41,10 @@ def expand_numbers(text: str) -> list[int]:
         first, last, _ = _span(span)
         if step and not (step.isascii() and step.isdecimal() and int(step)):
             raise ValueError(f"{word[:40]!r} has no step")
-        numbers += range(first, last + 1, int(step or 1))
-        if len(numbers) > _MOST:
+        more = range(first, last + 1, int(step or 1))
+        if len(numbers) + len(more) > _MOST:
             raise ValueError(f"{text[:40]!r} has more than {_MOST} numbers")
+        numbers += more
     return numbers
 
 
@@ -53,13 +54,10 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(inside: str) -> list[str]:
-    found: list[str] = []
-    for word in inside.split(","):
-        first, last, width = _span(word)
-        found += [f"{number:0{width}d}" for number in range(first, last + 1)]
-        if len(found) > _MOST:
-            raise ValueError(f"{inside[:40]!r} has more than {_MOST} numbers")
-    return found
+    spans = [_span(word) for word in inside.split(",")]
+    if sum(last + 1 - first for first, last, _ in spans) > _MOST:
+        raise ValueError(f"{inside[:40]!r} has more than {_MOST} numbers")
+    return [f"{number:0{width}d}" for first, last, width in spans for number in range(first, last + 1)]
 
 
 def _span(word: str) -> tuple[int, int, int]:

@@ -69,6 +69,7 @@ def test_slurm_is_asked_once(shell: InteractiveShell, slurm: Commands) -> None:
         complete(shell, "%squeue -p c")
     assert len(slurm.calls()) == 1
     shell.user_ns["partition_of_mine"] = 1
+    shell.Completer.use_jedi = False  # seconds of imports
     assert complete(shell, "partition_of") == ["partition_of_mine"]
     assert len(slurm.calls()) == 1
 
