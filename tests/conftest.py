@@ -80,15 +80,15 @@ def _requirements(request: pytest.FixtureRequest) -> None:
         require.browser()
 
 
-def pytest_sessionstart() -> None:
-    """Next to nothing of what is imported now is ever garbage."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Next to nothing of what is imported now is ever garbage, so it is not looked through, now or later."""
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """What has been imported is not looked through again."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
