@@ -39,6 +39,8 @@ demo-install: $(STAMPS)/hub $(PROXY)
 ## Checks ------------------------------------------------------------------------------------------
 
 .PHONY: test test-fast coverage lint types audit docs format pictures bench bench-crowd soak
+# The tests are compiled once, not by each process of each run. `make clean` takes away what is kept.
+test test-fast coverage: export PYTHONDONTWRITEBYTECODE :=
 test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real browser
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _FRESH_S = 30.0
-_LIMIT_S = 3.0
+# How long a person waits. What is said later is there for the next Tab: to give up a command sooner than any
+# other would end the connection of %slurm connect.
+_PATIENCE_S = 3.0
 _MAGIC = re.compile(r"(?:^|=\s*|\()\s*%{1,2}(\w+)\s(.*)$", re.DOTALL)
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z0-9-]+|-[A-Za-z](?![\w-]))")
 _JOB = re.compile(r"[0-9]+(?:_[0-9]+)?", re.ASCII)
@@ -65,11 +68,26 @@ OWN_OPTIONS = {
 
 
 @dataclass(slots=True)
+class _Question:
+    """What a command was asked, who waits for it, and what it has named."""
+
+    asking: threading.Thread | None = None
+    asked: float = field(default_factory=time.monotonic)
+    found: list[str] = field(default_factory=list)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it need not be asked again yet."""
+        is_asking = self.asking is not None and self.asking.is_alive()
+        return is_asking or time.monotonic() - self.asked < _FRESH_S
+
+
+@dataclass(slots=True)
 class Completion:
     """Completes for the session that is in use at that moment."""
 
     session: Callable[[], Session]
-    _known: dict[tuple[str, str], tuple[float, list[str]]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], _Question] = field(default_factory=dict)
 
     def complete(self, line: str) -> tuple[str, list[str]] | None:
         """The word that is being written and what it may become; None in a line without a magic of ours."""
@@ -138,20 +156,28 @@ class Completion:
 
     def _asked(self, argv: Sequence[str], read: Callable[[str], list[str]]) -> list[str]:
         """What a command names, each once; nothing where it does not answer at once."""
-        machine = self.session().machine
-        key = (machine.name, " ".join(argv))
-        asked, found = self._known.get(key, (float("-inf"), []))
-        if time.monotonic() - asked < _FRESH_S:
-            return found
-        try:
-            done = machine.run(argv, limit_s=_LIMIT_S)
-            text = "" if done.exit_code else done.stdout.decode("utf-8", "replace")
-            found = sorted(set(read(text)))
-        except SlurmError as error:
-            _log.info("magics.no_completion command=%s error=%s", argv[0], error.message)
-            found = []
-        self._known[key] = (time.monotonic(), found)
-        return found
+        session = self.session()
+        key = (session.machine.name, " ".join(argv))
+        question = self._known.get(key)
+        if question is None or not question.is_new:
+            question = self._known[key] = _Question()
+            asking = threading.Thread(target=_ask, args=(session, argv, read, question), daemon=True)
+            question.asking = asking
+            asking.start()
+            asking.join(_PATIENCE_S)
+        return question.found
+
+
+def _ask(
+    session: Session, argv: Sequence[str], read: Callable[[str], list[str]], question: _Question
+) -> None:
+    try:
+        done = session.machine.run(argv, limit_s=session.settings.timeout_s)
+    except SlurmError as error:
+        _log.info("magics.no_completion command=%s error=%s", argv[0], error.message)
+        return
+    text = "" if done.exit_code else done.stdout.decode("utf-8", "replace")
+    question.found = sorted(set(read(text)))
 
 
 def matcher(completion: Completion) -> Any:

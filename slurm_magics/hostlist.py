@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import product
+from math import prod
 
 _MOST = 1_000_000
 _PART = re.compile(r"\[([^\[\]]*)\]|([^\[\],]+)")
@@ -22,9 +23,9 @@ def expand_nodes(text: str) -> list[str]:
         if "".join(part[0] for part in parts) != word:
             raise ValueError(f"{text[:80]!r} is no node list")
         choices = [[part[2]] if part[2] else _numbers(part[1]) for part in parts]
-        names += map("".join, product(*choices))
-        if len(names) > _MOST:
+        if len(names) + prod(map(len, choices)) > _MOST:
             raise ValueError(f"{text[:80]!r} names more than {_MOST} nodes")
+        names += map("".join, product(*choices))
     return names
 
 
@@ -40,7 +41,10 @@ def expand_numbers(text: str) -> list[int]:
         first, last, _ = _span(span)
         if step and not (step.isascii() and step.isdecimal() and int(step)):
             raise ValueError(f"{word[:40]!r} has no step")
-        numbers += range(first, last + 1, int(step or 1))
+        more = range(first, last + 1, int(step or 1))
+        if len(numbers) + len(more) > _MOST:
+            raise ValueError(f"{text[:40]!r} has more than {_MOST} numbers")
+        numbers += more
     return numbers
 
 
@@ -50,11 +54,10 @@ def _words(text: str) -> list[str]:
 
 
 def _numbers(inside: str) -> list[str]:
-    found: list[str] = []
-    for word in inside.split(","):
-        first, last, width = _span(word)
-        found += [f"{number:0{width}d}" for number in range(first, last + 1)]
-    return found
+    spans = [_span(word) for word in inside.split(",")]
+    if sum(last + 1 - first for first, last, _ in spans) > _MOST:
+        raise ValueError(f"{inside[:40]!r} has more than {_MOST} numbers")
+    return [f"{number:0{width}d}" for first, last, width in spans for number in range(first, last + 1)]
 
 
 def _span(word: str) -> tuple[int, int, int]:

@@ -12,7 +12,6 @@ from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
 from slurm_magics.errors import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
-from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
@@ -117,7 +116,7 @@ class SlurmMagics:
         %slurm timeout 300        wait up to 300 s for a command
         %slurm templates FOLDER   where %%sbatch --template looks first
         %slurm connect HOST       use a cluster's login node over SSH, as `ssh HOST` would reach it
-                                  (options of ssh: -F FILE, -i KEY, -l USER, -p PORT)
+                                  (options of ssh: -F FILE, -i KEY, -l USER, -p PORT, -J HOST, -o OPTION)
         %slurm disconnect         use this machine's commands again
         """
         words, _ = self._words(line)
@@ -229,6 +228,3 @@ class SlurmMagics:
         # We fill in variables ourselves: a value with a blank in it stays one word.
         unexpanded: Any = no_var_expand(chosen)
         self._shell.register_magic_function(unexpanded, kind, name)
-
-
-__all__ = ["Job", "SlurmMagics"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import pickle
 import secrets
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,9 @@ class PythonCell:
         home = self.folder.parent
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         for old in home.iterdir():
-            if time.time() - old.stat().st_mtime > _KEPT_S:
-                shutil.rmtree(old, ignore_errors=True)  # another notebook may do so at this moment
+            with contextlib.suppress(FileNotFoundError):  # another notebook may do so at this moment
+                if time.time() - old.stat().st_mtime > _KEPT_S:
+                    shutil.rmtree(old, ignore_errors=True)
         self.folder.mkdir(mode=0o700)
         (self.folder / "cell.py").write_text(self.cell, encoding="utf-8")
         (self.folder / "names.pickle").write_bytes(self.names)
@@ -85,7 +88,8 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
                 f"{name}, of type {type(value).__name__}, cannot travel to the job: {error}",
                 "Make it in the cell itself: open files, connections, locks and generators cannot leave.",
             ) from error
-    head = [line for line in cell.splitlines() if line.startswith("#")]
+    # Where the code begins they end, as in a script.
+    head = takewhile(lambda line: not line.strip() or line.startswith("#"), cell.splitlines())
     return PythonCell(
         folder=_OURS.expanduser() / secrets.token_hex(8),
         directives=tuple(line for line in head if line.startswith("#SBATCH")),
@@ -104,7 +108,7 @@ def load(folder: Path, job_id: str) -> Any:
     __tracebackhide__ = True  # IPython's: people should see the job's traceback, not ours
     path = folder / python_runner.result_name(job_id)
     deadline = time.monotonic() + _LATE_S
-    while path not in folder.iterdir():
+    while not _is_listed(path):
         if time.monotonic() > deadline:
             raise SlurmError(f"Job {job_id} left no result.", "job.tail() shows what it wrote.")
         time.sleep(0.2)
@@ -119,3 +123,11 @@ def load(folder: Path, job_id: str) -> Any:
         raise SlurmError(f"Job {job_id} left no result. {found['error']}")
     raised.add_note(f"In job {job_id}:\n{found['error']}")
     raise raised
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether a file is there: what a network file system once said of its name alone may be old."""
+    try:
+        return path in path.parent.iterdir()
+    except FileNotFoundError:  # taken away after a month
+        return False

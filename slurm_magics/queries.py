@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 _HELP = {"--help": "text", "--usage": "text", "-V": "text", "--version": "text"}
 _JSON = {"--json": "text", "--yaml": "text"}
+# `scan` knows abbreviations from six characters on. Without headings the first row would be taken for them.
+NO_HEADINGS = {"--noheader": "noheader", "--noh": "noheader"}
 
 _SQUEUE = Syntax(
     with_value="AijLMnOopqRStuUw",
     known={
-        **_HELP, **_JSON, "-h": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        **_HELP, **_JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
         "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
         "-l": "long", "--long": "long", "-s": "steps", "--steps": "steps", "--start": "start",
     },
@@ -36,7 +38,7 @@ _SQUEUE = Syntax(
 _SINFO = Syntax(
     with_value="iMnOopSt",
     known={
-        **_HELP, **_JSON, "-h": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        **_HELP, **_JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
         "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
         "-l": "long", "--long": "long", "-N": "nodes", "--Node": "nodes", "-R": "reasons",
         "--list-reasons": "reasons", "-s": "summary", "--summarize": "summary", "-T": "text",
@@ -47,9 +49,9 @@ _SINFO = Syntax(
 _SACCT = Syntax(
     with_value="AEFfgijKkMNoqrSsuWwx",
     known={
-        **_HELP, **_JSON, "-h": "text", "--helpformat": "text", "-e": "text", "-c": "text",
+        **_HELP, **_JSON, **NO_HEADINGS, "-h": "text", "--helpformat": "text", "-e": "text", "-c": "text",
         "--completion": "text", "-B": "text", "--batch-script": "text", "--env-vars": "text",
-        "-n": "noheader", "--noheader": "noheader", "-o": "format=", "--format": "format=",
+        "-n": "noheader", "-o": "format=", "--format": "format=",
         "-p": "noheader", "--parsable": "noheader", "-P": "noheader", "--parsable2": "noheader",
         "--delimiter": "delimiter=", "-l": "long", "--long": "long", "-b": "brief", "--brief": "brief",
     },

@@ -121,10 +121,11 @@ def _cut(starts: Sequence[re.Match[str]], text: str) -> list[tuple[str, str]]:
 def parse_table(text: str) -> Table:
     """One row for each line of `scontrol --oneliner show node` or `partition`; what one lacks is empty.
 
-    Staff write these: a field that stands twice in a line has its first value.
+    Staff write these: a field that stands twice in a line has its first value. A line without any field, such
+    as what a site's wrapper says, is no row.
     """
-    rows = [dict(reversed(_fields(line))) for line in text.split("\n") if line.strip()]
-    names = [name for line in text.split("\n") for name, _ in _fields(line)]
-    headings = tuple(dict.fromkeys(names))
+    found = [fields for line in text.split("\n") if (fields := _fields(line))]
+    rows = [dict(reversed(fields)) for fields in found]
+    headings = tuple(dict.fromkeys(name for fields in found for name, _ in fields))
     columns = tuple([row.get(heading, "") for row in rows] for heading in headings)
     return Table(headings=headings, columns=columns, rows=len(rows))

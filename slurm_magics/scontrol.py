@@ -73,7 +73,7 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
 
 
 def _jobs(session: Session, showing: Showing, words: Sequence[str]) -> Record | Records | Text:
-    environ = {"SLURM_TIME_FORMAT": "standard"}
+    environ = {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
     answer = session.run(("scontrol", *showing.options, *words), environ=environ)
     if answer.text.startswith("JobId="):
         _require_end(answer.text, "\n\n")

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Else Slurm writes 64 characters of the tasks that a row stands for, and dots: squeue(1), sacct(1).
+_ALL_TASKS = {"SLURM_BITSTR_LEN": "0"}
+
+
 @dataclass(slots=True)
 class Settings:
     """What `%slurm` shows and changes."""
@@ -91,8 +95,8 @@ class Session:
 
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
-        limit_s = self.settings.timeout_s
-        done = self.machine.run(command.argv, stdin=command.stdin, environ=environ, limit_s=limit_s)
+        limit_s, variables = self.settings.timeout_s, {**_ALL_TASKS, **environ}
+        done = self.machine.run(command.argv, stdin=command.stdin, environ=variables, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
 
@@ -124,7 +128,7 @@ class Session:
     def _answered(self, query: Query) -> tuple[Query, Answer]:
         """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
         try:
-            answer = self.run(query.argv, environ=query.environ)
+            answer = self.run(query.argv, environ={**_ALL_TASKS, **query.environ})
         except SlurmError as error:
             if not isinstance(query, PipedQuery) or not query.older or "Unknown field" not in error.stderr:
                 raise

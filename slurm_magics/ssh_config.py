@@ -21,7 +21,7 @@ _TARGET = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a person writes: `[user@]host[:port]`, and options of ssh (-F, -p, -l, -i) before it."""
+    """What a person writes: `[user@]host[:port]`, and options of ssh (such as -F and -p) before it."""
 
     host: str
     options: tuple[str, ...] = ()

@@ -12,8 +12,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobState
+from hpchub.errors import UnexpectedOutput
 from slurm_magics import values
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import SlurmError, translated
 from slurm_magics.shown import Shown, in_kernel
 
 if TYPE_CHECKING:
@@ -44,13 +45,20 @@ class Sample:
 
 
 def parse_sstat(text: str, at: float) -> Sample:
-    """All steps of a job together, from lines of the four fields. Slurm itself writes each of them."""
+    """All steps of a job together, from lines of the four fields. Slurm itself writes each of them.
+
+    Raises:
+        UnexpectedOutput: A line has something else in it.
+    """
     cpu_s, memory = 0.0, 0
     for line in filter(None, text.split("\n")):
-        _, tasks, cpu, size = line.split("|")
-        count = values.count(tasks) or 0
-        cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
-        memory += count * (values.size(size) or 0)
+        try:
+            _, tasks, cpu, size = line.split("|")
+            count = values.count(tasks) or 0
+            cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
+            memory += count * (values.size(size) or 0)
+        except ValueError as error:
+            raise UnexpectedOutput("sstat", line) from error
     return Sample(at, cpu_s, memory)
 
 
@@ -66,11 +74,14 @@ class Usage:
         """Take one more sample.
 
         Raises:
-            SlurmError: The job does not run, or Slurm does not answer.
+            SlurmError: The job does not run, or Slurm does not answer, or with something else.
         """
         where = self.jobs.clusters(self.job)
         answer = self.jobs.session.run(sample_command(self.job.id, where))
-        self.samples.append(parse_sstat(answer.text, time.monotonic()))
+        try:
+            self.samples.append(parse_sstat(answer.text, time.monotonic()))
+        except UnexpectedOutput as error:
+            raise translated(error) from error
         if len(self.samples) > _MOST_SAMPLES:
             del self.samples[1::2]
 

@@ -129,14 +129,17 @@ def _value(expression: str, conversion: str, form: str, names: Mapping[str, Any]
 
 
 def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """The words without `--name VALUE` or `--name=VALUE`, and the value.
+    """The words without `--name VALUE` or `--name=VALUE`, and the value. What follows `--` is left alone.
 
     Raises:
         SlurmError: The value is missing.
     """
-    kept, found = [], None
+    kept: list[str] = []
+    found = None
     waiting = iter(words)
     for word in waiting:
+        if word == "--":
+            return [*kept, word, *waiting], found
         if word == f"--{name}":
             found = next(waiting, "")
         elif word.startswith(f"--{name}="):
@@ -150,6 +153,7 @@ def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
 
 
 def take_flag(words: list[str], *names: str) -> tuple[list[str], bool]:
-    """The words without a flag, and whether it was there."""
-    kept = [word for word in words if word not in names]
-    return kept, len(kept) < len(words)
+    """The words without a flag, and whether it was there. What follows `--` is left alone."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in names]
+    return [*kept, *words[end:]], len(kept) < end

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,12 +33,17 @@ for _number, _handler in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+# JupyterHub's jsonschema builds a grammar at import, to check a format, `iri`, that nothing here has: over a
+# second for each process.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 _DEMO_DIR = "HPCHUB_DEMO_DIR"
 
 # JupyterHub, an OpenID provider, slapd, a KDC, PostgreSQL, sshd: they take seconds, to start or to be asked.
 _SERVERS = {
     *("running_hub", "portal_and_hub", "oidc_hub", "oauth_hub", "kerberos_hub"),
-    *("directory", "by_search", "by_dn", "either", "kdc", "postgresql", "bash_node"),
+    *("directory", "by_search", "by_dn", "either", "kdc", "postgresql"),
+    *("sshd", "bash_node", "noisy_node", "laptop"),
 }
 _demo_key = pytest.StashKey[Demo]()
 
@@ -71,6 +78,17 @@ def _requirements(request: pytest.FixtureRequest) -> None:
     """Skip, visibly, what this machine cannot run."""
     if request.node.get_closest_marker("browser"):
         require.browser()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Next to nothing of what is imported now is ever garbage, so it is not looked through, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -31,6 +31,8 @@ from support import require
 
 from .conftest import CHEAP, PASSWORD, Login, write_clusters
 
+pytestmark = pytest.mark.slow  # a real sshd
+
 TOKEN = "canary-token-91f"
 
 # Answers every request with the token's length, so that a test can tell that it came.

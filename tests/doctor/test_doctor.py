@@ -150,6 +150,7 @@ async def a_bridge(site: Site, store: Store) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.slow
 async def test_all_is_well(site: Site, store: Store) -> None:
     """Every hop is tried and told; the certificates' principal, end and options are shown."""
     with site.node() as port:
@@ -169,6 +170,7 @@ async def test_all_is_well(site: Site, store: Store) -> None:
     assert level == "note one line; the strict one lacks alpha login1 principals, alpha login1 permitlisten="
 
 
+@pytest.mark.slow
 async def test_the_strict_level(site: Site, strict: str) -> None:
     """Found by trying; a revoked login is refused by what the node reads of the signer's list."""
     with site.node(strict):
@@ -180,6 +182,7 @@ async def test_the_strict_level(site: Site, strict: str) -> None:
     assert found["alpha login1 level, as far as one can try"] == "note strict"
 
 
+@pytest.mark.slow
 async def test_short_of_the_strict_level(site: Site, strict: str, tmp_path: Path) -> None:
     """A plain name beside the other is found, and so is a list that never comes."""
     with (tmp_path / "etc" / "principals").open("a") as file:
@@ -194,6 +197,7 @@ async def test_short_of_the_strict_level(site: Site, strict: str, tmp_path: Path
     assert found["alpha login1 revocation"].startswith("missing a revoked certificate is let in after")
 
 
+@pytest.mark.slow
 async def test_permitopen_where_sockets_are_needed(site: Site, strict: str, tmp_path: Path) -> None:
     """The one option too many is told by what it breaks, and the hint names it."""
     path = tmp_path / "etc" / "principals"
@@ -205,6 +209,7 @@ async def test_permitopen_where_sockets_are_needed(site: Site, strict: str, tmp_
     assert found["alpha login1 permitopen="].startswith("ok ")
 
 
+@pytest.mark.slow
 async def test_a_wrong_host_key(site: Site) -> None:
     """It says which file to correct, and goes no further with that node: nothing is sent to a stranger."""
     with site.node(known=asyncssh.generate_private_key("ssh-ed25519")):
@@ -214,6 +219,7 @@ async def test_a_wrong_host_key(site: Site) -> None:
     assert list(found)[-1] == "alpha login1 host key"
 
 
+@pytest.mark.slow
 async def test_no_forwarding(site: Site) -> None:
     """A login node that forwards nothing is found before anybody's notebook waits for it."""
     with site.node("AllowTcpForwarding no\n"):
@@ -222,6 +228,7 @@ async def test_no_forwarding(site: Site) -> None:
     assert found["alpha login1 home"].startswith("ok ")
 
 
+@pytest.mark.slow
 async def test_an_authority_that_sshd_does_not_trust(site: Site) -> None:
     """The host is right and the login is not: each is told by itself."""
     site.ca = asyncssh.generate_private_key("ssh-ed25519")

@@ -75,17 +75,13 @@ def test_every_way_and_language_is_shipped() -> None:
         ('{"argv": "python"}', "argv"),
         ('{"argv": []}', "argv"),
         ('{"argv": ["x"], "env": {"A": 1}}', "env"),
-        ('{"argv": ["x"], "metadata": {"kernel_provisioner": {"config": []}}}', "kernel_provisioner"),
+        ('{"argv": ["x"], "metadata": {"kernel_provisioner": {"config": [1]}}}', "kernel_provisioner"),
         ('{"argv": ["x"], "metadata": {"kernel_provisioner": 3}}', "kernel_provisioner"),
     ],
 )
 def test_a_wrong_kernel_json_is_named(tmp_path: Path, text: str, said: str) -> None:
     """The file and what is wrong in it, never a traceback."""
     (tmp_path / "kernel.json").write_text(text)
-    if 'config": []' in text:
-        # An empty list is falsy, and so as good as none; one with something in it is not.
-        text = text.replace("[]", "[1]")
-        (tmp_path / "kernel.json").write_text(text)
     with pytest.raises(ConfigError, match=said) as caught:
         load_kernelspec(tmp_path)
     assert str(tmp_path) in str(caught.value)

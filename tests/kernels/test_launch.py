@@ -73,6 +73,7 @@ def test_a_module_that_no_longer_loads_is_named() -> None:
         ),
         (("--frobnicate", "--", "x"), "launch does not know --frobnicate"),
         (("--prefix", "/usr", "--"), "launch was given no command"),
+        (("--prefix", "/usr", "--module"), "launch was given --module without a value"),
     ],
 )
 @pytest.mark.usefixtures("containers")

@@ -147,14 +147,10 @@ def namespace(tmp_path: Path) -> tuple[str, ...]:
     let_others_pass(tmp_path)  # accounts must reach their homes
     passwd = ["root:x:0:0::/root:/bin/sh", "sshd:x:20100:65534::/run/sshd:/usr/sbin/nologin"]
     shadow = ["root:*:19000:0:99999:7:::", "sshd:!:19000:0:99999:7:::"]
-    for name, number in ACCOUNT_IDS.items():
-        digest = subprocess.run(
-            ["openssl", "passwd", "-6", "-stdin"],
-            input=f"pam-{name}",
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+    passwords = "".join(f"pam-{name}\n" for name in ACCOUNT_IDS)
+    argv = ["openssl", "passwd", "-6", "-stdin"]
+    done = subprocess.run(argv, input=passwords, capture_output=True, text=True, check=True)
+    for (name, number), digest in zip(ACCOUNT_IDS.items(), done.stdout.split(), strict=True):
         passwd.append(f"{name}:x:{number}:20000::{homes / name}:/bin/sh")
         lock, expiry = ("!" if name == "carol" else ""), ("1" if name == "dora" else "")
         shadow.append(f"{name}:{lock}{digest}:19000:0:99999:7::{expiry}:")

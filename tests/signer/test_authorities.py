@@ -85,6 +85,7 @@ async def enters(port: int, host: asyncssh.SSHKey, user_key: Any, line: str) -> 
         return False
 
 
+@pytest.mark.slow
 async def test_a_key_follows_another_and_nobody_is_locked_out(
     settings: SignerSettings,
     config: Path,
@@ -128,6 +129,7 @@ async def test_a_key_follows_another_and_nobody_is_locked_out(
     assert changes == ["next key made", "switched", "old key retired"]
 
 
+@pytest.mark.slow
 async def test_sshd_takes_what_an_agent_has_signed(
     settings: SignerSettings, namespace: tuple[str, ...], user_key: Any, tmp_path: Path
 ) -> None:
@@ -210,6 +212,7 @@ def test_an_authority_elsewhere_changes_elsewhere(
         act(config, capsys, verb, code=1)
 
 
+@pytest.mark.slow
 async def test_a_host_authority_vouches_for_its_hosts_alone(
     settings: SignerSettings,
     config: Path,

@@ -25,6 +25,8 @@ from hpchub.signer.settings import SignerSettings
 from support.sshd import an_sshd, new_host_key
 from support.tree import ROOT
 
+pytestmark = pytest.mark.slow  # a real sshd
+
 FORM = "hpchub:{account}"
 _EXAMPLE = ROOT / "docs" / "howto" / "examples" / "hpchub-principals"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
@@ -63,18 +66,39 @@ def test_own_jobs_are_completed(shell: InteractiveShell, slurm: Commands, line: 
     assert {"--me", "--array"} <= set(call["argv"])
 
 
+def test_a_slow_slurm_holds_up_nobody(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked once and not given up: what it says is there for a later Tab."""
+    shell.Completer.use_jedi = False  # seconds of imports
+    monkeypatch.setattr("slurm_magics.completion._PATIENCE_S", 0.05)
+    asked, answers = tmp_path / "asked", tmp_path / "answers"
+    wait = f"echo >>{asked}; until [ -e {answers} ]; do /bin/sleep 0.02; done"
+    (slurm.folder / "sinfo").write_text(f"#!/bin/sh\n{wait}\necho cpu\n")
+    for _ in range(2):
+        assert "cpu" not in complete(shell, "%sinfo -p ")
+    answers.touch()
+    deadline = time.monotonic() + 30
+    while "cpu" not in complete(shell, "%sinfo -p "):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert asked.read_text() == "\n"
+
+
 def test_slurm_is_asked_once(shell: InteractiveShell, slurm: Commands) -> None:
     """Not with each key that is pressed; and other lines are left alone."""
     for _ in range(3):
         complete(shell, "%squeue -p c")
     assert len(slurm.calls()) == 1
     shell.user_ns["partition_of_mine"] = 1
+    shell.Completer.use_jedi = False
     assert complete(shell, "partition_of") == ["partition_of_mine"]
     assert len(slurm.calls()) == 1
 
 
 def test_no_slurm_no_completion(shell: InteractiveShell, commands: Commands) -> None:
     """And no failure."""
+    shell.Completer.use_jedi = False
     commands.answer("sinfo", "cpu\n", exit_code=1)
     assert "cpu" not in complete(shell, "%squeue -p c")
     assert complete(shell, "%squeue --part") == []

@@ -135,7 +135,7 @@ ROWS = st.lists(
 
 @given(ROWS)
 def test_the_quick_way_and_the_sure_way_agree(rows: list[tuple[str, ...]]) -> None:
-    """pandas' parser either makes the very same frame, or leaves the answer to ours."""
+    """Cells by their places make the very same frame, or leave the answer to the parser of text."""
     heads = ("JOBID", "NAME", "STATE", "TIME")
     text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (heads, *rows))
     sure = table_to_frame(parse_marked("squeue", text, MARK, 1), columns.SQUEUE, zone=UTC, parts=PARTS)

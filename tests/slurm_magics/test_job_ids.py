@@ -49,6 +49,12 @@ def test_any_set_of_tasks_comes_back(tasks: set[int]) -> None:
     assert expand_numbers(",".join(map(str, sorted(tasks)))) == sorted(tasks)
 
 
+def test_too_many_tasks_are_an_error() -> None:
+    """And no endless list."""
+    with pytest.raises(ValueError, match="more than"):
+        expand_job_id("42_[1-900000,1-900000]")
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
@@ -65,7 +71,10 @@ def test_node_lists(text: str, names: list[str]) -> None:
     assert expand_nodes(text) == names
 
 
-@pytest.mark.parametrize("text", ["c[1-", "c[x]", "c[1-2", "c]1[", "c[1-99999999]"])
+@pytest.mark.parametrize(
+    "text",
+    ["c[1-", "c[x]", "c[1-2", "c]1[", "c[1-99999999]", "c[1-1001]n[1-1001]", "c[1-900000,1-900000]"],
+)
 def test_what_is_no_node_list(text: str) -> None:
     """An error, and no endless list."""
     with pytest.raises(ValueError, match=r"no node list|no range|more than"):

@@ -109,6 +109,16 @@ def test_an_array_is_its_tasks(shell: InteractiveShell, slurm: Commands) -> None
     assert (look.ended, look.tasks) == (4, 4)
 
 
+@pytest.mark.parametrize("line", ["many.state", "%sacct -j 42"])
+def test_all_tasks_of_a_long_array_are_asked_for(shell: InteractiveShell, slurm: Commands, line: str) -> None:
+    """Slurm would write the first ones and dots, which stand for no tasks that anybody could name."""
+    slurm.answer("squeue", stderr="slurm_load_jobs error: Invalid job id specified\n", exit_code=1)
+    shell.run_cell("%%sbatch --array=1,3,5 --as many\ntrue").raise_error()
+    shell.run_cell(line)
+    calls = [call for call in slurm.calls() if call["argv"][0] in {"squeue", "sacct"}]
+    assert {call["environ"].get("SLURM_BITSTR_LEN") for call in calls} == {"0"}
+
+
 def test_doubt_is_no_end(shell: InteractiveShell, slurm: Commands) -> None:
     """A job that nobody knows is unknown, and a wait for it ends only by its own limit."""
     slurm.answer("squeue")

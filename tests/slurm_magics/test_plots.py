@@ -11,6 +11,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import image
 
+from hpchub.errors import UnexpectedOutput
 from slurm_magics import SlurmError
 from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
 from slurm_magics.usage import parse_sstat
@@ -111,3 +112,10 @@ def test_sstat_is_read() -> None:
     text = "42.extern|1|00:00:00|0\n42.batch|1|00:00:05|4568K\n42.0|4|00:01:00|1G\n"
     sample = parse_sstat(text, 7.0)
     assert (sample.at, sample.cpu_s, sample.memory_bytes) == (7.0, 245.0, 4568 * 1024 + 4 * (1 << 30))
+
+
+@pytest.mark.parametrize("text", ["Maintenance on Monday\n", "42.0|4|00:01:00", "42.0|4|soon|1G\n"])
+def test_what_is_no_answer_of_sstats_is_an_error(text: str) -> None:
+    """A line of a site's wrapper, or one that is cut, makes no sample."""
+    with pytest.raises(UnexpectedOutput):
+        parse_sstat(text, 7.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -46,12 +47,13 @@ def test_variables_travel_and_the_value_comes_back(shell: InteractiveShell, slur
     shell.run_cell("def twice(x):\n    return 2 * x * math.floor(half + 0.5)").raise_error()
     shell.run_cell("frame = pd.DataFrame({'a': [1, 2]})\nlock = threading.Lock()").raise_error()
     cell = "#SBATCH --mem=1G\nlock = None\nassert lock is None\ntotal = twice(int(frame.a.sum()))\n"
-    cell += "{'total': total, 'braces': f'{total}'}"
+    cell += "#SBATCH -N 9\n{'total': total, 'braces': f'{total}'}"
     job, code = submit(shell, slurm, cell)
     assert code == 0
     assert job.result(10) == {"total": 6, "braces": "6"}
     script = slurm.calls("sbatch")[0]["stdin"].splitlines()
     assert script[:2] == ["#!/bin/bash", "#SBATCH --mem=1G"]
+    assert script[2].startswith("exec ")
     folder = job.submission.results
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
 
@@ -105,11 +107,15 @@ def test_a_value_that_cannot_travel_is_named(shell: InteractiveShell, slurm: Com
 def test_a_job_without_a_result_says_so(
     shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was killed; one that was no Python at all; one of a line."""
+    """One that was killed; one of long ago; one that was no Python at all; one of a line."""
     monkeypatch.setattr("slurm_magics.python_cell._LATE_S", 0.0)
     shell.run_cell("%%sbatch --as job --python\n1").raise_error()
+    job = shell.user_ns["job"]
     with pytest.raises(SlurmError, match="Job 42 left no result"):
-        shell.user_ns["job"].result(10)
+        job.result(10)
+    shutil.rmtree(job.submission.results.parent)
+    with pytest.raises(SlurmError, match="Job 42 left no result"):
+        job.result(10)
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     with pytest.raises(SlurmError, match="has no result"):
         shell.user_ns["job"].result()

@@ -89,6 +89,8 @@ def test_nodes_and_partitions_are_tables() -> None:
     assert frame["PartitionName"].tolist() == ["cpu", "short", "gpu"]
     assert frame["MaxTime"].dt.total_seconds().tolist() == [28800, 1800, 14400]
     assert frame["MaxNodes"].isna().all()
+    text = "Maintenance on Monday\nNodeName=c1 Arch=x86_64\n\nNodeName=c2\n"
+    assert parse_table(text).columns == (["c1", "c2"], ["x86_64", ""]), "a line without a field is no row"
 
 
 @pytest.fixture

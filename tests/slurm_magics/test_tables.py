@@ -293,6 +293,15 @@ def test_users_own_options_go_along() -> None:
     assert query.argv == ("sprio", "-j", "42")
 
 
+@pytest.mark.parametrize("tool", ["squeue", "sinfo", "sacct", "sprio", "sshare", "sstat"])
+@pytest.mark.parametrize("shown", range(len("--noh"), len("--noheader") + 1))
+def test_headings_are_always_asked_for(tool: str, shown: int) -> None:
+    """However --noheader is abbreviated: a job's row would otherwise be taken for the headings."""
+    query = plan(tool, ["--noheader"[:shown], "-j", "42"], {}, "MARK")
+    assert query is not None
+    assert not any(word.startswith("--no") for word in query.argv)
+
+
 def test_a_field_that_sprio_does_not_have_is_refused() -> None:
     """With those that it has; sprio itself would leave it out and say so."""
     with pytest.raises(SlurmError, match="no field %Z"):

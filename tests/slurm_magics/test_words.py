@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_magics import SlurmError
-from slurm_magics.words import fill, split_words
+from slurm_magics.words import fill, split_words, take_flag, take_option
 
 NAMES = {"rate": 0.125, "paths": ["a b", "c"], "n": 3, "a": 1, "b": 2, "x": {"k": "v"}, "text": "{n}"}
 
@@ -67,3 +67,11 @@ def test_a_value_stays_one_word() -> None:
     words = split_words("-o '{paths[0]} x' {', '.join(paths)} ~/a", NAMES, lambda word: f"/home{word[1:]}")
     assert words == ["-o", "a b x", "a b, c", "/home/a"]
     assert split_words("{x['k']}{n} 'un{n}'", NAMES, str) == ["v3", "un3"]
+
+
+def test_what_is_for_another_program_is_left_to_it() -> None:
+    """Behind `--` nothing is ours: `%srun -- python train.py --as x`."""
+    words = ["--as=job", "--wait", "--", "x.py", "--as", "--wait"]
+    assert take_option(words, "as") == (["--wait", "--", "x.py", "--as", "--wait"], "job")
+    assert take_flag(words, "--wait") == (["--as=job", "--", "x.py", "--as", "--wait"], True)
+    assert take_flag(words[2:], "--wait") == (words[2:], False)

@@ -320,6 +320,7 @@ async def test_a_lasting_session_costs_no_second_handshake(bash_node: RealNode, 
         assert {one.sessions for one in pool.connections()} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 2, 3])
 async def test_lasting_sessions_where_sshd_allows_few(
     most: int, ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
@@ -363,6 +364,7 @@ async def test_idle_connections_are_closed(fake_node: Starter, pool_for: PoolFor
             await node.connections[0].wait_closed()
 
 
+@pytest.mark.slow
 async def test_frozen_peer_is_detected(
     ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
 ) -> None:
@@ -390,6 +392,7 @@ async def test_frozen_peer_is_detected(
         stop_sshd(node)
 
 
+@pytest.mark.slow
 async def test_connection_lost_amid_a_command_is_said(
     ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
 ) -> None:

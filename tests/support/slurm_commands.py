@@ -12,7 +12,8 @@ _PROGRAM = """#!{python}
 import json, os, pathlib, sys
 here = pathlib.Path({folder!r})
 name = pathlib.Path(sys.argv[0]).name
-call = {{"argv": [name, *sys.argv[1:]], "stdin": sys.stdin.read(), "cwd": os.getcwd()}}
+environ = {{name: value for name, value in os.environ.items() if name.startswith("SLURM_")}}
+call = {{"argv": [name, *sys.argv[1:]], "stdin": sys.stdin.read(), "cwd": os.getcwd(), "environ": environ}}
 with (here / "calls").open("a") as calls:
     calls.write(json.dumps(call) + "\\n")
 answer = json.loads((here / (name + ".json")).read_text())
@@ -39,7 +40,7 @@ class Commands:
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def calls(self, name: str = "") -> list[dict[str, Any]]:
-        """Every call so far, or every call of one command."""
+        """Every call so far, or every call of one command; `environ` has Slurm's own variables."""
         path = self.folder / "calls"
         found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [call for call in found if not name or call["argv"][0] == name]
