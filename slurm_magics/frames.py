@@ -175,7 +175,7 @@ def _split(heading: str, column: Cells | Texts) -> dict[str, Any]:
 
 
 def _ids(heading: str, column: Cells | Texts, names: Sequence[str]) -> dict[str, Any]:
-    """Job ids and their parts. Most are plain numbers and need no pattern."""
+    """Job ids and their parts. Most are plain numbers and need no pattern; what is no id has no parts."""
     import numpy as np
 
     from slurm_magics.cells import NOTHING, Texts
@@ -183,16 +183,24 @@ def _ids(heading: str, column: Cells | Texts, names: Sequence[str]) -> dict[str,
     texts = column.texts()
     jobs, plain = column.whole_numbers()
     tasks, hets = np.full(len(jobs), NOTHING), np.full(len(jobs), NOTHING)
-    others = np.flatnonzero(~plain)
-    found = [parse_job_id(texts[row]) for row in others]
-    jobs[others] = [one.job for one in found]
-    tasks[others] = [NOTHING if one.task is None else one.task for one in found]
-    hets[others] = [NOTHING if one.het is None else one.het for one in found]
+    found, odd = {}, None
+    for row in np.flatnonzero(~plain):
+        try:
+            found[row] = parse_job_id(texts[row])
+        except ValueError as error:
+            odd = odd or error
+    if odd:
+        warnings.warn(f"{odd} in the column {heading}: it has no parts.", UnreadColumn, stacklevel=4)
+    others = list(found)
+    jobs[~plain] = NOTHING
+    jobs[others] = [one.job for one in found.values()]
+    tasks[others] = [NOTHING if one.task is None else one.task for one in found.values()]
+    hets[others] = [NOTHING if one.het is None else one.het for one in found.values()]
     columns = {heading: _text(texts)}
     columns |= zip(names, map(_counts, (jobs, tasks, hets)), strict=False)
     if names[3:]:
         steps = np.full(len(jobs), "", dtype=object)
-        steps[others] = [one.step for one in found]
+        steps[others] = [one.step for one in found.values()]
         columns[names[3]] = _word(Texts(steps).coded())
     return columns
 

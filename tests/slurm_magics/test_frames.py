@@ -162,6 +162,23 @@ def test_a_column_that_cannot_be_read_stays_text() -> None:
     assert list(found["TIME"]) == ["0:01", "soon"]
 
 
+def test_an_id_that_nobody_knows_loses_nothing() -> None:
+    """It is there as text, without parts, and the others have theirs."""
+    ids = ["41", "6_[2,6,9,", "7_3", "8+1"]
+    table = Table(("JOBID",), (ids,), rows=4)
+    answer = "".join(f"{MARK}{UNIT}{one}{UNIT}{MARK}\n" for one in ("JOBID", *ids)).encode()
+    with pytest.warns(UnreadColumn, match=r"'6_\[2,6,9,' is no job id in the column JOBID: it has no parts"):
+        found = table_to_frame(table, columns.SQUEUE, zone=UTC, parts=PARTS)
+    with pytest.warns(UnreadColumn, match="no parts"):
+        quick = marked_to_frame(answer, MARK, columns.SQUEUE, zone=UTC, parts=PARTS)
+    assert list(found["JOBID"]) == ids
+    assert found[["JOB", "TASK", "HET"]].to_numpy(object, na_value=0).tolist() == [
+        [41, 0, 0], [0, 0, 0], [7, 3, 0], [8, 0, 1],
+    ]  # fmt: skip
+    assert quick is not None
+    pd.testing.assert_frame_equal(found, quick)
+
+
 def test_frames_without_such_columns_cannot_be_expanded() -> None:
     """A KeyError that names the column."""
     bare: Any = pd.DataFrame({"x": [1]})
