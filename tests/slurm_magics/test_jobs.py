@@ -52,7 +52,7 @@ def test_a_template_takes_the_cell(shell: InteractiveShell, slurm: Commands, tmp
     shell.run_cell("%%sbatch --template mpi\nsrun ./a.out\n").raise_error()
     assert slurm.calls("sbatch")[0]["stdin"] == "#!/bin/bash\nexport WHO='a b'\nsrun ./a.out\n"
     del shell.user_ns["who"]
-    for name, words in {"mpi": "'who' is undefined", "nope": "There are mpi"}.items():
+    for name, words in {"mpi": "'who' is undefined", "nope": "Known: mpi"}.items():
         error = shell.run_cell(f"%%sbatch --template {name}\ntrue").error_in_exec
         assert isinstance(error, SlurmError)
         assert words in str(error)
