@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import pickle
 import secrets
@@ -101,7 +102,6 @@ def load(folder: Path, job_id: str) -> Any:
         SlurmError: It left none, or one that cannot be read here.
         Exception: What the cell raised, with the job's traceback as a note.
     """
-    __tracebackhide__ = True  # IPython's: people should see the job's traceback, not ours
     path = folder / python_runner.result_name(job_id)
     deadline = time.monotonic() + _LATE_S
     while path not in folder.iterdir():
@@ -117,5 +117,8 @@ def load(folder: Path, job_id: str) -> Any:
         raise SlurmError(f"The result of job {job_id} cannot be read here: {error}") from error
     if raised is None:
         raise SlurmError(f"Job {job_id} left no result. {found['error']}")
-    raised.add_note(f"In job {job_id}:\n{found['error']}")
+    words = f"In job {job_id}:\n{found['error']}"
+    raised.add_note(words)
+    with contextlib.suppress(AttributeError):  # of a class that takes none, IPython shows our lines as well
+        raised._render_traceback_ = words.splitlines
     raise raised

@@ -56,7 +56,9 @@ def test_variables_travel_and_the_value_comes_back(shell: InteractiveShell, slur
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
 
 
-def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Commands) -> None:
+def test_what_the_cell_raises_is_raised_here(
+    shell: InteractiveShell, slurm: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The same exception, with the job's traceback."""
     job, code = submit(shell, slurm, "def f():\n    return [][1]\nf()")
     assert code == 1
@@ -65,6 +67,11 @@ def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Com
     assert "In job 42:" in caught.value.__notes__[0]
     assert "line 2, in f" in caught.value.__notes__[0]
     assert "python_runner" not in caught.value.__notes__[0]
+    shell.user_ns["job"] = job
+    shell.run_cell("job.result(10)")
+    shown = capsys.readouterr().out
+    assert "line 2, in f" in shown
+    assert "python_cell.py" not in shown, "people should see the job's traceback, not ours"
 
 
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:
