@@ -206,6 +206,7 @@ class Job:
         path = self.output_path
         position: int | None = None
         failures, asks_at = 0, 0.0
+        has_told = False
         try:
             while True:
                 over = False
@@ -218,6 +219,10 @@ class Job:
                     text = _decoded(found[0])
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
+                elif not has_told:
+                    words = explain(self._jobs.look(self, _GLANCE_S).status)
+                    print(f"Job {self.id} has written nothing. {words}", file=sys.stderr)
+                    has_told = True
                 if not follow or over:
                     return
                 sys.stdout.flush()

@@ -161,6 +161,8 @@ def test_output_is_read_from_where_slurm_says(
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     job = shell.user_ns["job"]
     assert job.output == ""
+    job.tail()
+    assert capsys.readouterr().err.startswith("Job 42 has written nothing. ")
     (tmp_path / "out.txt").write_bytes(b"one\ntwo\n\xff\n")
     assert job.output == "one\ntwo\n\\xff\n"
     job.tail(2)
