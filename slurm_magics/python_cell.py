@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import json
 import pickle
 import secrets
 import shlex
 import shutil
+import symtable
 import sys
 import time
 from collections.abc import Mapping
@@ -59,7 +61,7 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
     """The cell with what it uses of the notebook's variables.
 
     Raises:
-        SlurmError: It is no Python, or uses something that cannot travel; the message names it.
+        SlurmError: It is no Python, or uses what is not there or cannot travel; the message names it.
     """
     try:
         import cloudpickle
@@ -71,6 +73,11 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         tree = ast.parse(cell, "<cell>")
     except SyntaxError as error:
         raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
+    if unknown := _unknown(cell, tree, names):
+        raise SlurmError(
+            f"The cell uses {', '.join(unknown)}, and neither it nor the notebook has that.",
+            "The job could only fail. Run the cell that makes it first.",
+        )
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     used = {node.id for node in found if isinstance(node.ctx, ast.Load)}
     made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
@@ -93,6 +100,21 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         cell=cell,
         names=cloudpickle.dumps(wanted),
     )
+
+
+def _unknown(cell: str, tree: ast.Module, names: Mapping[str, Any]) -> list[str]:
+    """The global names that a cell uses, and that nobody has made. A star in an import may make any."""
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
+        return []
+    top = symtable.symtable(cell, "<cell>", "exec")
+    used, made, scopes = set[str](), set[str](), [top]
+    for scope in scopes:
+        scopes.extend(scope.get_children())
+        for symbol in scope.get_symbols():
+            if scope is top or symbol.is_global():
+                (made if symbol.is_assigned() or symbol.is_imported() else used).add(symbol.get_name())
+    missing = used - made - set(names) - set(dir(builtins))
+    return sorted(name for name in missing if not name.startswith("__"))
 
 
 def load(folder: Path, job_id: str) -> Any:
