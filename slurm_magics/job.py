@@ -154,7 +154,13 @@ class Job:
 
     def __await__(self) -> Generator[None, None, str]:
         """`await job` waits for the end without holding up the kernel; the result is the state."""
-        return self._ended().__await__()
+        try:
+            return (yield from self._ended().__await__())
+        except asyncio.CancelledError as error:
+            # The stop button, as a rule. IPython's own hook: what it shows in place of a traceback.
+            told: Any = error
+            told._render_traceback_ = lambda: [f"Not waiting any more. Job {self.id} goes on."]
+            raise
 
     async def _ended(self) -> str:
         began, failures = monotonic(), 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -198,3 +200,22 @@ async def test_a_job_can_be_awaited(shell: InteractiveShell, slurm: Commands) ->
     slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     assert await shell.user_ns["job"] == "COMPLETED"
+
+
+async def test_a_job_that_is_awaited_no_more_goes_on(shell: InteractiveShell, slurm: Commands) -> None:
+    """The stop button cancels the cell: one line says so, in the place of a traceback."""
+    slurm.answer("squeue", STATUS.format(id=42, state="RUNNING"))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+
+    async def cell() -> str:
+        state: str = await shell.user_ns["job"]
+        return state
+
+    running = asyncio.create_task(cell())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError) as stopped:
+        await running
+    shown: Any = stopped.value
+    assert shown._render_traceback_() == ["Not waiting any more. Job 42 goes on."]
+    assert not slurm.calls("scancel")
