@@ -32,7 +32,8 @@ _BUSY = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--chdir=/tmp", "--
 _PLOTS = ".jp-RenderedImage"
 _LOW = (1280, 620)  # for windows with little in them
 _KERNELS = "/opt/hpc/data/bin/hpchub"
-_TOO_MUCH = "held = []\nwhile True: held.append(bytearray(b'x' * 1024**2))"
+# Slowly: Slurm looks every two seconds, and the machine's own memory must not be used up before.
+_TOO_MUCH = "import time\nheld = []\nwhile True: held.append(b'x' * 2**20 + b'y'); time.sleep(0.005)"
 _CELL = "import socket\nprint('Hello from', socket.gethostname())\n!squeue --me"
 
 
@@ -123,6 +124,7 @@ def install_kernels(alice: Person) -> None:
 def choose_kernel(alice: Person, title: str) -> None:
     """An empty notebook with this kernel, from the launcher."""
     alice.open(f"user/{alice.user}/lab?reset")
+    alice.menu("View", "Appearance", "Show Left Sidebar")
     alice.find(f".jp-LauncherCard[data-category=Notebook][title='{title}']").click()
 
 
@@ -140,6 +142,7 @@ def show_kernels(alice: Person) -> None:
         alice.find(".jp-Notebook .cm-content").send_keys(_TOO_MUCH)
         alice.chord(Keys.SHIFT, Keys.ENTER)
         alice.wait("the reason", lambda: "is over" in alice.text(".jp-OutputArea-output"))
+        alice.wait("its end", lambda: alice.text(".jp-Toolbar-kernelName") == "No Kernel")
         shutil.copyfile(alice.picture("kernel-died"), PICTURES / "kernel-died.png")
     finally:
         alice.resize(_SIZE)
