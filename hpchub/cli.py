@@ -39,7 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (_, purpose) in _VERBS.items():
         verbs.add_parser(name, help=purpose, add_help=False)
     verb = outer.parse_args(arguments[:1]).verb
-    module = importlib.import_module(_VERBS[verb][0])
+    try:
+        module = importlib.import_module(_VERBS[verb][0])
+    except ModuleNotFoundError as error:
+        # On a cluster, where people install kernels, there are as a rule none of the hub's libraries.
+        print(f"hpchub {verb}: {error.name} is not installed here, which it needs.", file=sys.stderr)
+        return 1
     parser = argparse.ArgumentParser(prog=f"hpchub {verb}", description=_VERBS[verb][1])
     module.configure(parser)
     try:

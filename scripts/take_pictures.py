@@ -3,8 +3,8 @@
     make demo-up pictures
 
 Writes docs/pictures/: form, progress and home, each also as it is in the dark, and notebook; of the example
-notebooks first-day, in the dark, and parameter-sweep. Needs Debian's chromium and chromium-driver, and that
-alice runs no server.
+notebooks first-day, in the dark, and parameter-sweep; of kernels kernel-cannot-start and kernel-died. Needs
+Debian's chromium and chromium-driver, and that alice runs no server.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ PICTURES = ROOT / "docs" / "pictures"
 _SIZE = (1280, 960)
 _BUSY = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--chdir=/tmp", "--output=/dev/null"]
 _PLOTS = ".jp-RenderedImage"
+_LOW = (1280, 620)  # for windows with little in them
+_KERNELS = "/opt/hpc/data/bin/hpchub"
+# Slowly: Slurm looks every two seconds, and the machine's own memory must not be used up before.
+_TOO_MUCH = "import time\nheld = []\nwhile True: held.append(b'x' * 2**20 + b'y'); time.sleep(0.005)"
 _CELL = "import socket\nprint('Hello from', socket.gethostname())\n!squeue --me"
 
 
@@ -103,6 +107,49 @@ def run_examples(alice: Person) -> None:
     alice.menu("Settings", "Theme", "JupyterLab Light")
 
 
+def install_kernels(alice: Person) -> None:
+    """Two kernels of alice's: one whose environment lacks ipykernel, one in a job with little memory."""
+
+    def run(*argv: str) -> None:
+        alice.demo.exec("login1", argv, user=alice.user, check=True)
+
+    run("/usr/bin/python3.11", "-m", "venv", "--without-pip", "envs/torch")
+    run(_KERNELS, "kernels", "install", "envs/torch", "--title", "PyTorch", "--no-check", "--replace")
+    run(
+        _KERNELS, "kernels", "install", "virtualenv", "--prefix", "/opt/hpc/data", "--replace",
+        "--name", "node", "--title", "Python on a node", "--slurm", "time=00:10:00", "--slurm", "memory=500M",
+    )  # fmt: skip
+
+
+def choose_kernel(alice: Person, title: str) -> None:
+    """An empty notebook with this kernel, from the launcher."""
+    alice.open(f"user/{alice.user}/lab?reset")
+    alice.menu("View", "Appearance", "Show Left Sidebar")
+    alice.find(f".jp-LauncherCard[data-category=Notebook][title='{title}']").click()
+
+
+def show_kernels(alice: Person) -> None:
+    """The dialog for a kernel that cannot start; the words under a cell that took too much memory."""
+    install_kernels(alice)
+    alice.resize(_LOW)
+    try:
+        choose_kernel(alice, "PyTorch")
+        alice.wait("the reason", lambda: "ipykernel is missing" in alice.text(".jp-Dialog"))
+        shutil.copyfile(alice.picture("kernel-cannot-start"), PICTURES / "kernel-cannot-start.png")
+        alice.keys(Keys.ENTER)
+        choose_kernel(alice, "Python on a node")
+        alice.wait("an idle kernel", lambda: "| Idle" in alice.text("#jp-main-statusbar"))
+        alice.find(".jp-Notebook .cm-content").send_keys(_TOO_MUCH)
+        alice.chord(Keys.SHIFT, Keys.ENTER)
+        alice.wait("the reason", lambda: "is over" in alice.text(".jp-OutputArea-output"))
+        alice.wait("its end", lambda: alice.text(".jp-Toolbar-kernelName") == "No Kernel")
+        shutil.copyfile(alice.picture("kernel-died"), PICTURES / "kernel-died.png")
+    finally:
+        alice.resize(_SIZE)
+        remove = [_KERNELS, "kernels", "remove", "torch", "node"]
+        alice.demo.exec("login1", remove, user=alice.user, check=True)
+
+
 def show_home(alice: Person) -> None:
     """The home page, with the server that runs."""
     alice.open_home()
@@ -129,6 +176,7 @@ def main() -> None:
         wait_for_jupyterlab(alice)
         run_notebook(alice)
         run_examples(alice)
+        show_kernels(alice)
         show_home(alice)
         alice.stop_from_home()
 

@@ -61,7 +61,7 @@ class Card:
         """What is to be said in words: why, when, how long."""
         told = [explain(self.state)]
         if self.look.tasks:
-            told.append(f"{self.look.ended} of {self.look.tasks} tasks have ended.")
+            told.append(array_words(self.look))
         else:
             told += time_words(self.look, now, zone)
         return told + ([f"Not up to date: {self.trouble}"] if self.trouble else [])
@@ -98,6 +98,12 @@ def bar_html(fraction: float, colour: str) -> str:
 def colour_of(state: JobState) -> str:
     """The state's colour, for bars."""
     return _COLOURS[state]
+
+
+def array_words(look: Look) -> str:
+    """How far an array is, and whether all went well: its own state is that of the task that says most."""
+    failed = f", {look.failed} of them failed" if look.failed else ""
+    return f"{look.ended} of {look.tasks} tasks have ended{failed}."
 
 
 def time_words(look: Look, now: float, zone: tzinfo) -> list[str]:

@@ -32,6 +32,8 @@ _HINTS = (
     ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),
     ("unrecognized option", "%{tool} --help lists the options."),
     ("invalid option", "%{tool} --help lists the options."),
+    ("Unable to open file", "A script for %sbatch must be a file that is there; %%sbatch takes the cell."),
+    ("Invalid --time specification", "Write minutes, HH:MM:SS or D-HH:MM:SS: --time 90, --time 01:30:00."),
     ("(N/y)", "Nobody can be asked back, so that the answer was no. -i says yes beforehand."),
     ("Unknown field", "Slurm's manual page of %{tool} lists the fields."),
     ("Invalid field requested", "%{tool} --helpformat lists the fields."),

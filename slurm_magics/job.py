@@ -154,7 +154,13 @@ class Job:
 
     def __await__(self) -> Generator[None, None, str]:
         """`await job` waits for the end without holding up the kernel; the result is the state."""
-        return self._ended().__await__()
+        try:
+            return (yield from self._ended().__await__())
+        except asyncio.CancelledError as error:
+            # The stop button, as a rule. IPython's own hook: what it shows in place of a traceback.
+            told: Any = error
+            told._render_traceback_ = lambda: [f"Not waiting any more. Job {self.id} goes on."]
+            raise
 
     async def _ended(self) -> str:
         began, failures = monotonic(), 0
@@ -206,6 +212,7 @@ class Job:
         path = self.output_path
         position: int | None = None
         failures, asks_at = 0, 0.0
+        has_told = False
         try:
             while True:
                 over = False
@@ -218,6 +225,10 @@ class Job:
                     text = _decoded(found[0])
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
+                elif not has_told:
+                    words = explain(self._jobs.look(self, _GLANCE_S).status)
+                    print(f"Job {self.id} has written nothing. {words}", file=sys.stderr)
+                    has_told = True
                 if not follow or over:
                     return
                 sys.stdout.flush()

@@ -10,7 +10,7 @@ from html import escape
 
 from hpchub.core.job import JobState
 from hpchub.schedulers.slurm_states import explain
-from slurm_magics.card import TEXT, bar_html, colour_of, time_words
+from slurm_magics.card import TEXT, array_words, bar_html, colour_of, time_words
 from slurm_magics.shown import Shown, in_kernel
 from slurm_magics.watch import Look
 
@@ -34,7 +34,7 @@ def sentence(look: Look, now: float, zone: tzinfo) -> str:
     if look.trouble:
         return _short_sentence(look)
     if look.tasks:
-        return f"{look.ended} of {look.tasks} tasks have ended. {explain(look.status)}"
+        return f"{array_words(look)} {explain(look.status)}"
     return " ".join((explain(look.status), *time_words(look, now, zone)))
 
 

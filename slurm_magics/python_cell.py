@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import json
 import pickle
 import secrets
 import shlex
 import shutil
+import symtable
 import sys
 import time
 from collections.abc import Mapping
@@ -61,7 +63,7 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
     """The cell with what it uses of the notebook's variables.
 
     Raises:
-        SlurmError: It is no Python, or uses something that cannot travel; the message names it.
+        SlurmError: It is no Python, or uses what is not there or cannot travel; the message names it.
     """
     try:
         import cloudpickle
@@ -73,6 +75,11 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         tree = ast.parse(cell, "<cell>")
     except SyntaxError as error:
         raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
+    if unknown := _unknown(cell, tree, names):
+        raise SlurmError(
+            f"The cell uses {', '.join(unknown)}, and neither it nor the notebook has that.",
+            "The job could only fail. Run the cell that makes it first.",
+        )
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     used = {node.id for node in found if isinstance(node.ctx, ast.Load)}
     made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
@@ -98,6 +105,21 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
     )
 
 
+def _unknown(cell: str, tree: ast.Module, names: Mapping[str, Any]) -> list[str]:
+    """The global names that a cell uses, and that nobody has made. A star in an import may make any."""
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
+        return []
+    top = symtable.symtable(cell, "<cell>", "exec")
+    used, made, scopes = set[str](), set[str](), [top]
+    for scope in scopes:
+        scopes.extend(scope.get_children())
+        for symbol in scope.get_symbols():
+            if scope is top or symbol.is_global():
+                (made if symbol.is_assigned() or symbol.is_imported() else used).add(symbol.get_name())
+    missing = used - made - set(names) - set(dir(builtins))
+    return sorted(name for name in missing if not name.startswith("__"))
+
+
 def load(folder: Path, job_id: str) -> Any:
     """The value that a job left.
 
@@ -105,7 +127,6 @@ def load(folder: Path, job_id: str) -> Any:
         SlurmError: It left none, or one that cannot be read here.
         Exception: What the cell raised, with the job's traceback as a note.
     """
-    __tracebackhide__ = True  # IPython's: people should see the job's traceback, not ours
     path = folder / python_runner.result_name(job_id)
     deadline = time.monotonic() + _LATE_S
     while not _is_listed(path):
@@ -121,7 +142,10 @@ def load(folder: Path, job_id: str) -> Any:
         raise SlurmError(f"The result of job {job_id} cannot be read here: {error}") from error
     if raised is None:
         raise SlurmError(f"Job {job_id} left no result. {found['error']}")
-    raised.add_note(f"In job {job_id}:\n{found['error']}")
+    words = f"In job {job_id}:\n{found['error']}"
+    raised.add_note(words)
+    with contextlib.suppress(AttributeError):  # of a class that takes none, IPython shows our lines as well
+        raised._render_traceback_ = words.splitlines
     raise raised
 
 

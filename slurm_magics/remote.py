@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from slurm_magics.errors import SlurmError
 from slurm_magics.machine import MAY_BE_QUEUED, Done, too_slow, zone_of
 from slurm_magics.ssh_config import Target
-from slurm_magics.ssh_login import Connection, open_connection
+from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
 
 if TYPE_CHECKING:
     import paramiko
@@ -67,6 +67,7 @@ class Remote:
     """One login node. Its methods may be called from several threads."""
 
     def __init__(self, target: Target) -> None:
+        require_paramiko()
         self._target = target
         self._lock = threading.Lock()
         self._sessions = threading.BoundedSemaphore(_MOST_SESSIONS)

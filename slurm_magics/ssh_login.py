@@ -49,18 +49,22 @@ class Connection:
             transport.close()
 
 
+def require_paramiko() -> None:
+    """Raise SlurmError where it is not installed; all else here takes it for granted."""
+    try:
+        import paramiko  # noqa: F401  what connects imports it again
+    except ImportError as error:
+        raise SlurmError(
+            "%slurm connect needs paramiko.", "Install it beside slurm_magics: pip install paramiko"
+        ) from error
+
+
 def open_connection(target: Target) -> Connection:
     """A connection to the host, logged in; through its jump hosts, where it has some.
 
     Raises:
         SlurmError: There is no way, the host's key is not the known one, or it lets nobody in.
     """
-    try:
-        import paramiko  # noqa: F401  needed further down
-    except ImportError as error:
-        raise SlurmError(
-            "%slurm connect needs paramiko.", "Install it beside slurm_magics: pip install paramiko"
-        ) from error
     route = resolve(target)
     if route.proxy_command and not route.jumps:
         return Connection(_login(route, _proxy(route.proxy_command)))

@@ -98,7 +98,11 @@ def render(name: str, body: str, names: Mapping[str, Any], chosen: str = "") -> 
     except jinja2.TemplatesNotFound as error:
         files = [path for folder in folders for path in folder.glob("*.sh.j2")]
         known = sorted({path.name.removesuffix(".sh.j2") for path in files})
-        there = f"There are {', '.join(known)}." if known else f"Put one into {folders[0]}."
+        there = f"Known: {', '.join(known)}." if known else f"Put one into {folders[0]}."
         raise SlurmError(f"There is no template {name!r}.", there) from error
+    except jinja2.UndefinedError as error:
+        raise SlurmError(
+            f"The template {name!r} needs more: {error}.", "Give the notebook a variable of that name."
+        ) from error
     except jinja2.TemplateError as error:
         raise SlurmError(f"The template {name!r} cannot be used: {error}.") from error

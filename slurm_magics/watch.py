@@ -43,6 +43,7 @@ class Look:
     times: JobTimes = NO_TIMES
     tasks: int = 0
     ended: int = 0
+    failed: int = 0
     trouble: SlurmError | None = None
 
 
@@ -85,10 +86,11 @@ class Watch:
             rows = self._rows[job]
             status = pick(rows, job_id)
             shown = [row for row, one in rows.items() if one is status]
-            ended, tasks = _counted(rows) if parse_job_id(job_id).task is None else (0, 0)
+            counts = _counted(rows) if parse_job_id(job_id).task is None else (0, 0, 0)
+            tasks, ended, failed = counts
             times = self._times.get(shown[0], NO_TIMES) if shown else NO_TIMES
             trouble = None if status.state.is_final else self._troubles.get(job)
-            return Look(status=status, times=times, tasks=tasks, ended=ended, trouble=trouble)
+            return Look(status=status, times=times, tasks=tasks, ended=ended, failed=failed, trouble=trouble)
 
     def forget(self) -> None:
         """Ask again next time: something has been changed."""
@@ -226,12 +228,13 @@ def _names_tasks(row: JobId) -> bool:
     return parsed.task is not None or bool(parsed.tasks)
 
 
-def _counted(rows: dict[JobId, JobStatus]) -> tuple[int, int]:
-    """How many tasks of an array have ended, of how many; nothing of a job that is none."""
-    counts = [(max(1, len(expand_job_id(row))), status) for row, status in rows.items()]
+def _counted(rows: dict[JobId, JobStatus]) -> tuple[int, int, int]:
+    """How many tasks an array has, how many have ended, how many failed; nothing of a job that is none."""
     if not any(map(_names_tasks, rows)):
-        return 0, 0
-    return sum(n for n, status in counts if status.state.is_final), sum(n for n, _ in counts)
+        return 0, 0, 0
+    counts = [(max(1, len(expand_job_id(row))), status.state) for row, status in rows.items()]
+    ended = sum(n for n, state in counts if state.is_final)
+    return sum(n for n, _ in counts), ended, sum(n for n, state in counts if state is JobState.FAILED)
 
 
 def _by_job(found: dict[JobId, JobStatus]) -> dict[int, dict[JobId, JobStatus]]:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from hpchub.core.cluster import Attach
 from hpchub.demo.environments import ready_environments
 from hpchub.demo.hosts import require_namespaces
-from hpchub.demo.info import find_host, running_words
+from hpchub.demo.info import ending_words, find_host, running_words
 from hpchub.demo.layout import Layout
 from hpchub.demo.loopback import HELP
 from hpchub.demo.packages import FOR_TESTS, NEEDED, install_packages, missing_packages
@@ -161,6 +161,7 @@ def _up(layout: Layout, args: argparse.Namespace) -> int:
             child.wait(_DOWN_TIMEOUT_S)
     if not ready:
         raise SiteError(f"The demo did not start. The whole log: {log}")
+    _say(ending_words(layout))
     return 0
 
 

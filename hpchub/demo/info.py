@@ -41,8 +41,7 @@ class Info:
 
 def closing_words(info: Info, layout: Layout) -> list[str]:
     """What to do with a demo that is ready."""
-    where = f" --dir {layout.dir}" if layout.dir != Path(".demo").absolute() else ""
-    look = f"    {_own_command()} demo exec{where} login1 --user alice -- squeue"
+    look = f"    {_own_command()} demo exec{_where(layout)} login1 --user alice -- squeue"
     if not info.url:
         return ["", "The cluster is ready (no hub). To look around:", look, ""]
     width = max(map(len, info.users))
@@ -65,6 +64,15 @@ def closing_words(info: Info, layout: Layout) -> list[str]:
         f"Everything about this demo: {layout.info}; logs: {layout.logs}",
         "",
     ]
+
+
+def ending_words(layout: Layout) -> str:
+    """How to end a demo that runs in the background, where there is no Ctrl-C."""
+    return f"It runs in the background. To stop it:\n    {_own_command()} demo down{_where(layout)}\n"
+
+
+def _where(layout: Layout) -> str:
+    return f" --dir {layout.dir}" if layout.dir != Path(".demo").absolute() else ""
 
 
 def _own_command() -> str:

@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="run it in a job: time=02:00:00, cpus=4",
+        help="run it in a job: partition=cpu, time=02:00:00, cpus=4, memory=8G and others; repeatable",
     )
     new.add_argument("--replace", action="store_true", help="take the place of one of the same name")
     new.add_argument("--no-check", action="store_true", help="install it even where it would not start")
@@ -130,6 +130,7 @@ def _install(args: argparse.Namespace) -> int:
             print("Not installed. --no-check installs it all the same.")
             return 1
     print(f"{spec.title!r} is installed in {install(spec, place, replacing=args.replace)}")
+    print("JupyterLab offers it after a reload of the page.")
     return 0
 
 

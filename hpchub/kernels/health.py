@@ -16,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpchub.errors import ConfigError
+from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.kernelspec import CONNECTION_FILE, SLURM, Kernelspec, Launch
+from hpchub.kernels.refusal import refusal
 
 # A container's first start may unpack its image.
 TRIAL_S = 120.0
@@ -86,9 +87,13 @@ def check(
     provisioner, config = spec.provisioner
     if provisioner == SLURM:
         try:
-            read_settings(config)
+            refused = refusal(read_settings(config))
         except ConfigError as error:
-            return Health(" ".join(error.problems))
+            return Health(" ".join(error.problems) or error.message)
+        except InvalidRequest as error:
+            return Health(error.message)
+        if refused:
+            return Health(f"Slurm would refuse its job: {refused}", "Give it other settings with --slurm.")
     glance = at_a_glance(spec, environ, launcher)
     language = _LANGUAGES.get(spec.language)
     if not glance.is_good or language is None:

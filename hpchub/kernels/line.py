@@ -66,7 +66,7 @@ class Line:
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
-        self._held: set[asyncio.StreamWriter] = set()
+        self._held: dict[asyncio.StreamWriter, str] = {}
         self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
@@ -245,16 +245,17 @@ class Line:
         self._stop_listening()
         for number in range(1, len(CHANNELS) + 1):
             (self._folder / f"k-{number}").unlink(missing_ok=True)
+        listeners = sum(name == "iopub" for name in self._held.values())
         for writer in list(self._held):
             writer.close()
-        await self._cells.write(text)
+        await self._cells.write(text, listeners - 1)  # without our own
 
     async def _carry(self, name: str, inner: Streams) -> None:
         """One of Jupyter's connections, held until there is a kernel.
 
         Closed at once it would come back late, and miss what a restarted kernel publishes first.
         """
-        self._held.add(inner[1])
+        self._held[inner[1]] = name
         try:
             while not inner[0].at_eof() and not inner[1].is_closing():
                 try:
@@ -265,7 +266,7 @@ class Line:
                 await join(inner, outer)
                 return
         finally:
-            self._held.discard(inner[1])
+            self._held.pop(inner[1], None)
             inner[1].close()
 
     async def _dial(self, part: str) -> Streams:

@@ -114,9 +114,15 @@ def explain(status: JobStatus, log_tail: str = "") -> str:
     return f"{sentence} ({native})."
 
 
+# No signal of a job's: slurmd says so where it cannot open what --output names. Checked on 22.05.
+_NO_OUTPUT_FILE = "53"
+
+
 def _exit_words(exit_code: str) -> str:
     """sacct's ExitCode is `<exit status>:<signal>`."""
     code, _, signal = exit_code.partition(":")
+    if signal == _NO_OUTPUT_FILE:
+        return ": the file for its output could not be opened. Its folder must be there before the job"
     if signal.isdecimal() and int(signal):
         return f", ended by signal {signal}"
     if code.isdecimal() and int(code):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -155,3 +156,44 @@ def test_the_last_words_are_the_launchers_own() -> None:
     assert last_words(text).endswith("ERROR: Unable to locate a modulefile; the module x cannot be loaded")
     assert last_words("") == ""
     assert "\x1b" not in last_words("\x1b[31mred\x1b[0m")
+
+
+_SBATCH = """#!/bin/sh
+case " $* " in
+    *" --test-only "*) ;;
+    *) echo "a job would have been submitted" >&2; exit 2 ;;
+esac
+case " $* " in
+    *" --partition=nope "*) echo "sbatch: error: invalid partition specified: nope
+allocation failure: Invalid partition name specified" >&2; exit 1 ;;
+    *" --partition=away "*) echo "sbatch: error: Unable to contact slurm controller" >&2; exit 1 ;;
+esac
+echo "sbatch: Job 2 to start at 2026-11-21T19:51:30 using 1 processors on nodes c1 in partition cpu" >&2
+"""
+
+
+@pytest.mark.parametrize(
+    ("partition", "problem"),
+    [
+        ("nope", "Slurm would refuse its job: Invalid partition name specified"),
+        ("cpu", ""),
+        ("away", ""),
+    ],
+)
+def test_a_job_that_slurm_would_refuse_is_found(
+    partition: str,
+    problem: str,
+    environment: Path,
+    installed: Install,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Slurm is asked, and nothing submitted. Where it cannot be asked nothing is said of the job."""
+    program = tmp_path / "slurm" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(_SBATCH)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    stanza = {"provisioner_name": "hpchub-slurm", "config": {"partition": partition}}
+    spec = installed(environment)
+    assert check(spec.changed(metadata={"kernel_provisioner": stanza})).problem == problem

@@ -129,8 +129,11 @@ def main() -> dict[str, object]:
     server = Server()
     client = server.open_notebook()
     facts["after a stop"] = cell(client, f"print(x); {where}").split()
-    # Bit by bit: one long call would keep the kernel's other threads from saying that the cell began.
-    cell_id = client.execute("held = []\nwhile True: held.append(bytearray(b'x' * 1024**2))")
+    # Bit by bit: one long call would keep the kernel's other threads from saying that the cell began. And
+    # slowly: Slurm looks every two seconds, in which this machine's own memory could be used up.
+    cell_id = client.execute(
+        "import time\nheld = []\nwhile True: held.append(b'x' * 2**20 + b'y'); time.sleep(0.005)"
+    )
     facts["told"] = until(lambda: error_under(client, cell_id))
     client.stop_channels()
     until(lambda: server.kernel_id not in str(server.ask("kernels")))

@@ -72,6 +72,12 @@ def test_every_state_is_explained(native: str) -> None:
     [
         ("FAILED", "7:0", "Failed with exit code 7 (FAILED)."),
         ("FAILED", "0:11", "Failed, ended by signal 11 (FAILED)."),
+        (
+            "FAILED",
+            "0:53",
+            "Failed: the file for its output could not be opened. "
+            "Its folder must be there before the job (FAILED).",
+        ),
         ("TIMEOUT", "0:0", "Ended, because its time was up (TIMEOUT)."),
         ("CANCELLED by 2001", "0:0", "Cancelled (CANCELLED by 2001)."),
     ],

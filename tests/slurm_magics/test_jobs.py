@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -52,7 +54,7 @@ def test_a_template_takes_the_cell(shell: InteractiveShell, slurm: Commands, tmp
     shell.run_cell("%%sbatch --template mpi\nsrun ./a.out\n").raise_error()
     assert slurm.calls("sbatch")[0]["stdin"] == "#!/bin/bash\nexport WHO='a b'\nsrun ./a.out\n"
     del shell.user_ns["who"]
-    for name, words in {"mpi": "'who' is undefined", "nope": "There are mpi"}.items():
+    for name, words in {"mpi": "'who' is undefined", "nope": "Known: mpi"}.items():
         error = shell.run_cell(f"%%sbatch --template {name}\ntrue").error_in_exec
         assert isinstance(error, SlurmError)
         assert words in str(error)
@@ -171,6 +173,8 @@ def test_output_is_read_from_where_slurm_says(
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     job = shell.user_ns["job"]
     assert job.output == ""
+    job.tail()
+    assert capsys.readouterr().err.startswith("Job 42 has written nothing. ")
     (tmp_path / "out.txt").write_bytes(b"one\ntwo\n\xff\n")
     assert job.output == "one\ntwo\n\\xff\n"
     job.tail(2)
@@ -206,3 +210,22 @@ async def test_a_job_can_be_awaited(shell: InteractiveShell, slurm: Commands) ->
     slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     assert await shell.user_ns["job"] == "COMPLETED"
+
+
+async def test_a_job_that_is_awaited_no_more_goes_on(shell: InteractiveShell, slurm: Commands) -> None:
+    """The stop button cancels the cell: one line says so, in the place of a traceback."""
+    slurm.answer("squeue", STATUS.format(id=42, state="RUNNING"))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+
+    async def cell() -> str:
+        state: str = await shell.user_ns["job"]
+        return state
+
+    running = asyncio.create_task(cell())
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError) as stopped:
+        await running
+    shown: Any = stopped.value
+    assert shown._render_traceback_() == ["Not waiting any more. Job 42 goes on."]
+    assert not slurm.calls("scancel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
@@ -42,6 +43,8 @@ def test_a_wide_terminal_has_all_of_it() -> None:
         "Job 42 [#####               ] 25% Running on c1 (RUNNING). Time left: 03:00, until 11:08."
     )
     assert "2 of 8 tasks have ended." in line("Job 42", ARRAY, NOW, UTC, 200)
+    some = replace(ARRAY, failed=1)
+    assert "2 of 8 tasks have ended, 1 of them failed." in line("Job 42", some, NOW, UTC, 200)
 
 
 @pytest.mark.parametrize("columns", [1, 8, 20, 40])

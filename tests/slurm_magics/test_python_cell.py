@@ -14,6 +14,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from slurm_magics import SlurmError
+from slurm_magics.python_cell import pack
 from support.slurm_commands import Commands
 
 OVER = "42\x1fCOMPLETED\x1fc1\x1fNone\x1f1795259154\x1f1795262754\n"
@@ -58,7 +59,9 @@ def test_variables_travel_and_the_value_comes_back(shell: InteractiveShell, slur
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)] == [0o700, 0o700]
 
 
-def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Commands) -> None:
+def test_what_the_cell_raises_is_raised_here(
+    shell: InteractiveShell, slurm: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The same exception, with the job's traceback."""
     job, code = submit(shell, slurm, "def f():\n    return [][1]\nf()")
     assert code == 1
@@ -67,6 +70,38 @@ def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Com
     assert "In job 42:" in caught.value.__notes__[0]
     assert "line 2, in f" in caught.value.__notes__[0]
     assert "python_runner" not in caught.value.__notes__[0]
+    shell.user_ns["job"] = job
+    shell.run_cell("job.result(10)")
+    shown = capsys.readouterr().out
+    assert "line 2, in f" in shown
+    assert "python_cell.py" not in shown, "people should see the job's traceback, not ours"
+
+
+def test_what_nobody_has_made_is_named(shell: InteractiveShell, slurm: Commands) -> None:
+    """Before anything is submitted: a job that waits for hours would only fail."""
+    error = shell.run_cell("%%sbatch --python\nmodel = train(data)\nmodel.score").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "uses data, train, and" in error.message
+    assert slurm.calls() == []
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "import os.path as p, sys\nfrom math import pi\np, sys, pi, print, __name__",
+        "def f(a, *b, c=1, **d):\n    global g\n    g = [x for x in b if (y := x)]\n    return a, c, d, h()\n"
+        "def h(): return f, g",
+        "class A:\n    one = 1\n    two: int = one\nA().two",
+        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    print(error)",
+        "with open('/dev/null') as file:\n    {k: v for k, v in zip('a', 'b')}\n    (lambda z: z)(file)",
+        "match [1, 2]:\n    case [first, *rest]:\n        print(first, rest)",
+        "from os.path import *\njoin('a', 'b')",
+        "total = given\ntotal += 1",
+    ],
+)
+def test_what_the_cell_makes_itself_is_known(cell: str) -> None:
+    """Whichever way a name is made, in whichever scope."""
+    assert pack(cell, {"given": 1}).cell == cell
 
 
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from ssh.conftest import UID, USER, RealNode
 
 from slurm_magics import SlurmError
 from slurm_magics.remote import Remote
+from slurm_magics.settings import read_target
 from support.laptop import Laptop, logins
 from support.slurm_commands import Commands
 
@@ -34,6 +36,14 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
     process.terminate()
     process.wait()
+
+
+def test_without_paramiko_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed the error says so, and how to get it, before anything is tried."""
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    with pytest.raises(SlurmError, match="needs paramiko") as refused:
+        Remote(read_target(["login1"]))
+    assert "pip install paramiko" in refused.value.hint
 
 
 def test_a_command_runs_as_it_is_written(cluster: Remote) -> None:

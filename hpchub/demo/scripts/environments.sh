@@ -20,8 +20,8 @@ echo "  environment data: pandas and matplotlib on top of lab"
 site_packages=lib/python3.11/site-packages
 echo "/opt/hpc/lab/$site_packages" >"/opt/hpc/data/$site_packages/lab.pth"
 pip /opt/hpc/data "$data_requirements"
-# The magics lie in a folder of their own, so that this need not be built again whenever they change. They
-# are loaded for everybody: `%squeue` works in a new notebook.
+# The magics and `hpchub kernels` lie in a folder of their own, so that this need not be built again whenever
+# they change. The magics are loaded for everybody: `%squeue` works in a new notebook.
 echo /opt/slurm_magics >"/opt/hpc/data/$site_packages/slurm_magics.pth"
 mkdir -p /opt/hpc/data/etc/ipython
 echo 'get_config().InteractiveShellApp.extensions = ["slurm_magics"]' \
@@ -35,6 +35,12 @@ for script in /opt/hpc/lab/bin/jupyter*; do
     sed '1s|/opt/hpc/lab/|/opt/hpc/data/|' "$script" >"/opt/hpc/data/bin/${script##*/}"
     chmod 755 "/opt/hpc/data/bin/${script##*/}"
 done
+printf '%s\n' '#!/opt/hpc/data/bin/python' 'import sys' 'from hpchub.cli import main' 'sys.exit(main())' \
+    >/opt/hpc/data/bin/hpchub
+chmod 755 /opt/hpc/data/bin/hpchub
+# A kernel that cannot start says why.
+echo 'c = get_config(); c.KernelProvisionerFactory.default_provisioner_name = "hpchub-local"' \
+    >>/opt/hpc/data/etc/jupyter/jupyter_server_config.py
 
 echo "  environment broken: no Jupyter in it"
 "$python" -m venv --without-pip /opt/hpc/broken
