@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from dataclasses import dataclass
+from pathlib import PurePath
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
@@ -16,57 +16,20 @@ from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Text
+from slurm_magics.pace import count_failure, fresh_s, rest_s
 from slurm_magics.progress import Progress
 from slurm_magics.shown import in_kernel
+from slurm_magics.submission import Outputs, Submission
 
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
     from slurm_magics.machine import Machine
     from slurm_magics.plots import Plot
-    from slurm_magics.watch import Look
 
-# Seconds since the wait began, and how old a state may then be.
-_PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
-_MOST_REST_S = 30.0
 _FOLLOW_S = 0.5
 _LATE_S = 20.0
 _TAIL_BYTES = 1 << 20
-NO_TASK_YET = "4294967294"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """What was given to sbatch: its options, the script (empty where a file was named), the folder.
-
-    `results` is the folder where a job of `--python` leaves its value.
-    """
-
-    words: tuple[str, ...]
-    folder: PurePath
-    script: str = field(default="", repr=False)
-    results: Path | None = None
-
-
-@dataclass(slots=True)
-class Outputs:
-    """Where the standard output of a job, or of an array's tasks, goes.
-
-    Slurm forgets a job minutes after its end, so this is asked when the job is submitted. The path of
-    tasks that have not begun has a number in the place of theirs.
-    """
-
-    by_task: dict[int | None, str] = field(default_factory=dict)
-
-    def learn(self, known: dict[int | None, str]) -> None:
-        """Add what Slurm says now."""
-        self.by_task |= known
-
-    def path(self, task: int | None) -> str:
-        """The path of a task's output, or of a plain job's; empty where it is not known."""
-        if task in self.by_task and not (task is None and NO_TASK_YET in self.by_task[None]):
-            return self.by_task[task]
-        return "" if task is None else self.by_task.get(None, "").replace(NO_TASK_YET, str(task))
 
 
 class Job:
@@ -135,13 +98,13 @@ class Job:
         try:
             while True:
                 waited = monotonic() - began
-                look = self._jobs.look(self, _pause_s(waited))
+                look = self._jobs.look(self, fresh_s(waited))
                 if bar:
                     bar.update(look)
                 if look.status.state.is_final:
                     return look.status.native
-                failures = _count_failure(failures, look)
-                pause_s = max(_pause_s(waited), rest_s(failures))
+                failures = count_failure(failures, look)
+                pause_s = max(fresh_s(waited), rest_s(failures))
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
@@ -159,11 +122,11 @@ class Job:
     async def _ended(self) -> str:
         began, failures = monotonic(), 0
         while True:
-            pause_s = _pause_s(monotonic() - began)
+            pause_s = fresh_s(monotonic() - began)
             look = await asyncio.to_thread(self._jobs.look, self, pause_s)
             if look.status.state.is_final:
                 return look.status.native
-            failures = _count_failure(failures, look)
+            failures = count_failure(failures, look)
             await asyncio.sleep(max(pause_s, rest_s(failures)))
 
     def _ipython_display_(self) -> None:
@@ -212,7 +175,7 @@ class Job:
                 if follow and monotonic() >= asks_at:  # before reading: nothing is missed at the end
                     look = self._jobs.look(self, _GLANCE_S)
                     over = look.status.state.is_final
-                    failures = _count_failure(failures, look)
+                    failures = count_failure(failures, look)
                     asks_at = monotonic() + rest_s(failures)
                 if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
                     text = _decoded(found[0])
@@ -297,26 +260,6 @@ class Tasks:
         return Job(
             job._jobs, f"{parse_job_id(job.id).job}_{number}", job.submission, job.cluster, job.outputs
         )
-
-
-def _count_failure(failures: int, look: Look) -> int:
-    """How many queries in a row have failed.
-
-    Raises:
-        SlurmError: The next ones will, too, until the person does something.
-    """
-    if look.trouble and not look.trouble.retryable:
-        raise look.trouble
-    return failures + 1 if look.trouble else 0
-
-
-def rest_s(failures: int) -> float:
-    """How long to leave Slurm alone after so many failures in a row, in seconds."""
-    return min(_MOST_REST_S, 2.0 ** min(failures, 10)) if failures else 0.0
-
-
-def _pause_s(waited_s: float) -> float:
-    return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
 
 
 def _decoded(content: bytes) -> str:

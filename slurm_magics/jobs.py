@@ -13,9 +13,10 @@ from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
 from slurm_magics.errors import SlurmError
-from slurm_magics.job import Job, Outputs, Submission
+from slurm_magics.job import Job
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
+from slurm_magics.submission import Outputs, Submission
 from slurm_magics.watch import Look, Watch
 
 if TYPE_CHECKING:

@@ -6,11 +6,9 @@ others on the login node can read its arguments.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shlex
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
@@ -20,15 +18,11 @@ from slurm_magics.errors import SlurmError
 from slurm_magics.machine import MAY_BE_QUEUED, Done, too_slow, zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection
+from slurm_magics.ssh_session import STUB, encoded, talk
 
 if TYPE_CHECKING:
     import paramiko
 
-# Decodes the first line of its input and runs it; what follows is the command's. In letters that no login
-# shell minds: csh and fish have rules of their own for single quotes.
-_STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
-_PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
-_CHUNK = 1 << 16
 _OPEN_S = 20.0
 # A session on a connection that works opens at once.
 _SESSION_S = 10.0
@@ -162,10 +156,10 @@ class Remote:
 
         with self._sessions, self._channel() as channel:
             try:
-                channel.exec_command(_STUB)
+                channel.exec_command(STUB)
             except (EOFError, OSError, paramiko.SSHException) as error:
                 raise self._lost(tool) from error
-            done = _talk(channel, _encoded(text) + b"\n" + stdin, limit_s)
+            done = talk(channel, encoded(text) + b"\n" + stdin, limit_s)
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
@@ -255,63 +249,3 @@ class Remote:
         if tool in _SUBMITTERS:
             hint = MAY_BE_QUEUED
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
-
-
-def _encoded(script: str) -> bytes:
-    """One line that printf's %b turns into the script again."""
-    raw = script.encode("utf-8", "surrogateescape")
-    return b"".join(
-        one if _PLAIN.match(one) else b"\\0%03o" % one[0] for one in (bytes((byte,)) for byte in raw)
-    )
-
-
-def _talk(channel: paramiko.Channel, stdin: bytes, limit_s: float | None) -> Done | None:
-    """Feed a command and collect what it says; None where the time was up.
-
-    The exit code is -1 where none came: the connection is lost, or a signal ended the command.
-    """
-    deadline = None if limit_s is None else time.monotonic() + limit_s
-    complaints: list[bytes] = []
-    answer: list[bytes] = []
-    helpers = [
-        threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
-        threading.Thread(target=_drain, args=(channel, complaints), daemon=True),
-    ]
-    for helper in helpers:
-        helper.start()
-    try:
-        while True:
-            channel.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
-            if not (piece := channel.recv(_CHUNK)):
-                break
-            answer.append(piece)
-        if not channel.status_event.wait(
-            None if deadline is None else max(0.01, deadline - time.monotonic())
-        ):
-            return None
-    except TimeoutError:
-        return None
-    finally:
-        channel.close()
-        for helper in helpers:
-            helper.join()
-    return Done(channel.exit_status, b"".join(answer), b"".join(complaints))
-
-
-def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
-    """Give the command its input. That of an endless one ends with the channel."""
-    try:
-        for start in range(0, len(stdin), _CHUNK):
-            channel.sendall(stdin[start : start + _CHUNK])
-        if ends:
-            channel.shutdown_write()
-    except (OSError, EOFError):
-        return  # the command has ended without reading all of it, or the connection is lost: its exit tells
-
-
-def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
-    try:
-        while piece := channel.recv_stderr(_CHUNK):
-            into.append(piece)
-    except (OSError, EOFError):
-        return  # likewise

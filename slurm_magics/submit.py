@@ -11,8 +11,8 @@ from typing import Any
 
 from hpchub.paths import templates_dir
 from slurm_magics.errors import SlurmError
-from slurm_magics.job import Submission
 from slurm_magics.python_cell import PythonCell, pack
+from slurm_magics.submission import Submission
 from slurm_magics.words import fill, take_flag, take_option
 
 _SHELL = "#!/bin/bash\n"

@@ -15,10 +15,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from slurm_magics.errors import Interrupted
-from slurm_magics.job import Job, Outputs, Submission, rest_s
+from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
+from slurm_magics.pace import rest_s
 from slurm_magics.session import Session, Settings
+from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 from support.tree import ROOT
 

@@ -1,0 +1,82 @@
+"""One session of an SSH connection: a script goes in over its standard input, and what it says comes out.
+
+Others on the login node can read a command's arguments, and nothing of its input.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from slurm_magics.machine import Done
+
+if TYPE_CHECKING:
+    import paramiko
+
+# Decodes the first line of its input and runs it; what follows is the command's. In letters that no login
+# shell minds: csh and fish have rules of their own for single quotes.
+STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
+_PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
+_CHUNK = 1 << 16
+
+
+def encoded(script: str) -> bytes:
+    """One line that printf's %b turns into the script again."""
+    raw = script.encode("utf-8", "surrogateescape")
+    return b"".join(
+        one if _PLAIN.match(one) else b"\\0%03o" % one[0] for one in (bytes((byte,)) for byte in raw)
+    )
+
+
+def talk(channel: paramiko.Channel, stdin: bytes, limit_s: float | None) -> Done | None:
+    """Feed a command and collect what it says; None where the time was up.
+
+    The exit code is -1 where none came: the connection is lost, or a signal ended the command.
+    """
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    complaints: list[bytes] = []
+    answer: list[bytes] = []
+    helpers = [
+        threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
+        threading.Thread(target=_drain, args=(channel, complaints), daemon=True),
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        while True:
+            channel.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
+            if not (piece := channel.recv(_CHUNK)):
+                break
+            answer.append(piece)
+        if not channel.status_event.wait(
+            None if deadline is None else max(0.01, deadline - time.monotonic())
+        ):
+            return None
+    except TimeoutError:
+        return None
+    finally:
+        channel.close()
+        for helper in helpers:
+            helper.join()
+    return Done(channel.exit_status, b"".join(answer), b"".join(complaints))
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
+    """Give the command its input. That of an endless one ends with the channel."""
+    try:
+        for start in range(0, len(stdin), _CHUNK):
+            channel.sendall(stdin[start : start + _CHUNK])
+        if ends:
+            channel.shutdown_write()
+    except (OSError, EOFError):
+        return  # the command has ended without reading all of it, or the connection is lost: its exit tells
+
+
+def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
+    try:
+        while piece := channel.recv_stderr(_CHUNK):
+            into.append(piece)
+    except (OSError, EOFError):
+        return  # likewise
