@@ -101,7 +101,7 @@ class Local:
         return Path.cwd()
 
     def expanded(self, word: str) -> str:
-        return str(Path(word).expanduser())
+        return os.path.expanduser(word)  # noqa: PTH111  pathlib fails where there is no such user
 
     def path(self, text: str) -> Path:
         return Path(text)

@@ -14,7 +14,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import Interrupted, refused, translated
+from slurm_magics.errors import Interrupted, SlurmError, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.queries import Query, plan
 
@@ -79,7 +79,13 @@ class Session:
         """
         limit_s = None if endless else self.settings.timeout_s
         # sacctmgr asks back, and would ask for ever at the end of the file.
-        script = (stdin or ("n\n" if argv[0] == "sacctmgr" else "")).encode("utf-8", "surrogateescape")
+        try:
+            script = (stdin or ("n\n" if argv[0] == "sacctmgr" else "")).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            line = stdin.count("\n", 0, error.start) + 1
+            raise SlurmError(
+                f"Line {line} of the script has half a character, which no file can hold."
+            ) from error
         try:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
         except KeyboardInterrupt:

@@ -177,3 +177,13 @@ def test_a_folder_that_is_gone(
     folder.rmdir()
     with pytest.raises(SlurmError, match="is gone"):
         shell.user_ns["job"].resubmit()
+
+
+def test_a_script_with_half_a_character(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can write it into a file: it says which line, and nothing is submitted."""
+    commands.answer("sbatch", "42\n")
+    error = failure(shell, "%%sbatch\ntrue\necho '\ud83d'", capsys)
+    assert error.message.startswith("Line 3 of the script has half a character")
+    assert commands.calls() == []
