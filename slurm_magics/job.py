@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 from time import monotonic, sleep, time
@@ -77,7 +77,7 @@ class Job:
 
     @property
     def array(self) -> Tasks:
-        """Its array tasks: `job.array[3]`."""
+        """Its array tasks: `job.array[3]`, `for task in job.array`, `len(job.array)`."""
         return Tasks(self)
 
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
@@ -247,6 +247,10 @@ class Job:
             sleep(_FOLLOW_S)
 
 
+class NoSuchTask(SlurmError, IndexError):
+    """The job has no such task: it is no array, or one without that number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tasks:
     """The tasks of an array. Each is a job."""
@@ -254,12 +258,32 @@ class Tasks:
     job: Job
 
     def __getitem__(self, number: int) -> Job:
-        if parse_job_id(self.job.id).task is not None or number < 0:
-            raise IndexError(f"{self.job.id} has no array task {number}")
+        """The task with that number, which need not be its place among the others."""
+        job, known = self.job, self.job.outputs
+        is_known = bool(known.tasks or known.by_task)
+        if parse_job_id(job.id).task is not None or number < 0 or (is_known and number not in known.tasks):
+            there = f"Its tasks are {min(known.tasks)} to {max(known.tasks)}." if known.tasks else ""
+            raise NoSuchTask(f"Job {job.id} has no array task {number}.", there)
+        return self._task(number)
+
+    def __iter__(self) -> Iterator[Job]:
+        return map(self._task, self._numbers())
+
+    def __len__(self) -> int:
+        return len(self._numbers())
+
+    def _numbers(self) -> list[int]:
         job = self.job
-        return Job(
-            job._jobs, f"{parse_job_id(job.id).job}_{number}", job.submission, job.cluster, job.outputs
-        )
+        if parse_job_id(job.id).task is not None:
+            return []
+        if not (job.outputs.tasks or job.outputs.by_task):
+            job.outputs.learn(job._jobs.outputs(job))
+        return sorted(job.outputs.tasks)
+
+    def _task(self, number: int) -> Job:
+        job = self.job
+        task = f"{parse_job_id(job.id).job}_{number}"
+        return Job(job._jobs, task, job.submission, job.cluster, job.outputs)
 
 
 def _decoded(content: bytes) -> str:

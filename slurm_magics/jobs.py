@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
 from slurm_magics.errors import SlurmError
+from slurm_magics.hostlist import expand_numbers
 from slurm_magics.job import Job
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
@@ -26,7 +28,9 @@ _log = logging.getLogger(__name__)
 
 _PARSABLE = re.compile(r"([0-9]+)(?:;(\S+))?", re.ASCII)
 # What users write comes before the path in a record: of several such lines the last is Slurm's.
-_RECORD = re.compile(r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<task>[0-9]+)(?= ))?", re.MULTILINE)
+_RECORD = re.compile(
+    r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<tasks>[0-9,:%-]+)(?= ))?", re.MULTILINE
+)
 _STDOUT = re.compile(r"^   StdOut=(.+)$", re.MULTILINE)
 
 
@@ -91,17 +95,22 @@ class Jobs:
         self.session.run(("scancel", *self.clusters(job), job.id))
         self.changed()
 
-    def outputs(self, job: Job) -> dict[int | None, str]:
+    def outputs(self, job: Job) -> Outputs:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
-        answer = self.session.run(("scontrol", *self.clusters(job), "show", "job", job.id))
+        argv = ("scontrol", *self.clusters(job), "show", "job", job.id)
+        answer = self.session.run(argv, environ={"SLURM_BITSTR_LEN": "0"})
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
+        tasks: set[int] = set()
         for place, start in enumerate(starts):
             end = starts[place + 1].start() if place + 1 < len(starts) else None
             paths = _STDOUT.findall(answer.text[start.end() : end])
+            own = start["tasks"] or ""
+            with contextlib.suppress(ValueError):  # none; or a job's name that looks like a record
+                tasks.update(expand_numbers(own))
             if paths:
-                found[int(start["task"]) if start["task"] else None] = paths[-1]
-        return found
+                found[int(own) if own.isdecimal() else None] = paths[-1]
+        return Outputs(found, frozenset(tasks))
 
     def accounting(self, job: Job) -> pd.DataFrame:
         """sacct's rows of the job and its steps."""

@@ -23,17 +23,19 @@ class Submission:
 
 @dataclass(slots=True)
 class Outputs:
-    """Where the standard output of a job, or of an array's tasks, goes.
+    """Where the standard output of a job, or of an array's tasks, goes, and which tasks there are.
 
     Slurm forgets a job minutes after its end, so this is asked when the job is submitted. The path of
     tasks that have not begun has a number in the place of theirs.
     """
 
     by_task: dict[int | None, str] = field(default_factory=dict)
+    tasks: frozenset[int] = frozenset()
 
-    def learn(self, known: dict[int | None, str]) -> None:
+    def learn(self, known: Outputs) -> None:
         """Add what Slurm says now."""
-        self.by_task |= known
+        self.by_task |= known.by_task
+        self.tasks |= known.tasks
 
     def path(self, task: int | None) -> str:
         """The path of a task's output, or of a plain job's; empty where it is not known."""

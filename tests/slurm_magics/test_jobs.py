@@ -139,7 +139,8 @@ def test_ctrl_c_ends_the_wait_and_not_the_job(
 def test_array_tasks_are_jobs(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
     """Each has a state and an output of its own; the array is what its tasks together are."""
     path = tmp_path / "out-42_4294967294.txt"
-    slurm.answer("scontrol", f"JobId=42 ArrayJobId=42 ArrayTaskId=2-9%2 JobName=x\n   StdOut={path}\n")
+    record = f"JobId={{}} ArrayJobId=42 ArrayTaskId={{}} JobName=x\n   StdOut={path}\n\n"
+    slurm.answer("scontrol", record.format(42, "2-9%2") + record.format(43, 1))
     rows = {"42_1": "COMPLETED", "42_[2-9%2]": "PENDING"}
     slurm.answer("squeue", "".join(STATUS.format(id=task, state=state) for task, state in rows.items()))
     shell.run_cell("%%sbatch --array=1-9%2 --as job\ntrue").raise_error()
@@ -147,11 +148,29 @@ def test_array_tasks_are_jobs(shell: InteractiveShell, slurm: Commands, tmp_path
     (tmp_path / "out-42_3.txt").write_text("three\n")
     assert (job.array[1].state, job.array[7].state, job.state) == ("COMPLETED", "PENDING", "PENDING")
     assert (job.array[3].output, job.array[4].output) == ("three\n", "")
-    assert job.array[99].state == "UNKNOWN"
     with pytest.raises(SlurmError, match="does not say where"):
         _ = job.output
-    with pytest.raises(IndexError):
-        job.array[1].array[2]
+    assert (len(job.array), [task.id for task in job.array][::4]) == (9, ["42_1", "42_5", "42_9"])
+    for wrong in ("job.array[99]", "job.array[-1]", "job.array[1].array[2]"):
+        error = shell.run_cell(wrong).error_in_exec
+        assert isinstance(error, IndexError)
+        assert "has no array task" in str(error)
+    assert list(job.array[1].array) == []
+
+
+def test_a_plain_job_has_no_tasks(shell: InteractiveShell, slurm: Commands) -> None:
+    """Nobody waits for one that never was; where Slurm did not say which there are, each may be."""
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert list(job.array) == []
+    with pytest.raises(SlurmError, match="Job 42 has no array task 3"):
+        _ = job.array[3]
+    slurm.answer("scontrol", stderr="slurm_load_jobs error: Unable to contact slurm controller", exit_code=1)
+    shell.run_cell("%%sbatch --as job --array=1-3\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert job.array[3].id == "42_3"
+    with pytest.raises(SlurmError, match="did not answer"):
+        list(job.array)
 
 
 def test_output_is_read_from_where_slurm_says(
@@ -177,6 +196,7 @@ def test_cancel_and_resubmit(
 ) -> None:
     """The same options and script from the same folder; an array's task alone cannot be resubmitted."""
     monkeypatch.chdir(tmp_path)
+    slurm.answer("scontrol", "JobId=42 ArrayJobId=42 ArrayTaskId=1-3 JobName=x\n   StdOut=/x\n\n")
     shell.run_cell("%%sbatch --array=1-3 --as job\necho hi").raise_error()
     job = shell.user_ns["job"]
     job.array[2].cancel()

@@ -86,7 +86,7 @@ def test_output_is_followed_without_the_controller(
 
     monkeypatch.setattr("slurm_magics.job.sleep", write)
     job = a_job(jobs)
-    job.outputs.learn({None: str(path)})
+    job.outputs.learn(Outputs({None: str(path)}))
     job.tail(follow=True)
     assert capsys.readouterr().out == "one\n1\n2\n3\n4\n"
     assert len(commands.calls("squeue")) == 1

@@ -70,6 +70,7 @@ def test_what_the_cell_raises_is_raised_here(shell: InteractiveShell, slurm: Com
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:
     """By its number."""
     slurm.answer("squeue", OVER.replace("42", "42_7"))
+    slurm.answer("scontrol", "JobId=42 ArrayJobId=42 ArrayTaskId=7 JobName=x\n   StdOut=/x\n\n")
     slurm.answer("sacct", "42_7\x1fCOMPLETED\x1fc1\x1f0:0\n")
     cell = "import os\nint(os.environ['SLURM_ARRAY_TASK_ID']) ** 2"
     job, _ = submit(shell, slurm, cell, SLURM_ARRAY_JOB_ID="42", SLURM_ARRAY_TASK_ID="7")
