@@ -201,6 +201,12 @@ class Job:
         __tracebackhide__ = True
         if self.submission.results is None:
             raise SlurmError(f"Job {self.id} has no result.", "Only jobs of %%sbatch --python have one.")
+        if self.outputs.tasks and parse_job_id(self.id).task is None:
+            first = min(self.outputs.tasks)
+            raise SlurmError(
+                f"{self.id} is an array: each of its tasks has a result.",
+                f"For example: job.array[{first}].result()",
+            )
         state = self.wait(timeout_s, progress=False)
         if not self._jobs.last_look(self).status.state.is_final:
             raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")

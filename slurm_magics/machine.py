@@ -49,7 +49,7 @@ class Machine(Protocol):
 
     @property
     def folder(self) -> PurePath:
-        """Where commands are run, unless they are told otherwise."""
+        """Where commands are run, unless they are told otherwise. SlurmError where it is gone."""
 
     def expanded(self, word: str) -> str:
         """A word that begins with `~`, with the home folder in its place."""
@@ -98,7 +98,12 @@ class Local:
 
     @property
     def folder(self) -> Path:
-        return Path.cwd()
+        try:
+            return Path.cwd()
+        except FileNotFoundError as error:
+            raise SlurmError(
+                "The folder that the notebook works in is gone.", "%cd leads to another one."
+            ) from error
 
     def expanded(self, word: str) -> str:
         return os.path.expanduser(word)  # noqa: PTH111  pathlib fails where there is no such user

@@ -187,3 +187,21 @@ def test_a_script_with_half_a_character(
     error = failure(shell, "%%sbatch\ntrue\necho '\ud83d'", capsys)
     assert error.message.startswith("Line 3 of the script has half a character")
     assert commands.calls() == []
+
+
+def test_the_notebooks_folder_is_gone(
+    shell: InteractiveShell,
+    commands: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing can be submitted from there, and that is said."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    try:
+        assert "folder that the notebook works in is gone" in failure(shell, "%%sbatch\ntrue", capsys).message
+    finally:
+        monkeypatch.chdir(tmp_path)
