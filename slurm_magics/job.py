@@ -149,9 +149,10 @@ class Job:
             self.outputs.learn(self._jobs.outputs(self))
             path = self.outputs.path(task)
         if not path:
+            first = "" if task is not None else str(min(self.outputs.tasks, default=""))
             raise SlurmError(
                 f"Slurm does not say where the output of job {self.id} goes.",
-                "Each task of an array has an output of its own: try job.array[1]." if task is None else "",
+                f"Each task of an array has an output of its own: try job.array[{first}]." if first else "",
             )
         return self._machine.path(path)
 

@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 _PARSABLE = re.compile(r"([0-9]+)(?:;(\S+))?", re.ASCII)
 # What users write comes before the path in a record: of several such lines the last is Slurm's.
 _RECORD = re.compile(
-    r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<tasks>[0-9,:%-]+)(?= ))?", re.MULTILINE
+    r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<tasks>[0-9,:%-]+)(?= )"
+    r"| HetJobId=[0-9]+ HetJobOffset=(?P<offset>[0-9]+)(?= ))?",
+    re.MULTILINE,
 )
 _STDOUT = re.compile(r"^   StdOut=(.+)$", re.MULTILINE)
 
@@ -108,7 +110,8 @@ class Jobs:
             own = start["tasks"] or ""
             with contextlib.suppress(ValueError):  # none; or a job's name that looks like a record
                 tasks.update(expand_numbers(own))
-            if paths:
+            # The script of a heterogeneous job is its first component's; the others' paths are of no file.
+            if paths and start["offset"] in {None, "0"}:
                 found[int(own) if own.isdecimal() else None] = paths[-1]
         return Outputs(found, frozenset(tasks))
 

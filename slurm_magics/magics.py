@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
@@ -201,7 +202,11 @@ class SlurmMagics:
         return Text(answer.text + answer.stderr)
 
     def _words(self, line: str) -> tuple[list[str], str | None]:
-        return take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")
+        """The line's words, and the name under which the result is to be kept."""
+        words, name = take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")
+        if name is not None and (not name.isidentifier() or iskeyword(name)):
+            raise SlurmError(f"{name!r} is no name of a variable.", "For example: --as job")
+        return words, name
 
     def _use(self, machine: Machine) -> None:
         """From now on the magics speak to this machine. Jobs of another one stay with theirs."""

@@ -152,9 +152,9 @@ class Remote:
         """Run a script with /bin/sh. What the login shell prints before it is left out."""
         mark = secrets.token_hex(16)
         text = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2; {script}"
-        import paramiko
-
         with self._sessions, self._channel() as channel:
+            import paramiko  # it is there: the channel is its own
+
             try:
                 channel.exec_command(STUB)
             except (EOFError, OSError, paramiko.SSHException) as error:
@@ -188,9 +188,9 @@ class Remote:
         One that has been lost without a word, as a laptop's that has slept, is made anew once: nothing has
         been sent on it yet.
         """
+        connection, is_fresh = self._connected()
         import paramiko
 
-        connection, is_fresh = self._connected()
         try:
             return connection.transport.open_session(timeout=_SESSION_S)
         except (EOFError, OSError, paramiko.SSHException) as error:

@@ -216,3 +216,23 @@ async def test_a_job_can_be_awaited(shell: InteractiveShell, slurm: Commands) ->
     slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     assert await shell.user_ns["job"] == "COMPLETED"
+
+
+def test_the_output_of_a_heterogeneous_job(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
+    """Is its first component's: no other one has any."""
+    record = "JobId={} HetJobId=42 HetJobOffset={} JobName=x\n   HetJobIdSet=42-43\n   StdOut={}/{}\n\n"
+    slurm.answer("scontrol", "".join(record.format(42 + n, n, tmp_path, 42 + n) for n in (0, 1)))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].output_path == tmp_path / "42"
+
+
+@pytest.mark.parametrize("name", ["3x", "a.b", "class", "a b"])
+def test_a_job_is_kept_under_a_name_that_can_be_written(
+    shell: InteractiveShell, slurm: Commands, name: str
+) -> None:
+    """Else it is not submitted."""
+    shell.user_ns["name"] = name
+    error = shell.run_cell("%%sbatch --as {name}\ntrue").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert error.message == f"{name!r} is no name of a variable."
+    assert slurm.calls() == []

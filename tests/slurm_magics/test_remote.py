@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -288,3 +289,17 @@ def test_what_cannot_be_connected_is_said(shell: InteractiveShell, line: str, wo
     assert isinstance(error, SlurmError)
     assert words in error.message
     assert "(this machine)" in shell.run_cell("%slurm").result
+
+
+@pytest.mark.parametrize("missing", ["paramiko", "ssh"])
+def test_what_a_connection_needs_is_said(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    """In a line, before anything is tried."""
+    if missing == "paramiko":
+        monkeypatch.setitem(sys.modules, "paramiko", None)
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    error = shell.run_cell("%slurm connect nowhere").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert missing in error.message
