@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePath
-from typing import Any, Protocol, cast
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from slurm_magics.done import Done, too_slow
 from slurm_magics.errors import SlurmError
+from slurm_magics.local_process import run_here
 
-# Slurm's own wait for the end of a step that is told to end is 32 s.
-_CANCELS_WITHIN_S = 40.0
-MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 _LOCALTIME = Path("/etc/localtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command left: its exit code and both streams, as bytes."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Machine(Protocol):
@@ -69,7 +55,9 @@ class Machine(Protocol):
         """Run a command to its end. None as a variable's value takes it out of the environment.
 
         Raises:
-            SlurmError: It is not there or took too long, the folder is gone, or the machine is out of reach.
+            SlurmError: It is not there, took too long or said too much, the folder is gone, or the machine is
+                out of reach.
+            Cut: Somebody pressed Ctrl-C. It has been ended.
         """
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
@@ -122,21 +110,15 @@ class Local:
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
         try:
-            return _run(
+            return run_here(
                 tuple(argv),
                 stdin,
                 limit_s,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
             )
-        except FileNotFoundError as error:
-            if cwd is not None and not Path(cwd).is_dir():
-                raise SlurmError(f"The folder {cwd} is gone.") from error
-            raise SlurmError(
-                f"There is no {argv[0]} on this machine's PATH.",
-                "Run the notebook on a login node or in a job of the cluster, or load Slurm's module; "
-                "%slurm connect HOST reaches a cluster from elsewhere.",
-            ) from error
+        except OSError as error:
+            raise _unstarted(argv[0], cwd, error) from error
         except subprocess.TimeoutExpired as error:
             raise too_slow(argv[0], limit_s or 0.0) from error
 
@@ -155,62 +137,23 @@ class Local:
         return None
 
 
-def _run(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
-    """Run a command to its end, or to ours.
-
-    Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
-    without a limit are in the kernel's, which ends what it finds there when it is shut down.
-    """
-    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    if limit_s is not None:
-        options["process_group"] = 0
-    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
-    with ThreadPoolExecutor(1) as starter:
-        starting: Future[subprocess.Popen[bytes]] = starter.submit(
-            cast(Any, subprocess.Popen), argv, **options
+def _unstarted(tool: str, cwd: PurePath | None, error: OSError) -> SlurmError:
+    """Why a command cannot be started."""
+    if cwd is not None and not Path(cwd).is_dir():
+        return SlurmError(f"The folder {cwd} is gone.")
+    if isinstance(error, FileNotFoundError):
+        return SlurmError(
+            f"There is no {tool} on this machine's PATH.",
+            "Run the notebook on a login node or in a job of the cluster, or load Slurm's module; "
+            "%slurm connect HOST reaches a cluster from elsewhere.",
         )
-        try:
-            process = starting.result()
-            stdout, stderr = process.communicate(stdin, limit_s)
-        except BaseException:
-            if not starting.exception():
-                _end(starting.result(), gently=limit_s is None)
-            raise
-    return Done(process.returncode, stdout, stderr)
-
-
-def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """End a command. srun and salloc are given the time to cancel what they have begun.
-
-    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
-    """
-    deadline = time.monotonic() + _CANCELS_WITHIN_S
-    try:
-        if gently:
-            process.send_signal(signal.SIGHUP)
-        while gently and process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=0.2)  # it may have more to say than a pipe holds
-    finally:  # a second Ctrl-C included
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                with contextlib.suppress(BrokenPipeError):  # what it has not read
-                    pipe.close()
+    hint = "Ask about fewer at a time." if error.errno == errno.E2BIG else ""
+    return SlurmError(f"{tool} cannot be started: {error.strerror}.", hint)
 
 
 def begin(start: int, size: int) -> int:
     """The byte at which `Machine.read` begins."""
     return max(0, size + start) if start < 0 else start if start <= size else 0
-
-
-def too_slow(tool: str, limit_s: float) -> SlurmError:
-    """The error of a command that has not ended in its time."""
-    hint = "Slurm may be slow or away; %slurm timeout 300 waits longer."
-    if tool == "sbatch":
-        hint = MAY_BE_QUEUED
-    return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
 
 
 def zone_of(tz: str, localtime: str) -> tzinfo:

@@ -14,8 +14,9 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
+from slurm_magics.done import MAY_BE_QUEUED, Cut, Done, too_slow
 from slurm_magics.errors import SlurmError
-from slurm_magics.machine import MAY_BE_QUEUED, Done, too_slow, zone_of
+from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection
 from slurm_magics.ssh_session import STUB, encoded, talk
@@ -159,7 +160,10 @@ class Remote:
                 channel.exec_command(STUB)
             except (EOFError, OSError, paramiko.SSHException) as error:
                 raise self._lost(tool) from error
-            done = talk(channel, encoded(text) + b"\n" + stdin, limit_s)
+            try:
+                done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s)
+            except Cut as cut:
+                raise Cut(_after(mark, cut.said)) from None
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
@@ -170,17 +174,16 @@ class Remote:
                 MAY_BE_QUEUED if tool in _SUBMITTERS else "Run the cell again: it connects anew.",
                 retryable=True,
             )
-        out, err = (text.partition(mark.encode() + b"\n") for text in (done.stdout, done.stderr))
         if done.exit_code < 0:
             raise self._lost(tool)
-        if not out[1]:
+        if mark.encode() not in done.stdout:
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
             raise SlurmError(
                 f"Your login shell on {self.name} ended before {tool} began"
                 + (f". It said: {said[-300:]}" if said else "."),
                 "Check its start-up files, such as .bashrc.",
             )
-        return Done(done.exit_code, out[2], err[2])
+        return _after(mark, done)
 
     def _channel(self) -> paramiko.Channel:
         """A session on the connection, which is made where there is none.
@@ -249,3 +252,9 @@ class Remote:
         if tool in _SUBMITTERS:
             hint = MAY_BE_QUEUED
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
+
+
+def _after(mark: str, done: Done) -> Done:
+    """Without what the login shell said before the command began."""
+    out, err = (text.partition(f"{mark}\n".encode())[2] for text in (done.stdout, done.stderr))
+    return Done(done.exit_code, out, err)

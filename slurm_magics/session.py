@@ -14,6 +14,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
+from slurm_magics.done import Cut, Done
 from slurm_magics.errors import Interrupted, SlurmError, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.queries import Query, plan
@@ -42,7 +43,7 @@ class Answer:
     @property
     def text(self) -> str:
         """Its standard output; bytes that are no UTF-8 are shown as `\\xff`."""
-        return self.stdout.decode("utf-8", "backslashreplace")
+        return _text(self.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,18 @@ class Session:
             ) from error
         try:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
+        except Cut as cut:
+            if endless:
+                _pass_on(cut.said)
+            raise Interrupted(argv[0]) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
-        stderr = done.stderr.decode("utf-8", "backslashreplace")
+        stderr = _text(done.stderr)
+        if done.exit_code and endless:
+            _pass_on(done)  # a program's own: what it printed before it failed, and why it did
+            raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
         if done.exit_code:
-            raise refused(argv[0], done.exit_code, done.stdout.decode("utf-8", "backslashreplace"), stderr)
+            raise refused(argv[0], done.exit_code, _text(done.stdout), stderr)
         return Answer(done.stdout, stderr)
 
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
@@ -174,3 +182,19 @@ def _show(notices: str) -> None:
     """What a command says beside its answer stays visible, and breaks nothing."""
     if notices.strip():
         print(notices.strip(), file=sys.stderr)
+
+
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "backslashreplace")
+
+
+def _pass_on(said: Done) -> None:
+    """Show what a program printed that gives no result."""
+    sys.stdout.write(_text(said.stdout))
+    sys.stderr.write(_text(said.stderr))
+
+
+def _own_lines(tool: str, done: Done) -> str:
+    """What the command itself said: the rest is of the program that it ran."""
+    own = [line for line in _text(done.stderr).split("\n") if line.startswith(f"{tool}: ")]
+    return "\n".join(own) or f"{tool}: it ended with exit code {done.exit_code}"

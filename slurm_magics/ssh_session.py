@@ -10,7 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from slurm_magics.machine import Done
+from slurm_magics.done import Cut, Done, Said
+from slurm_magics.errors import SlurmError
 
 if TYPE_CHECKING:
     import paramiko
@@ -30,37 +31,50 @@ def encoded(script: str) -> bytes:
     )
 
 
-def talk(channel: paramiko.Channel, stdin: bytes, limit_s: float | None) -> Done | None:
+def talk(channel: paramiko.Channel, tool: str, stdin: bytes, limit_s: float | None) -> Done | None:
     """Feed a command and collect what it says; None where the time was up.
 
     The exit code is -1 where none came: the connection is lost, or a signal ended the command.
+
+    Raises:
+        SlurmError: It printed too much.
+        Cut: Somebody pressed Ctrl-C.
     """
     deadline = None if limit_s is None else time.monotonic() + limit_s
-    complaints: list[bytes] = []
-    answer: list[bytes] = []
+    said = Said(tool)
     helpers = [
         threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
-        threading.Thread(target=_drain, args=(channel, complaints), daemon=True),
+        threading.Thread(target=_drain, args=(channel, said), daemon=True),
     ]
     for helper in helpers:
         helper.start()
     try:
         while True:
-            channel.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
+            channel.settimeout(_rest(deadline))
             if not (piece := channel.recv(_CHUNK)):
                 break
-            answer.append(piece)
-        if not channel.status_event.wait(
-            None if deadline is None else max(0.01, deadline - time.monotonic())
-        ):
+            said.add(piece)
+        if not channel.status_event.wait(_rest(deadline)):
             return None
     except TimeoutError:
         return None
+    except KeyboardInterrupt:
+        raise Cut(said.done(-1)) from None
     finally:
         channel.close()
         for helper in helpers:
             helper.join()
-    return Done(channel.exit_status, b"".join(answer), b"".join(complaints))
+    said.check()
+    return said.done(channel.exit_status)
+
+
+def _rest(deadline: float | None) -> float | None:
+    """How long it may still take, in seconds. TimeoutError where that is nothing."""
+    if deadline is None:
+        return None
+    if (rest_s := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return rest_s
 
 
 def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
@@ -74,9 +88,11 @@ def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
         return  # the command has ended without reading all of it, or the connection is lost: its exit tells
 
 
-def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
+def _drain(channel: paramiko.Channel, said: Said) -> None:
     try:
         while piece := channel.recv_stderr(_CHUNK):
-            into.append(piece)
+            said.add(piece, is_error=True)
     except (OSError, EOFError):
         return  # likewise
+    except SlurmError:
+        channel.close()  # too much: what waits for the other stream ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import UTC
@@ -205,3 +206,75 @@ def test_the_notebooks_folder_is_gone(
         assert "folder that the notebook works in is gone" in failure(shell, "%%sbatch\ntrue", capsys).message
     finally:
         monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("tool", ["srun", "salloc", "sattach"])
+def test_a_program_that_fails(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], tool: str
+) -> None:
+    """All that it printed is shown; the error is the command's own, whatever words the program has used."""
+    said = "Traceback of mine\nConnection refused\n"
+    commands.answer(tool, "result\n", stderr=f"{said}{tool}: error: c1: task 0: Exited with 3\n", exit_code=3)
+    error = shell.run_cell(f"%{tool} ./program").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert (error.message, error.retryable) == (f"{tool}: c1: task 0: Exited with 3", False)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("result\n")
+    assert shown.err.startswith(said)
+    commands.answer(tool, "result\n", exit_code=3)
+    error = shell.run_cell(f"%{tool} ./program").error_in_exec
+    assert str(error).startswith(f"{tool}: it ended with exit code 3")
+
+
+def test_more_than_a_command_can_be_given(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line too long for the system is said, with what helps; so is a command that nobody may run."""
+    commands.answer("squeue")
+    shell.user_ns["ids"] = ",".join(map(str, range(100_000)))
+    error = failure(shell, "%squeue -j {ids}", capsys)
+    assert error.message == "squeue cannot be started: Argument list too long."
+    assert "fewer" in error.hint
+    (commands.folder / "squeue").write_text("no program")
+    assert "squeue cannot be started: Exec format error" in failure(shell, "%squeue", capsys).message
+    if os.geteuid():  # root may, if anybody may
+        (commands.folder / "squeue").chmod(0)
+        assert "squeue cannot be started: Permission denied" in failure(shell, "%squeue", capsys).message
+
+
+def test_a_command_that_never_stops_printing(
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Is ended before it fills the memory, on either stream, with all that it has started."""
+    monkeypatch.setattr("slurm_magics.done._MOST_BYTES", 1 << 20)
+    for name, stream in {"srun": 1, "squeue": 1, "sdiag": 2}.items():
+        program = commands.folder / name
+        program.write_text(f"#!/bin/sh\nexec >&{stream}\n/usr/bin/yes {commands.folder}\n")
+        program.chmod(0o755)
+        assert "printed more than 1 MB, and was ended" in failure(shell, f"%{name}", capsys).message
+    assert not [line for line in processes() if f"yes {commands.folder}" in line]
+
+
+def test_a_wrapper_that_hangs(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is given up with what it has started."""
+    program = commands.folder / "squeue"
+    program.write_text("#!/bin/sh\n/bin/sleep 98765\n")
+    program.chmod(0o755)
+    shell.run_cell("%slurm timeout 0.2")
+    capsys.readouterr()
+    assert "has not answered within 0.2 s" in failure(shell, "%squeue", capsys).message
+    assert not [line for line in processes() if "sleep 98765" in line]
+
+
+def processes() -> list[str]:
+    """The command lines of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found

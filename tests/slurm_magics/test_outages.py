@@ -163,11 +163,12 @@ def test_what_is_known_can_be_read_while_slurm_is_silent(
 def test_ctrl_c_lets_srun_cancel(
     shell: InteractiveShell, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told by SIGHUP and waited for; one line is shown, and no traceback."""
+    """It is told by SIGHUP and waited for; what it printed and one line are shown, and no traceback."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     program = commands.folder / "srun"
     script = (
-        f"trap '/bin/sleep 0.2; echo >{ended}; exit' HUP\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
+        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; exit' HUP\necho first\necho >{begun}\n"
+        "while :; do /bin/sleep 0.05; done\n"
     )
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
@@ -184,6 +185,7 @@ def test_ctrl_c_lets_srun_cancel(
     assert isinstance(error, Interrupted)
     assert ended.exists()
     shown = capsys.readouterr().out
+    assert shown.startswith("first\nlast\n")
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
 

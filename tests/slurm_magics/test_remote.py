@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import asyncssh
+import paramiko
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ssh.conftest import UID, USER, RealNode
 
 from slurm_magics import SlurmError
+from slurm_magics.done import Cut
 from slurm_magics.remote import Remote
 from support.laptop import Laptop, logins
 from support.slurm_commands import Commands
@@ -231,17 +233,22 @@ def test_a_silent_command_is_given_up(cluster: Remote) -> None:
 def test_ctrl_c_ends_what_runs_over_there(
     cluster: Remote, node: RealNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An srun without a time limit would otherwise go on, and nobody would know."""
-    begun, gone = node.home / "begun", node.home / "gone"
-    script = f"trap 'echo >{gone}; exit' HUP; echo >{begun}; sleep 60 & wait"
+    """An srun without a time limit would otherwise go on, and nobody would know. What it printed is kept."""
+    gone = node.home / "gone"
+    script = f"trap 'echo >{gone}; exit' HUP; echo first; sleep 60 & wait"
+    real = paramiko.Channel.recv
+    pieces: list[bytes] = []
 
-    def interrupt(_channel: object, _size: int) -> bytes:
-        _appears(begun)
-        raise KeyboardInterrupt
+    def interrupt(channel: paramiko.Channel, size: int) -> bytes:
+        if pieces and pieces[-1].endswith(b"first\n"):
+            raise KeyboardInterrupt
+        pieces.append(real(channel, size))
+        return pieces[-1]
 
     monkeypatch.setattr("paramiko.Channel.recv", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Cut) as cut:
         cluster.run(["sh", "-c", script])
+    assert cut.value.said.stdout == b"first\n"
     _appears(gone)
 
 
