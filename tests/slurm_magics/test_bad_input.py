@@ -255,7 +255,7 @@ def test_a_command_that_never_stops_printing(
         program.write_text(f"#!/bin/sh\nexec >&{stream}\n/usr/bin/yes {commands.folder}\n")
         program.chmod(0o755)
         assert "printed more than 1 MB, and was ended" in failure(shell, f"%{name}", capsys).message
-    assert not [line for line in processes() if f"yes {commands.folder}" in line]
+    is_gone(f"yes {commands.folder}")
 
 
 def test_a_wrapper_that_hangs(
@@ -263,12 +263,20 @@ def test_a_wrapper_that_hangs(
 ) -> None:
     """Is given up with what it has started."""
     program = commands.folder / "squeue"
-    program.write_text("#!/bin/sh\n/bin/sleep 98765\n")
+    program.write_text(f"#!/bin/sh\n/usr/bin/tail -f {program}\n")
     program.chmod(0o755)
     shell.run_cell("%slurm timeout 0.2")
     capsys.readouterr()
     assert "has not answered within 0.2 s" in failure(shell, "%squeue", capsys).message
-    assert not [line for line in processes() if "sleep 98765" in line]
+    is_gone(f"tail -f {program}")
+
+
+def is_gone(command: str) -> None:
+    """Wait until no process runs that."""
+    deadline = time.monotonic() + 10
+    while any(command in line for line in processes()):
+        assert time.monotonic() < deadline, f"{command} still runs"
+        time.sleep(0.02)
 
 
 def processes() -> list[str]:
