@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from slurm_magics.errors import SlurmError
 
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 # A line for each of some million jobs; what says more would fill the kernel's memory.
-_MOST_BYTES = 1 << 29
+MOST_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,9 @@ class Said:
 
     def check(self) -> None:
         """SlurmError where it is too much."""
-        if max(self._sizes.values()) > _MOST_BYTES:
+        if max(self._sizes.values()) > MOST_BYTES:
             raise SlurmError(
-                f"{self.tool} printed more than {_MOST_BYTES >> 20} MB, and was ended.",
+                f"{self.tool} printed more than {MOST_BYTES >> 20} MB, and was ended.",
                 "Let it print to a file, or ask about less.",
             )
 
@@ -66,3 +67,10 @@ def too_slow(tool: str, limit_s: float) -> SlurmError:
     if tool == "sbatch":
         hint = MAY_BE_QUEUED
     return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
+
+
+def too_long(path: PurePath, size: int) -> SlurmError:
+    """The error of a file that has more bytes than a notebook should hold."""
+    return SlurmError(
+        f"{path} is too long to be read at once: {size >> 20} MB.", "job.tail(100) shows its last lines."
+    )

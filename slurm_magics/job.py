@@ -15,7 +15,7 @@ from hpchub.schedulers.slurm_states import explain
 from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
-from slurm_magics.output import Text
+from slurm_magics.output import Decoder, Text, last_lines
 from slurm_magics.pace import count_failure, fresh_s, rest_s
 from slurm_magics.progress import Progress
 from slurm_magics.shown import in_kernel
@@ -158,9 +158,13 @@ class Job:
 
     @property
     def output(self) -> Text:
-        """All that the job has written to its standard output so far; nothing before it has begun."""
+        """All that the job has written to its standard output so far; nothing before it has begun.
+
+        Raises:
+            SlurmError: It cannot be read, or is too much to be held in a notebook.
+        """
         found = self._machine.read(self.output_path)
-        return Text(_decoded(found[0]) if found else "")
+        return Text(Decoder().decode(found[0], final=True) if found else "")
 
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C.
@@ -169,6 +173,7 @@ class Job:
         """
         path = self.output_path
         position: int | None = None
+        decoder = Decoder()
         failures, asks_at = 0, 0.0
         try:
             while True:
@@ -179,7 +184,7 @@ class Job:
                     failures = count_failure(failures, look)
                     asks_at = monotonic() + rest_s(failures)
                 if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
-                    text = _decoded(found[0])
+                    text = decoder.decode(found[0], final=not follow or over)
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
                 if not follow or over:
@@ -291,13 +296,3 @@ class Tasks:
         job = self.job
         task = f"{parse_job_id(job.id).job}_{number}"
         return Job(job._jobs, task, job.submission, job.cluster, job.outputs)
-
-
-def _decoded(content: bytes) -> str:
-    """Text, with line ends as Python has them; bytes that are no UTF-8 are shown as `\\xff`."""
-    return content.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-
-
-def last_lines(text: str, count: int) -> str:
-    """The last lines, each with its end."""
-    return "".join(text.splitlines(keepends=True)[-count:]) if count > 0 else ""

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from slurm_magics.done import Done, too_slow
+from slurm_magics.done import MOST_BYTES, Done, too_long, too_slow
 from slurm_magics.errors import SlurmError
 from slurm_magics.local_process import run_here
 
@@ -64,6 +64,9 @@ class Machine(Protocol):
         """What stands in a file from that byte on, and the byte where it ends. None: there is no file.
 
         A negative start counts from the end. One behind the end begins at 0: the file was written anew.
+
+        Raises:
+            SlurmError: It cannot be read, or is too long.
         """
 
     def close(self) -> None:
@@ -126,8 +129,11 @@ class Local:
         try:
             with Path(path).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(begin(start, size))
-                return file.read(), file.tell()
+                place = file.seek(begin(start, size))
+                if size - place > MOST_BYTES:
+                    raise too_long(path, size - place)
+                content = file.read(size - place)
+                return content, place + len(content)
         except FileNotFoundError:
             return None
         except OSError as error:

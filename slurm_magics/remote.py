@@ -14,7 +14,7 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MAY_BE_QUEUED, Cut, Done, too_slow
+from slurm_magics.done import MAY_BE_QUEUED, MOST_BYTES, Cut, Done, too_long, too_slow
 from slurm_magics.errors import SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
@@ -43,7 +43,8 @@ _LEARN = (
 )
 _READ = (
     '[ -e "$1" ] || exit 44; s=$(wc -c <"$1") || exit; b=$2; if [ "$b" -lt 0 ]; then b=$((s+b)); '
-    'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; '
+    'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; n=$((s-b)); '
+    'if [ "$n" -gt "$3" ]; then echo "$n"; exit 46; fi; '
     'echo "$b"; exec tail -c "+$((b+1))" -- "$1"'
 )
 # Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind. At SIGHUP
@@ -55,6 +56,7 @@ _ENDLESS = (
 _SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
+_TOO_LONG = 46
 _NOT_FOUND = 127
 
 
@@ -123,11 +125,13 @@ class Remote:
         return done
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
-        script = shlex.join(("exec", "/bin/sh", "-c", _READ, "sh", str(path), str(start)))
+        script = shlex.join(("exec", "/bin/sh", "-c", _READ, "sh", str(path), str(start), str(MOST_BYTES)))
         done = self._sh(script, "tail", b"", _READ_S)
         if done.exit_code == _NO_SUCH_FILE:
             return None
         first, _, content = done.stdout.partition(b"\n")
+        if done.exit_code == _TOO_LONG:
+            raise too_long(path, int(first))
         if done.exit_code or not first.isdigit():
             said = done.stderr.decode("utf-8", "replace").strip()
             raise SlurmError(f"{path} cannot be read on {self.name}: {said or 'nothing was said'}")

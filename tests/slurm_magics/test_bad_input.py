@@ -249,7 +249,7 @@ def test_a_command_that_never_stops_printing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Is ended before it fills the memory, on either stream, with all that it has started."""
-    monkeypatch.setattr("slurm_magics.done._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("slurm_magics.done.MOST_BYTES", 1 << 20)
     for name, stream in {"srun": 1, "squeue": 1, "sdiag": 2}.items():
         program = commands.folder / name
         program.write_text(f"#!/bin/sh\nexec >&{stream}\n/usr/bin/yes {commands.folder}\n")

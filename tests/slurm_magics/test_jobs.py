@@ -236,3 +236,62 @@ def test_a_job_is_kept_under_a_name_that_can_be_written(
     assert isinstance(error, SlurmError)
     assert error.message == f"{name!r} is no name of a variable."
     assert slurm.calls() == []
+
+
+def test_an_output_that_comes_in_pieces(
+    shell: InteractiveShell,
+    slurm: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Cut inside of a character or a line end: both are shown as they were written, whatever is the last."""
+    whole = "größer ✓\r\nend".encode() + b"\xc3"
+    pieces = iter([whole[:3], whole[3:9], whole[9:13], whole[13:]])
+    with (tmp_path / "out.txt").open("wb") as file:
+
+        def write(_seconds: float) -> None:
+            file.write(next(pieces))
+            file.flush()
+            if file.tell() == len(whole):
+                slurm.answer("squeue", STATUS.format(id=42, state="COMPLETED"))
+                slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
+                shell.user_ns["job"]._jobs.changed()
+
+        shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+        monkeypatch.setattr("slurm_magics.job.sleep", write)
+        shell.user_ns["job"].tail(follow=True)
+    assert capsys.readouterr().out == "größer ✓\nend\\xc3"
+
+
+def test_the_last_lines_are_lines(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a progress bar writes over itself is one of them."""
+    (tmp_path / "out.txt").write_text("one\n10%\r20%\r30%\ntwo\x0cthree\nfour")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    for count, shown in {
+        1: "four",
+        2: "two\x0cthree\nfour",
+        3: "10%\r20%\r30%\ntwo\x0cthree\nfour",
+        0: "",
+    }.items():
+        job.tail(count)
+        assert capsys.readouterr().out == shown
+
+
+def test_an_output_of_gigabytes(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is not read at once, but its end is shown."""
+    with (tmp_path / "out.txt").open("wb") as file:
+        file.seek(5 << 30)
+        file.write(b"\nlast\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    error = shell.run_cell("job.output").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert error.message.endswith("out.txt is too long to be read at once: 5120 MB.")
+    capsys.readouterr()
+    shell.user_ns["job"].tail(1)
+    assert capsys.readouterr().out == "last\n"

@@ -93,6 +93,18 @@ def test_files_are_read_from_any_byte(cluster: Remote, node: RealNode) -> None:
         cluster.read(PurePosixPath("/usr"))
 
 
+def test_a_file_of_gigabytes_stays_there(cluster: Remote, node: RealNode) -> None:
+    """Its end can be read."""
+    path = node.home / "long"
+    with path.open("wb") as file:
+        file.seek(5 << 30)
+        file.write(b"end")
+    with pytest.raises(SlurmError, match="long is too long to be read at once: 5120 MB"):
+        cluster.read(PurePosixPath(path))
+    assert cluster.read(PurePosixPath(path), -3) == (b"end", (5 << 30) + 3)
+    path.unlink()
+
+
 def test_magics_work_over_there(laptop: Laptop, shell: InteractiveShell) -> None:
     """Frames, a job and its output; then back to this machine. PATH is the login shell's."""
     home = laptop.node.home
