@@ -227,11 +227,7 @@ def _sacct(words: Sequence[str], environ: Mapping[str, str], mark: str) -> Table
     found = options.found
     if "text" in found:
         return None
-    variables: dict[str, str | None] = {
-        "SLURM_TIME_FORMAT": "%s",
-        "SLURM_BITSTR_LEN": "0",
-        "SACCT_FORMAT": None,
-    }
+    variables: dict[str, str | None] = {"SLURM_TIME_FORMAT": "%s", "SACCT_FORMAT": None}
     argv = ("sacct", *options.rest, "--parsable", f"--delimiter={mark}")
     asked = found.get("format") or environ.get("SACCT_FORMAT", "")
     if not asked and found.keys() & {"long", "brief"}:  # these begin with JobID, which serves as a guard

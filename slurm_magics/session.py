@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
+_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
+
+
 @dataclass(slots=True)
 class Settings:
     """What `%slurm` shows and changes."""
@@ -137,7 +141,7 @@ class Session:
 
     def _answered(self, query: Query) -> tuple[Query, Answer]:
         """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
-        answer = self.run(query.argv, environ=query.environ)
+        answer = self.run(query.argv, environ={**_WHOLE_LISTS, **query.environ})
         if not isinstance(query, PipedQuery):
             return query, answer
         try:

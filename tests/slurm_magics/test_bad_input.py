@@ -286,3 +286,13 @@ def processes() -> list[str]:
         with contextlib.suppress(OSError):
             found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return found
+
+
+@pytest.mark.parametrize("tool", ["squeue", "sacct", "sprio"])
+def test_lists_of_tasks_are_whole(shell: InteractiveShell, commands: Commands, tool: str) -> None:
+    """`42_[1,3,7,...]` could not be written out: Slurm is told not to shorten them."""
+    program = commands.folder / tool
+    program.write_text(f'#!/bin/sh\necho "$SLURM_BITSTR_LEN" >{commands.folder}/length\nexit 1\n')
+    program.chmod(0o755)
+    shell.run_cell(f"%{tool}")
+    assert (commands.folder / "length").read_text() == "0\n"

@@ -87,7 +87,7 @@ def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Comm
         ("x = (", "The cell is no Python"),
         ("return 1", "The cell is no Python: 'return' outside function (line 1)"),
         ("x = 1\nawait x", "The cell is no Python: 'await' outside function (line 2)"),
-        ("-" * 5000 + "1", "The cell is no Python"),
+        ("(" * 1000 + "1", "The cell is no Python"),
     ],
 )
 def test_what_cannot_travel_is_named(shell: InteractiveShell, slurm: Commands, cell: str, words: str) -> None:

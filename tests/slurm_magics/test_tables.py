@@ -180,11 +180,3 @@ def test_a_field_that_sprio_does_not_have_is_refused() -> None:
     """With those that it has; sprio itself would leave it out and say so."""
     with pytest.raises(SlurmError, match="no field %Z"):
         plan("sprio", ["-o", "%i %Z"], {}, "MARK")
-
-
-@pytest.mark.parametrize("tool", ["squeue", "sacct"])
-def test_lists_of_tasks_are_whole(tool: str) -> None:
-    """`42_[1,3,7,...]` could not be written out: Slurm is told not to shorten them."""
-    query = plan(tool, (), {}, "mark")
-    assert query is not None
-    assert query.environ["SLURM_BITSTR_LEN"] == "0"
