@@ -17,6 +17,7 @@ from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
+from slurm_magics.programs import before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
 from slurm_magics.session import Session, Settings
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
+# These run what has options of its own.
+_RUNNERS = frozenset({"srun", "salloc", "sbatch"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -86,7 +89,7 @@ class SlurmMagics:
             job.output       all of its output
             job.cancel()     job.resubmit()     job.efficiency()     job.array[3]
         """
-        words, name = self._words(line)
+        words, name = self._words(line, "sbatch")
         folder = self.session.machine.folder
         request = read_request(words, cell, self._shell.user_ns, folder, self.settings.templates)
         if request.dry_run:
@@ -180,7 +183,7 @@ class SlurmMagics:
 
     def _command(self, tool: str) -> Callable[[str], Any]:
         def command(line: str) -> Any:
-            words, name = self._words(line)
+            words, name = self._words(line, tool)
             if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
                 return self._give(show(self.session, showing), name)
             said = self._change(tool, words)
@@ -201,9 +204,12 @@ class SlurmMagics:
             )
         return Text(answer.text + answer.stderr)
 
-    def _words(self, line: str) -> tuple[list[str], str | None]:
+    def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
-        words, name = take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")
+        words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
+        end = before_program(words) if tool in _RUNNERS else len(words)
+        own, name = take_option(words[:end], "as")
+        words = [*own, *words[end:]]
         if name is not None and (not name.isidentifier() or iskeyword(name)):
             raise SlurmError(f"{name!r} is no name of a variable.", "For example: --as job")
         return words, name

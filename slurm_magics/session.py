@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# What people set for their own listings would hide jobs that we ask about: squeue(1), ENVIRONMENT VARIABLES.
+UNFILTERED = dict.fromkeys((
+    "SQUEUE_ACCOUNT", "SQUEUE_LICENSES", "SQUEUE_NAMES", "SQUEUE_PARTITION", "SQUEUE_QOS", "SQUEUE_STATES",
+    "SQUEUE_USERS",
+))  # fmt: skip
 # Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
 _WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 
@@ -95,7 +100,7 @@ class Session:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
         except Cut as cut:
             if endless:
-                _pass_on(cut.said)
+                _pass_on(_without_own_lines(argv[0], cut.said))
             raise Interrupted(argv[0]) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
@@ -110,7 +115,8 @@ class Session:
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
         limit_s = self.settings.timeout_s
-        done = self.machine.run(command.argv, stdin=command.stdin, environ=environ, limit_s=limit_s)
+        variables = {**UNFILTERED, **environ}
+        done = self.machine.run(command.argv, stdin=command.stdin, environ=variables, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
 
@@ -202,3 +208,10 @@ def _own_lines(tool: str, done: Done) -> str:
     """What the command itself said: the rest is of the program that it ran."""
     own = [line for line in _text(done.stderr).split("\n") if line.startswith(f"{tool}: ")]
     return "\n".join(own) or f"{tool}: it ended with exit code {done.exit_code}"
+
+
+def _without_own_lines(tool: str, said: Done) -> Done:
+    """What the program said: of an interrupt the command itself would tell much."""
+    own = (f"{tool}: ".encode(), b"slurmstepd")
+    lines = [line for line in said.stderr.splitlines(keepends=True) if not line.startswith(own)]
+    return Done(said.exit_code, said.stdout, b"".join(lines))

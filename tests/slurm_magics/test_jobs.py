@@ -295,3 +295,32 @@ def test_an_output_of_gigabytes(
     capsys.readouterr()
     shell.user_ns["job"].tail(1)
     assert capsys.readouterr().out == "last\n"
+
+
+def test_a_scripts_own_options_go_to_the_script(shell: InteractiveShell, slurm: Commands) -> None:
+    """Though the magic has some of the same names; and a program's to the program."""
+    shell.run_cell("%sbatch --as job -t 5 run.sh --wait --as x --python -h {missing}").raise_error()
+    (call,) = slurm.calls("sbatch")
+    assert call["argv"][2:] == ["-t", "5", "run.sh", "--wait", "--as", "x", "--python", "-h", "{missing}"]
+    assert shell.user_ns["job"].id == "42"
+    slurm.answer("srun", "done\n")
+    shell.run_cell("%srun --as said -n 1 ./program --as x").raise_error()
+    assert slurm.calls("srun")[0]["argv"] == ["srun", "-n", "1", "./program", "--as", "x"]
+    assert shell.user_ns["said"] == "done\n"
+
+
+def test_filters_of_ones_own_hide_no_job(
+    shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are for %squeue: a job's state, and the record of one, are asked for without them."""
+    for name in ("PARTITION", "STATES", "USERS"):
+        monkeypatch.setenv(f"SQUEUE_{name}", "nothing")
+    program = slurm.folder / "squeue"
+    check = "import os\nif 'nothing' in os.environ.values():\n    raise SystemExit\nimport json"
+    program.write_text(program.read_text().replace("import json", check, 1))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].state == "RUNNING"
+    program.write_text(program.read_text().replace("sys.stdout.write", "print(42); "))
+    record = "JobId=42 JobName=x\n   UserId=a(1) GroupId=a(1)\n   Command=(null)\n   StdOut=/x\n\n"
+    slurm.answer("scontrol", record)
+    assert shell.run_cell("%scontrol show job 42").result["JobName"] == "x"

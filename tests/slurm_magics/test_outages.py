@@ -167,8 +167,8 @@ def test_ctrl_c_lets_srun_cancel(
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     program = commands.folder / "srun"
     script = (
-        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; exit' HUP\necho first\necho >{begun}\n"
-        "while :; do /bin/sleep 0.05; done\n"
+        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; echo srun: forced >&2; exit' HUP\n"
+        f"echo first\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
     )
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
@@ -184,8 +184,9 @@ def test_ctrl_c_lets_srun_cancel(
     error = shell.run_cell("%srun hostname").error_in_exec
     assert isinstance(error, Interrupted)
     assert ended.exists()
-    shown = capsys.readouterr().out
+    shown, errors = capsys.readouterr()
     assert shown.startswith("first\nlast\n")
+    assert errors == ""
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
 

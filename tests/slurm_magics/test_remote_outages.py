@@ -49,7 +49,7 @@ def sessions(node: RealNode) -> list[int]:
         for task in Path(f"/proc/{parent}/task").iterdir():
             children = [int(pid) for pid in (task / "children").read_text().split()]
             parents += children
-            found += [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "sshd\n"]
+            found += [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("sshd")]
     return found
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slurm_magics import SlurmError
 from slurm_magics.machine import Local
+from slurm_magics.programs import before_program
 from slurm_magics.words import fill, split_words
 
 
@@ -118,3 +119,18 @@ def test_other_languages_have_their_own_backslashes() -> None:
         warnings.simplefilter("error")
         text = r"""awk '{gsub("\.", "_")}'"""
         assert fill(text, NAMES) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "own"),
+    [
+        ("-n 2 --label ./program --as x", "-n 2 --label"),
+        ("--as job -p cpu --hold run.sh --wait -h", "--as job -p cpu --hold"),
+        ("-n2 -lu -N1 -J name -- -x", "-n2 -lu -N1 -J name"),
+        ("--time=5 --mem 1G --exclusive=user", "--time=5 --mem 1G --exclusive=user"),
+        ("", ""),
+    ],
+)
+def test_a_program_has_options_of_its_own(line: str, own: str) -> None:
+    """What stands behind it is not the magic's."""
+    assert line.split()[: before_program(line.split())] == own.split()
