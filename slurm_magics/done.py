@@ -28,6 +28,10 @@ class Cut(KeyboardInterrupt):
         super().__init__("while a command ran")
         self.said = said
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython's own hook: what it shows in place of a traceback."""
+        return ["Interrupted."]
+
 
 @dataclass(slots=True)
 class Said:

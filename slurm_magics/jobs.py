@@ -13,7 +13,7 @@ from hpchub.schedulers.slurm import Slurm
 from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.hostlist import expand_numbers
 from slurm_magics.job import Job
 from slurm_magics.queries import plan
@@ -69,7 +69,7 @@ class Jobs:
         job = Job(self, job_id, submission, cluster, Outputs())
         try:
             job.outputs.learn(self.outputs(job))
-        except SlurmError:
+        except (SlurmError, Interrupted):  # the job is there: it is not lost with the path of its output
             _log.warning("magics.no_output_path job=%s", job_id)  # asked again when somebody wants it
         return job
 

@@ -11,7 +11,7 @@ from IPython.core.magic import no_var_expand
 from slurm_magics.accounting import QUESTION, is_question
 from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
@@ -54,9 +54,20 @@ class SlurmMagics:
             self._add(self._command(tool), tool, text, "line")
         self._add(self.sbatch, "sbatch", self.sbatch.__doc__ or "", "line_cell")
         self._add(self.slurm, "slurm", self.slurm.__doc__ or "", "line")
-        completer = self._shell.Completer
-        others = [one for one in completer.custom_matchers if one.__name__ != "slurm_matcher"]
-        completer.custom_matchers[:] = [*others, matcher(Completion(lambda: self.session))]
+        self._complete_with(matcher(Completion(lambda: self.session)))
+
+    def unregister(self) -> None:
+        """Take them away again, with the connection."""
+        for known in self._shell.magics_manager.magics.values():
+            for name in (*TABLES, *COMMANDS, "sbatch", "slurm"):
+                known.pop(name, None)
+        self._complete_with()
+        self._disconnect()
+
+    def _complete_with(self, *matchers: Any) -> None:
+        """Use these for completion, instead of those of before."""
+        known = self._shell.Completer.custom_matchers
+        known[:] = [*(one for one in known if one.__name__ != "slurm_matcher"), *matchers]
 
     def sbatch(self, line: str, cell: str | None = None) -> Any:
         """Submits a batch job and returns it as a Job.
@@ -229,10 +240,15 @@ class SlurmMagics:
     def _add(self, function: Callable[..., Any], name: str, text: str, kind: str) -> None:
         # A function of its own, because a bound method takes no attributes.
         def magic(line: str, cell: str | None = None) -> Any:
-            return function(line) if cell is None else function(line, cell)
+            try:
+                return function(line) if cell is None else function(line, cell)
+            except Interrupted:
+                raise
+            except KeyboardInterrupt:  # between two commands, or while an answer was read
+                raise Interrupted(name) from None
 
         def line_magic(line: str) -> Any:
-            return function(line)
+            return magic(line)
 
         chosen = magic if kind == "line_cell" else line_magic
         chosen.__doc__ = text

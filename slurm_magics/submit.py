@@ -14,7 +14,7 @@ from slurm_magics.errors import SlurmError
 from slurm_magics.programs import before_program
 from slurm_magics.python_cell import PythonCell, pack
 from slurm_magics.submission import Submission
-from slurm_magics.words import fill, take_flag, take_option
+from slurm_magics.words import fill, take_flag, take_option, told
 
 _SHELL = "#!/bin/bash\n"
 _OWN_TEMPLATES = Path("~/.config/slurm_magics/templates")
@@ -103,5 +103,5 @@ def render(name: str, body: str, names: Mapping[str, Any], chosen: str = "") -> 
         known = sorted({path.name.removesuffix(".sh.j2") for path in files})
         there = f"There are {', '.join(known)}." if known else f"Put one into {folders[0]}."
         raise SlurmError(f"There is no template {name!r}.", there) from error
-    except jinja2.TemplateError as error:
-        raise SlurmError(f"The template {name!r} cannot be used: {error}.") from error
+    except Exception as error:  # a template can do what Python can, and fail as that does
+        raise SlurmError(f"The template {name!r} cannot be used: {told(error)}.") from error

@@ -324,3 +324,18 @@ def test_filters_of_ones_own_hide_no_job(
     record = "JobId=42 JobName=x\n   UserId=a(1) GroupId=a(1)\n   Command=(null)\n   StdOut=/x\n\n"
     slurm.answer("scontrol", record)
     assert shell.run_cell("%scontrol show job 42").result["JobName"] == "x"
+
+
+@pytest.mark.parametrize("text", [b"{{ 1 / 0 }}", b"\xff", b"{{ body.nothing.more }}", b"{% if %}"])
+def test_a_template_that_fails(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, text: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Says so in a line, and submits nothing."""
+    (tmp_path / "bad.sh.j2").write_bytes(text)
+    shell.run_cell(f"%slurm templates {tmp_path}")
+    capsys.readouterr()
+    error = shell.run_cell("%%sbatch --template bad\ntrue").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "The template 'bad' cannot be used" in error.message
+    assert "Traceback" not in capsys.readouterr().out
+    assert slurm.calls() == []

@@ -208,3 +208,52 @@ def test_a_notebook_that_nobody_watches(commands: Commands, tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert "SlurmError: Slurm refused the job: Invalid partition name specified." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cell", "place", "words"),
+    [
+        ("%squeue -o %i", "slurm_magics.frames.marked_to_frame", "Interrupted: squeue was given up."),
+        ("job.state", "slurm_magics.local_process._talk", "Interrupted."),
+        ("job.efficiency()", "slurm_magics.local_process._talk", "Interrupted: sacct was given up."),
+    ],
+)
+def test_ctrl_c_at_any_moment(
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cell: str,
+    place: str,
+    words: str,
+) -> None:
+    """Is one line: while an answer is read, and while a job is asked for its state."""
+
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    commands.answer("sbatch", "42\n")
+    commands.answer("scontrol")
+    commands.answer("squeue", "MARK\x1fJOBID\x1fMARK\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    if "efficiency" in cell:
+        commands.answer("squeue")
+        commands.answer("sacct")
+        _ = shell.user_ns["job"].state
+    monkeypatch.setattr(place, press)
+    shell.run_cell(cell)
+    assert capsys.readouterr().out.strip() == words
+
+
+def test_ctrl_c_behind_sbatch_loses_no_job(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been submitted: the person gets it."""
+
+    def press(*_: object, **__: object) -> None:
+        raise Interrupted("scontrol")
+
+    commands.answer("sbatch", "42\n")
+    monkeypatch.setattr(Jobs, "outputs", press)
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].id == "42"

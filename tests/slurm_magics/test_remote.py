@@ -322,3 +322,18 @@ def test_what_a_connection_needs_is_said(
     error = shell.run_cell("%slurm connect nowhere").error_in_exec
     assert isinstance(error, SlurmError)
     assert missing in error.message
+
+
+def test_a_proxy_command_ends_with_its_connection(
+    laptop: Laptop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that sees no end of its input, and never reached anything."""
+    monkeypatch.setattr("slurm_magics.ssh_login._CONNECT_S", 0.5)
+    pid = tmp_path / "pid"
+    silent = f"sh -c 'echo $$ >{pid}; while :; do sleep 0.1; done'"
+    with pytest.raises(SlurmError, match="has not answered"):
+        laptop.connect(f"Host silent\n  HostName nowhere\n  ProxyCommand {silent}\n", "silent")
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{int(pid.read_text())}").exists():
+        assert time.monotonic() < deadline, "the ProxyCommand still runs"
+        time.sleep(0.02)
