@@ -197,9 +197,21 @@ def _algorithms(kind: str) -> tuple[str, ...]:
 
 
 def _lines(route: Route) -> Iterator[str]:
+    """Those of the known_hosts files.
+
+    Raises:
+        SlurmError: One is there and cannot be read.
+    """
     for path in route.known_hosts:
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
-            yield from file
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from file
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SlurmError(
+                f"{path}, with the keys of known hosts, cannot be read: {words_of(error)}."
+            ) from error
 
 
 def _authenticate(route: Route, transport: paramiko.Transport) -> None:

@@ -337,3 +337,14 @@ def test_a_proxy_command_ends_with_its_connection(
     while Path(f"/proc/{int(pid.read_text())}").exists():
         assert time.monotonic() < deadline, "the ProxyCommand still runs"
         time.sleep(0.02)
+
+
+def test_known_hosts_that_cannot_be_read(laptop: Laptop) -> None:
+    """Are named: it is no trouble of the host's, and does not pass."""
+    (laptop.folder / "known_hosts").unlink()
+    (laptop.folder / "known_hosts").mkdir()
+    with pytest.raises(
+        SlurmError, match=r"known_hosts, with the keys of known hosts, cannot be read"
+    ) as caught:
+        laptop.connect()
+    assert not caught.value.retryable

@@ -35,6 +35,7 @@ row 2001
 def there(laptop: Laptop, shell: InteractiveShell) -> Iterator[InteractiveShell]:
     """A shell that is connected, to a machine whose squeue a test writes."""
     (laptop.node.home / ".bashrc").write_text(f"PATH={laptop.node.home}:/usr/bin:/bin\n")
+    put(laptop.node, "squeue", "")  # by which the right PATH is found
     shell.run_cell(f"%slurm fresh 0\n%slurm connect -F {laptop.config()} cluster").raise_error()
     yield shell
     shell.run_cell("%slurm disconnect").raise_error()
