@@ -11,8 +11,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobState
+from hpchub.errors import UnexpectedOutput
 from slurm_magics import values
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import SlurmError, translated
 from slurm_magics.shown import Shown, in_kernel
 
 if TYPE_CHECKING:
@@ -37,13 +38,20 @@ class Sample:
 
 
 def parse_sstat(text: str, at: float) -> Sample:
-    """All steps of a job together, from lines of the four fields. Slurm itself writes each of them."""
+    """All steps of a job together, from lines of the four fields. Slurm itself writes each of them.
+
+    Raises:
+        SlurmError: A line is none of these.
+    """
     cpu_s, memory = 0.0, 0
     for line in filter(None, text.split("\n")):
-        _, tasks, cpu, size = line.split("|")
-        count = values.count(tasks) or 0
-        cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
-        memory += count * (values.size(size) or 0)
+        try:
+            _, tasks, cpu, size = line.split("|")
+            count = values.count(tasks) or 0
+            cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
+            memory += count * (values.size(size) or 0)
+        except ValueError as error:
+            raise translated(UnexpectedOutput("sstat", line)) from error
     return Sample(at, cpu_s, memory)
 
 

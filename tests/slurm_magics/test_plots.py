@@ -111,3 +111,12 @@ def test_sstat_is_read() -> None:
     text = "42.extern|1|00:00:00|0\n42.batch|1|00:00:05|4568K\n42.0|4|00:01:00|1G\n"
     sample = parse_sstat(text, 7.0)
     assert (sample.at, sample.cpu_s, sample.memory_bytes) == (7.0, 245.0, 4568 * 1024 + 4 * (1 << 30))
+
+
+@pytest.mark.parametrize(
+    "line", ["A notice of the site", "42.0|1|soon|1K", "42.0|many|00:01|1K", "a|b|c|d|e"]
+)
+def test_what_sstat_may_say_besides(line: str) -> None:
+    """Is an error in a line, not a sample."""
+    with pytest.raises(SlurmError, match="sstat answered with something unexpected"):
+        parse_sstat(f"42.batch|1|00:01|1K\n{line}\n", 7.0)
