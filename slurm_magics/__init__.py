@@ -14,11 +14,30 @@ from slurm_magics.job_ids import expand_job_id, parse_job_id
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-__all__ = ["SlurmError", "expand_job_id", "expand_nodes", "load_ipython_extension", "parse_job_id"]
+__all__ = [
+    "SlurmError",
+    "expand_job_id",
+    "expand_nodes",
+    "load_ipython_extension",
+    "parse_job_id",
+    "unload_ipython_extension",
+]
+
+
+# Where a shell keeps its magics: loaded again, they keep their settings and their connection.
+_KEPT = "_slurm_magics"
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%load_ext slurm_magics` calls."""
+    """What `%load_ext slurm_magics` calls, and `%reload_ext`."""
     from slurm_magics.magics import SlurmMagics
 
-    SlurmMagics(shell).register()
+    magics = getattr(shell, _KEPT, None) or SlurmMagics(shell)
+    setattr(shell, _KEPT, magics)
+    magics.register()
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%unload_ext slurm_magics` calls: no magics, no connection. Jobs that people hold stay jobs."""
+    getattr(shell, _KEPT).unregister()
+    delattr(shell, _KEPT)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hpchub.core.job import JobState
 from slurm_magics.card import Card, last_lines_of
 from slurm_magics.errors import SlurmError
-from slurm_magics.job import rest_s
 from slurm_magics.job_ids import parse_job_id
+from slurm_magics.pace import rest_s
 from slurm_magics.shown import Shown
 from slurm_magics.watch import Look
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
@@ -15,58 +15,21 @@ from hpchub.schedulers.slurm_states import explain
 from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
-from slurm_magics.output import Text
+from slurm_magics.output import Decoder, Text, last_lines
+from slurm_magics.pace import count_failure, fresh_s, rest_s
 from slurm_magics.progress import Progress
 from slurm_magics.shown import in_kernel
+from slurm_magics.submission import Outputs, Submission
 
 if TYPE_CHECKING:
     from slurm_magics.jobs import Jobs
     from slurm_magics.machine import Machine
     from slurm_magics.plots import Plot
-    from slurm_magics.watch import Look
 
-# Seconds since the wait began, and how old a state may then be.
-_PACE = ((15.0, 1.0), (120.0, 3.0), (float("inf"), 10.0))
 _GLANCE_S = 2.0
-_MOST_REST_S = 30.0
 _FOLLOW_S = 0.5
 _LATE_S = 20.0
 _TAIL_BYTES = 1 << 20
-NO_TASK_YET = "4294967294"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """What was given to sbatch: its options, the script (empty where a file was named), the folder.
-
-    `results` is the folder where a job of `--python` leaves its value.
-    """
-
-    words: tuple[str, ...]
-    folder: PurePath
-    script: str = field(default="", repr=False)
-    results: Path | None = None
-
-
-@dataclass(slots=True)
-class Outputs:
-    """Where the standard output of a job, or of an array's tasks, goes.
-
-    Slurm forgets a job minutes after its end, so this is asked when the job is submitted. The path of
-    tasks that have not begun has a number in the place of theirs.
-    """
-
-    by_task: dict[int | None, str] = field(default_factory=dict)
-
-    def learn(self, known: dict[int | None, str]) -> None:
-        """Add what Slurm says now."""
-        self.by_task |= known
-
-    def path(self, task: int | None) -> str:
-        """The path of a task's output, or of a plain job's; empty where it is not known."""
-        if task in self.by_task and not (task is None and NO_TASK_YET in self.by_task[None]):
-            return self.by_task[task]
-        return "" if task is None else self.by_task.get(None, "").replace(NO_TASK_YET, str(task))
 
 
 class Job:
@@ -114,7 +77,7 @@ class Job:
 
     @property
     def array(self) -> Tasks:
-        """Its array tasks: `job.array[3]`."""
+        """Its array tasks: `job.array[3]`, `for task in job.array`, `len(job.array)`."""
         return Tasks(self)
 
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
@@ -135,13 +98,13 @@ class Job:
         try:
             while True:
                 waited = monotonic() - began
-                look = self._jobs.look(self, _pause_s(waited))
+                look = self._jobs.look(self, fresh_s(waited))
                 if bar:
                     bar.update(look)
                 if look.status.state.is_final:
                     return look.status.native
-                failures = _count_failure(failures, look)
-                pause_s = max(_pause_s(waited), rest_s(failures))
+                failures = count_failure(failures, look)
+                pause_s = max(fresh_s(waited), rest_s(failures))
                 if timeout_s is not None and waited >= timeout_s:
                     raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
@@ -165,11 +128,11 @@ class Job:
     async def _ended(self) -> str:
         began, failures = monotonic(), 0
         while True:
-            pause_s = _pause_s(monotonic() - began)
+            pause_s = fresh_s(monotonic() - began)
             look = await asyncio.to_thread(self._jobs.look, self, pause_s)
             if look.status.state.is_final:
                 return look.status.native
-            failures = _count_failure(failures, look)
+            failures = count_failure(failures, look)
             await asyncio.sleep(max(pause_s, rest_s(failures)))
 
     def _ipython_display_(self) -> None:
@@ -192,17 +155,22 @@ class Job:
             self.outputs.learn(self._jobs.outputs(self))
             path = self.outputs.path(task)
         if not path:
+            first = "" if task is not None else str(min(self.outputs.tasks, default=""))
             raise SlurmError(
                 f"Slurm does not say where the output of job {self.id} goes.",
-                "Each task of an array has an output of its own: try job.array[1]." if task is None else "",
+                f"Each task of an array has an output of its own: try job.array[{first}]." if first else "",
             )
         return self._machine.path(path)
 
     @property
     def output(self) -> Text:
-        """All that the job has written to its standard output so far; nothing before it has begun."""
+        """All that the job has written to its standard output so far; nothing before it has begun.
+
+        Raises:
+            SlurmError: It cannot be read, or is too much to be held in a notebook.
+        """
         found = self._machine.read(self.output_path)
-        return Text(_decoded(found[0]) if found else "")
+        return Text(Decoder().decode(found[0], final=True) if found else "")
 
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C.
@@ -211,6 +179,7 @@ class Job:
         """
         path = self.output_path
         position: int | None = None
+        decoder = Decoder()
         failures, asks_at = 0, 0.0
         has_told = False
         try:
@@ -219,10 +188,10 @@ class Job:
                 if follow and monotonic() >= asks_at:  # before reading: nothing is missed at the end
                     look = self._jobs.look(self, _GLANCE_S)
                     over = look.status.state.is_final
-                    failures = _count_failure(failures, look)
+                    failures = count_failure(failures, look)
                     asks_at = monotonic() + rest_s(failures)
                 if found := self._machine.read(path, -_TAIL_BYTES if position is None else position):
-                    text = _decoded(found[0])
+                    text = decoder.decode(found[0], final=not follow or over)
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
                 elif not has_told:
@@ -249,6 +218,12 @@ class Job:
         __tracebackhide__ = True
         if self.submission.results is None:
             raise SlurmError(f"Job {self.id} has no result.", "Only jobs of %%sbatch --python have one.")
+        if self.outputs.tasks and parse_job_id(self.id).task is None:
+            first = min(self.outputs.tasks)
+            raise SlurmError(
+                f"{self.id} is an array: each of its tasks has a result.",
+                f"For example: job.array[{first}].result()",
+            )
         state = self.wait(timeout_s, progress=False)
         if not self._jobs.last_look(self).status.state.is_final:
             raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")
@@ -295,6 +270,10 @@ class Job:
             sleep(_FOLLOW_S)
 
 
+class NoSuchTask(SlurmError, IndexError):
+    """The job has no such task: it is no array, or one without that number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tasks:
     """The tasks of an array. Each is a job."""
@@ -302,39 +281,29 @@ class Tasks:
     job: Job
 
     def __getitem__(self, number: int) -> Job:
-        if parse_job_id(self.job.id).task is not None or number < 0:
-            raise IndexError(f"{self.job.id} has no array task {number}")
+        """The task with that number, which need not be its place among the others."""
+        job, known = self.job, self.job.outputs
+        is_known = bool(known.tasks or known.by_task)
+        if parse_job_id(job.id).task is not None or number < 0 or (is_known and number not in known.tasks):
+            there = f"Its tasks are {min(known.tasks)} to {max(known.tasks)}." if known.tasks else ""
+            raise NoSuchTask(f"Job {job.id} has no array task {number}.", there)
+        return self._task(number)
+
+    def __iter__(self) -> Iterator[Job]:
+        return map(self._task, self._numbers())
+
+    def __len__(self) -> int:
+        return len(self._numbers())
+
+    def _numbers(self) -> list[int]:
         job = self.job
-        return Job(
-            job._jobs, f"{parse_job_id(job.id).job}_{number}", job.submission, job.cluster, job.outputs
-        )
+        if parse_job_id(job.id).task is not None:
+            return []
+        if not (job.outputs.tasks or job.outputs.by_task):
+            job.outputs.learn(job._jobs.outputs(job))
+        return sorted(job.outputs.tasks)
 
-
-def _count_failure(failures: int, look: Look) -> int:
-    """How many queries in a row have failed.
-
-    Raises:
-        SlurmError: The next ones will, too, until the person does something.
-    """
-    if look.trouble and not look.trouble.retryable:
-        raise look.trouble
-    return failures + 1 if look.trouble else 0
-
-
-def rest_s(failures: int) -> float:
-    """How long to leave Slurm alone after so many failures in a row, in seconds."""
-    return min(_MOST_REST_S, 2.0 ** min(failures, 10)) if failures else 0.0
-
-
-def _pause_s(waited_s: float) -> float:
-    return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
-
-
-def _decoded(content: bytes) -> str:
-    """Text, with line ends as Python has them; bytes that are no UTF-8 are shown as `\\xff`."""
-    return content.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
-
-
-def last_lines(text: str, count: int) -> str:
-    """The last lines, each with its end."""
-    return "".join(text.splitlines(keepends=True)[-count:]) if count > 0 else ""
+    def _task(self, number: int) -> Job:
+        job = self.job
+        task = f"{parse_job_id(job.id).job}_{number}"
+        return Job(job._jobs, task, job.submission, job.cluster, job.outputs)

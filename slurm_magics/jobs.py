@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from hpchub.schedulers.slurm import Slurm
 from slurm_magics.board import Board
 from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
-from slurm_magics.errors import SlurmError
-from slurm_magics.job import Job, Outputs, Submission
+from slurm_magics.errors import Interrupted, SlurmError
+from slurm_magics.hostlist import expand_numbers
+from slurm_magics.job import Job
 from slurm_magics.queries import plan
 from slurm_magics.session import Session
+from slurm_magics.submission import Outputs, Submission
 from slurm_magics.watch import Look, Watch
 
 if TYPE_CHECKING:
@@ -25,7 +28,11 @@ _log = logging.getLogger(__name__)
 
 _PARSABLE = re.compile(r"([0-9]+)(?:;(\S+))?", re.ASCII)
 # What users write comes before the path in a record: of several such lines the last is Slurm's.
-_RECORD = re.compile(r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<task>[0-9]+)(?= ))?", re.MULTILINE)
+_RECORD = re.compile(
+    r"^JobId=[0-9]+(?: ArrayJobId=[0-9]+ ArrayTaskId=(?P<tasks>[0-9,:%-]+)(?= )"
+    r"| HetJobId=[0-9]+ HetJobOffset=(?P<offset>[0-9]+)(?= ))?",
+    re.MULTILINE,
+)
 _STDOUT = re.compile(r"^   StdOut=(.+)$", re.MULTILINE)
 
 
@@ -62,7 +69,7 @@ class Jobs:
         job = Job(self, job_id, submission, cluster, Outputs())
         try:
             job.outputs.learn(self.outputs(job))
-        except SlurmError:
+        except (SlurmError, Interrupted):  # the job is there: it is not lost with the path of its output
             _log.warning("magics.no_output_path job=%s", job_id)  # asked again when somebody wants it
         return job
 
@@ -90,17 +97,23 @@ class Jobs:
         self.session.run(("scancel", *self.clusters(job), job.id))
         self.changed()
 
-    def outputs(self, job: Job) -> dict[int | None, str]:
+    def outputs(self, job: Job) -> Outputs:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
-        answer = self.session.run(("scontrol", *self.clusters(job), "show", "job", job.id))
+        argv = ("scontrol", *self.clusters(job), "show", "job", job.id)
+        answer = self.session.run(argv, environ={"SLURM_BITSTR_LEN": "0"})
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
+        tasks: set[int] = set()
         for place, start in enumerate(starts):
             end = starts[place + 1].start() if place + 1 < len(starts) else None
             paths = _STDOUT.findall(answer.text[start.end() : end])
-            if paths:
-                found[int(start["task"]) if start["task"] else None] = paths[-1]
-        return found
+            own = start["tasks"] or ""
+            with contextlib.suppress(ValueError):  # none; or a job's name that looks like a record
+                tasks.update(expand_numbers(own))
+            # The script of a heterogeneous job is its first component's; the others' paths are of no file.
+            if paths and start["offset"] in {None, "0"}:
+                found[int(own) if own.isdecimal() else None] = paths[-1]
+        return Outputs(found, frozenset(tasks))
 
     def accounting(self, job: Job) -> pd.DataFrame:
         """sacct's rows of the job and its steps."""

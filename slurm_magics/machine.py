@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
-import select
-import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePath
-from typing import Any, Protocol, cast
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from slurm_magics.done import MOST_BYTES, Done, too_long, too_slow
 from slurm_magics.errors import SlurmError
+from slurm_magics.local_process import run_here
 
-# Slurm's own wait for the end of a step that is told to end is 32 s.
-_CANCELS_WITHIN_S = 40.0
-MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 _LOCALTIME = Path("/etc/localtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a command left: its exit code and both streams, as bytes."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Machine(Protocol):
@@ -50,7 +35,7 @@ class Machine(Protocol):
 
     @property
     def folder(self) -> PurePath:
-        """Where commands are run, unless they are told otherwise."""
+        """Where commands are run, unless they are told otherwise. SlurmError where it is gone."""
 
     def expanded(self, word: str) -> str:
         """A word that begins with `~`, with the home folder in its place."""
@@ -70,13 +55,18 @@ class Machine(Protocol):
         """Run a command to its end. None as a variable's value takes it out of the environment.
 
         Raises:
-            SlurmError: It is not there or took too long, the folder is gone, or the machine is out of reach.
+            SlurmError: It is not there, took too long or said too much, the folder is gone, or the machine is
+                out of reach.
+            Cut: Somebody pressed Ctrl-C. It has been ended.
         """
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
         """What stands in a file from that byte on, and the byte where it ends. None: there is no file.
 
         A negative start counts from the end. One behind the end begins at 0: the file was written anew.
+
+        Raises:
+            SlurmError: It cannot be read, or is too long.
         """
 
     def close(self) -> None:
@@ -99,10 +89,15 @@ class Local:
 
     @property
     def folder(self) -> Path:
-        return Path.cwd()
+        try:
+            return Path.cwd()
+        except FileNotFoundError as error:
+            raise SlurmError(
+                "The folder that the notebook works in is gone.", "%cd leads to another one."
+            ) from error
 
     def expanded(self, word: str) -> str:
-        return str(Path(word).expanduser())
+        return os.path.expanduser(word)  # noqa: PTH111  pathlib fails where there is no such user
 
     def path(self, text: str) -> Path:
         return Path(text)
@@ -118,21 +113,15 @@ class Local:
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
         try:
-            return _run(
+            return run_here(
                 tuple(argv),
                 stdin,
                 limit_s,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
             )
-        except FileNotFoundError as error:
-            if cwd is not None and not Path(cwd).is_dir():
-                raise SlurmError(f"The folder {cwd} is gone.") from error
-            raise SlurmError(
-                f"There is no {argv[0]} on this machine's PATH.",
-                "Run the notebook on a login node or in a job of the cluster, or load Slurm's module; "
-                "%slurm connect HOST reaches a cluster from elsewhere.",
-            ) from error
+        except OSError as error:
+            raise _unstarted(argv[0], cwd, error) from error
         except subprocess.TimeoutExpired as error:
             raise too_slow(argv[0], limit_s or 0.0) from error
 
@@ -140,8 +129,11 @@ class Local:
         try:
             with Path(path).open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(begin(start, size))
-                return file.read(), file.tell()
+                place = file.seek(begin(start, size))
+                if size - place > MOST_BYTES:
+                    raise too_long(path, size - place)
+                content = file.read(size - place)
+                return content, place + len(content)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -151,80 +143,23 @@ class Local:
         return None
 
 
-class _Command(subprocess.Popen[bytes]):
-    """A process whose end is noticed at once: `Popen.wait` with a limit sleeps up to 50 ms between looks."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Its exit code. Linux tells of the end through a descriptor; elsewhere as `Popen` does."""
-        if timeout is None or self.returncode is not None:
-            return super().wait(timeout)
-        try:
-            ending = os.pidfd_open(self.pid)
-        except (AttributeError, OSError):  # macOS, Linux before 5.3
-            return super().wait(timeout)
-        try:
-            poll = select.poll()
-            poll.register(ending, select.POLLIN)
-            poll.poll(max(0.0, timeout * 1000))
-        finally:
-            os.close(ending)
-        return super().wait(0)
-
-
-def _run(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
-    """Run a command to its end, or to ours.
-
-    Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
-    without a limit are in the kernel's, which ends what it finds there when it is shut down.
-    """
-    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    if limit_s is not None:
-        options["process_group"] = 0
-    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
-    with ThreadPoolExecutor(1) as starter:
-        starting: Future[subprocess.Popen[bytes]] = starter.submit(cast(Any, _Command), argv, **options)
-        try:
-            process = starting.result()
-            stdout, stderr = process.communicate(stdin, limit_s)
-        except BaseException:
-            if not starting.exception():
-                _end(starting.result(), gently=limit_s is None)
-            raise
-    return Done(process.returncode, stdout, stderr)
-
-
-def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """End a command. srun and salloc are given the time to cancel what they have begun.
-
-    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
-    """
-    deadline = time.monotonic() + _CANCELS_WITHIN_S
-    try:
-        if gently:
-            process.send_signal(signal.SIGHUP)
-        while gently and process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=0.2)  # it may have more to say than a pipe holds
-    finally:  # a second Ctrl-C included
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe:
-                with contextlib.suppress(BrokenPipeError):  # what it has not read
-                    pipe.close()
+def _unstarted(tool: str, cwd: PurePath | None, error: OSError) -> SlurmError:
+    """Why a command cannot be started."""
+    if cwd is not None and not Path(cwd).is_dir():
+        return SlurmError(f"The folder {cwd} is gone.")
+    if isinstance(error, FileNotFoundError):
+        return SlurmError(
+            f"There is no {tool} on this machine's PATH.",
+            "Run the notebook on a login node or in a job of the cluster, or load Slurm's module; "
+            "%slurm connect HOST reaches a cluster from elsewhere.",
+        )
+    hint = "Ask about fewer at a time." if error.errno == errno.E2BIG else ""
+    return SlurmError(f"{tool} cannot be started: {error.strerror}.", hint)
 
 
 def begin(start: int, size: int) -> int:
     """The byte at which `Machine.read` begins."""
     return max(0, size + start) if start < 0 else start if start <= size else 0
-
-
-def too_slow(tool: str, limit_s: float) -> SlurmError:
-    """The error of a command that has not ended in its time."""
-    hint = "Slurm may be slow or away; %slurm timeout 300 waits longer."
-    if tool == "sbatch":
-        hint = MAY_BE_QUEUED
-    return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
 
 
 def zone_of(tz: str, localtime: str) -> tzinfo:

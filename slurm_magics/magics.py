@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
@@ -10,11 +11,12 @@ from IPython.core.magic import no_var_expand
 from slurm_magics.accounting import QUESTION, is_question
 from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Text
+from slurm_magics.programs import before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
 from slurm_magics.session import Session, Settings
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
+# These run what has options of its own.
+_RUNNERS = frozenset({"srun", "salloc", "sbatch"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -49,9 +53,20 @@ class SlurmMagics:
             self._add(self._command(tool), tool, text, "line")
         self._add(self.sbatch, "sbatch", self.sbatch.__doc__ or "", "line_cell")
         self._add(self.slurm, "slurm", self.slurm.__doc__ or "", "line")
-        completer = self._shell.Completer
-        others = [one for one in completer.custom_matchers if one.__name__ != "slurm_matcher"]
-        completer.custom_matchers[:] = [*others, matcher(Completion(lambda: self.session))]
+        self._complete_with(matcher(Completion(lambda: self.session)))
+
+    def unregister(self) -> None:
+        """Take them away again, with the connection."""
+        for known in self._shell.magics_manager.magics.values():
+            for name in (*TABLES, *COMMANDS, "sbatch", "slurm"):
+                known.pop(name, None)
+        self._complete_with()
+        self._disconnect()
+
+    def _complete_with(self, *matchers: Any) -> None:
+        """Use these for completion, instead of those of before."""
+        known = self._shell.Completer.custom_matchers
+        known[:] = [*(one for one in known if one.__name__ != "slurm_matcher"), *matchers]
 
     def sbatch(self, line: str, cell: str | None = None) -> Any:
         """Submits a batch job and returns it as a Job.
@@ -84,7 +99,7 @@ class SlurmMagics:
             job.output       all of its output
             job.cancel()     job.resubmit()     job.efficiency()     job.array[3]
         """
-        words, name = self._words(line)
+        words, name = self._words(line, "sbatch")
         folder = self.session.machine.folder
         request = read_request(words, cell, self._shell.user_ns, folder, self.settings.templates)
         if request.dry_run:
@@ -178,7 +193,7 @@ class SlurmMagics:
 
     def _command(self, tool: str) -> Callable[[str], Any]:
         def command(line: str) -> Any:
-            words, name = self._words(line)
+            words, name = self._words(line, tool)
             if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
                 return self._give(show(self.session, showing), name)
             said = self._change(tool, words)
@@ -199,8 +214,15 @@ class SlurmMagics:
             )
         return Text(answer.text + answer.stderr)
 
-    def _words(self, line: str) -> tuple[list[str], str | None]:
-        return take_option(split_words(line, self._shell.user_ns, self.session.machine.expanded), "as")
+    def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
+        """The line's words, and the name under which the result is to be kept."""
+        words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
+        end = before_program(words) if tool in _RUNNERS else len(words)
+        own, name = take_option(words[:end], "as")
+        words = [*own, *words[end:]]
+        if name is not None and (not name.isidentifier() or iskeyword(name)):
+            raise SlurmError(f"{name!r} is no name of a variable.", "For example: --as job")
+        return words, name
 
     def _use(self, machine: Machine) -> None:
         """From now on the magics speak to this machine. Jobs of another one stay with theirs."""
@@ -217,10 +239,15 @@ class SlurmMagics:
     def _add(self, function: Callable[..., Any], name: str, text: str, kind: str) -> None:
         # A function of its own, because a bound method takes no attributes.
         def magic(line: str, cell: str | None = None) -> Any:
-            return function(line) if cell is None else function(line, cell)
+            try:
+                return function(line) if cell is None else function(line, cell)
+            except Interrupted:
+                raise
+            except KeyboardInterrupt:  # between two commands, or while an answer was read
+                raise Interrupted(name) from None
 
         def line_magic(line: str) -> Any:
-            return function(line)
+            return magic(line)
 
         chosen = magic if kind == "line_cell" else line_magic
         chosen.__doc__ = text

@@ -21,6 +21,7 @@ from typing import Any
 
 from slurm_magics import python_runner
 from slurm_magics.errors import SlurmError
+from slurm_magics.words import told
 
 _OURS = Path("~/.slurm_magics/python")
 _KEPT_S = 30 * 24 * 3600
@@ -44,19 +45,34 @@ class PythonCell:
         return "".join(f"{line}\n" for line in (*self.directives, f"exec {shlex.join(argv)}"))
 
     def store(self) -> None:
-        """Write what the job needs, for nobody else to read; take away what is a month old."""
+        """Write what the job needs, for nobody else to read; take away what is a month old.
+
+        Raises:
+            SlurmError: It cannot be written, and nothing of it is left.
+        """
         home = self.folder.parent
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for old in home.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # another notebook may do so at this moment
-                if time.time() - old.stat().st_mtime > _KEPT_S:
-                    shutil.rmtree(old, ignore_errors=True)
-        self.folder.mkdir(mode=0o700)
-        (self.folder / "cell.py").write_text(self.cell, encoding="utf-8")
-        (self.folder / "names.pickle").write_bytes(self.names)
-        (self.folder / "path.json").write_text(
-            json.dumps([str(Path.cwd()), *filter(None, sys.path)]), encoding="utf-8"
-        )
+        paths = [str(Path.cwd()), *(path for path in sys.path if path and isinstance(path, str))]
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _clear(home)
+            self.folder.mkdir(mode=0o700)
+            (self.folder / "cell.py").write_text(self.cell, encoding="utf-8")
+            (self.folder / "names.pickle").write_bytes(self.names)
+            (self.folder / "path.json").write_text(json.dumps(paths), encoding="utf-8")
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise SlurmError(
+                f"What the job needs cannot be written to {home}: {error.strerror}.",
+                "Your home folder may be full or read-only. Nothing was submitted.",
+            ) from error
+
+
+def _clear(home: Path) -> None:
+    """Take away what is a month old; another notebook may do so at this moment."""
+    for old in home.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
@@ -71,18 +87,13 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         raise SlurmError(
             "%%sbatch --python needs cloudpickle.", "Install it beside slurm_magics: pip install cloudpickle"
         ) from error
-    try:
-        tree = ast.parse(cell, "<cell>")
-    except SyntaxError as error:
-        raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
+    tree = _parsed(cell)
     if unknown := _unknown(cell, tree, names):
         raise SlurmError(
             f"The cell uses {', '.join(unknown)}, and neither it nor the notebook has that.",
             "The job could only fail. Run the cell that makes it first.",
         )
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    used = {node.id for node in found if isinstance(node.ctx, ast.Load)}
-    made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    used, made_here = _names(tree)
     wanted = {name: names[name] for name in sorted(used) if name in names}
     for name, value in list(wanted.items()):
         try:
@@ -92,7 +103,7 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
                 del wanted[name]
                 continue
             raise SlurmError(
-                f"{name}, of type {type(value).__name__}, cannot travel to the job: {error}",
+                f"{name}, of type {type(value).__name__}, cannot travel to the job: {told(error)}.",
                 "Make it in the cell itself: open files, connections, locks and generators cannot leave.",
             ) from error
     # Where the code begins they end, as in a script.
@@ -103,6 +114,21 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         cell=cell,
         names=cloudpickle.dumps(wanted),
     )
+
+
+def _parsed(cell: str) -> ast.Module:
+    """The cell's tree.
+
+    Raises:
+        SlurmError: It is no Python.
+    """
+    try:
+        compile(cell, "<cell>", "exec", dont_inherit=True)  # sees more than the parser: a return, an await
+        return ast.parse(cell, "<cell>")
+    except SyntaxError as error:
+        raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; far too deep
+        raise SlurmError(f"The cell is no Python: {told(error)}.") from error
 
 
 def _unknown(cell: str, tree: ast.Module, names: Mapping[str, Any]) -> list[str]:
@@ -120,6 +146,16 @@ def _unknown(cell: str, tree: ast.Module, names: Mapping[str, Any]) -> list[str]
     return sorted(name for name in missing if not name.startswith("__"))
 
 
+def _names(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """The names that a cell uses, and those that it gives a value itself."""
+    nodes = list(ast.walk(tree))
+    found = [node for node in nodes if isinstance(node, ast.Name)]
+    made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    used = {node.id for node in found if not isinstance(node.ctx, ast.Store)}
+    changed = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    return used | {node.id for node in changed if isinstance(node, ast.Name)}, made_here
+
+
 def load(folder: Path, job_id: str) -> Any:
     """The value that a job left.
 
@@ -129,7 +165,7 @@ def load(folder: Path, job_id: str) -> Any:
     """
     path = folder / python_runner.result_name(job_id)
     deadline = time.monotonic() + _LATE_S
-    while not _is_listed(path):
+    while not _is_there(path):
         if time.monotonic() > deadline:
             raise SlurmError(f"Job {job_id} left no result.", "job.tail() shows what it wrote.")
         time.sleep(0.2)
@@ -137,11 +173,17 @@ def load(folder: Path, job_id: str) -> Any:
         found = pickle.loads(path.read_bytes())  # noqa: S301  only its owner can write it
         if "value" in found:
             return pickle.loads(found["value"])  # noqa: S301  likewise theirs
-        raised: Any = pickle.loads(found["exception"]) if "exception" in found else None  # noqa: S301  as above
     except Exception as error:
-        raise SlurmError(f"The result of job {job_id} cannot be read here: {error}") from error
-    if raised is None:
+        raise SlurmError(f"The result of job {job_id} cannot be read here: {told(error)}") from error
+    if "exception" not in found:
         raise SlurmError(f"Job {job_id} left no result. {found['error']}")
+    try:
+        raised: Any = pickle.loads(found["exception"])  # noqa: S301  as above
+    except Exception as error:  # many exceptions cannot: those that want more than their words
+        raise SlurmError(
+            f"The cell of job {job_id} failed, and its exception cannot be made here: {told(error)}.\n"
+            f"{found['error']}"
+        ) from error
     words = f"In job {job_id}:\n{found['error']}"
     raised.add_note(words)
     with contextlib.suppress(AttributeError):  # of a class that takes none, IPython shows our lines as well
@@ -149,9 +191,9 @@ def load(folder: Path, job_id: str) -> Any:
     raise raised
 
 
-def _is_listed(path: Path) -> bool:
-    """Whether a file is there: what a network file system once said of its name alone may be old."""
+def _is_there(path: Path) -> bool:
+    """Whether a file is listed in its folder: asked for by its name, a shared file system may err."""
     try:
         return path in path.parent.iterdir()
-    except FileNotFoundError:  # taken away after a month
-        return False
+    except OSError as error:
+        raise SlurmError(f"{path.parent} cannot be read: {error.strerror}.") from error

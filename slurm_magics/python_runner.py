@@ -40,15 +40,25 @@ def told(error: BaseException) -> str:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """`value` as a pickle, or `error` as a text with `exception` as a pickle, where that can travel."""
+    """`value` as a pickle, or `error` as a text with `exception` as a pickle, where that can travel.
+
+    A cell that calls `sys.exit` leaves neither, and `exit_code`.
+    """
     import cloudpickle
 
     try:
         names = pickle.loads((folder / "names.pickle").read_bytes())  # noqa: S301  only its owner can write it
         value = run((folder / "cell.py").read_text(encoding="utf-8"), {"__name__": "__main__", **names})
-    except BaseException as error:  # also SystemExit: the person is told in any case
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        code = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
+        return {"error": f"Its cell ended with sys.exit({error.code!r}).", "exit_code": code}
+    except BaseException as error:  # also an interrupt: the person is told in any case
         text = told(error)
         print(text, file=sys.stderr)
+        if not isinstance(error, Exception):  # raised in a notebook it would end more than a cell
+            return {"error": text}
         try:
             return {"error": text, "exception": cloudpickle.dumps(error)}
         except Exception:
@@ -60,7 +70,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The exit code: 1 where there is no value."""
+    """The exit code: the cell's own, else 1 where there is no value."""
     folder = Path(sys.argv[1])
     sys.path[:] = json.loads((folder / "path.json").read_text(encoding="utf-8"))
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -70,7 +80,7 @@ def main() -> int:
     new = path.with_suffix(".new")
     new.write_bytes(pickle.dumps(found))
     new.replace(path)
-    return 0 if "value" in found else 1
+    return int(found.get("exit_code", 0 if "value" in found else 1))
 
 
 if __name__ == "__main__":

@@ -6,29 +6,24 @@ others on the login node can read its arguments.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shlex
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
+from slurm_magics.done import MAY_BE_QUEUED, MOST_BYTES, Cut, Done, too_long, too_slow
 from slurm_magics.errors import SlurmError
-from slurm_magics.machine import MAY_BE_QUEUED, Done, too_slow, zone_of
+from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
+from slurm_magics.ssh_session import STUB, encoded, talk
 
 if TYPE_CHECKING:
     import paramiko
 
-# Decodes the first line of its input and runs it; what follows is the command's. In letters that no login
-# shell minds: csh and fish have rules of their own for single quotes.
-_STUB = """exec /bin/sh -c 'IFS= read -r l; eval "$(printf %b "$l")"'"""
-_PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./'\"$;&|<>(){}!*?~#^\[\]`-]")
-_CHUNK = 1 << 16
 _OPEN_S = 20.0
 # A session on a connection that works opens at once.
 _SESSION_S = 10.0
@@ -48,7 +43,8 @@ _LEARN = (
 )
 _READ = (
     '[ -e "$1" ] || exit 44; s=$(wc -c <"$1") || exit; b=$2; if [ "$b" -lt 0 ]; then b=$((s+b)); '
-    'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; '
+    'if [ "$b" -lt 0 ]; then b=0; fi; elif [ "$b" -gt "$s" ]; then b=0; fi; n=$((s-b)); '
+    'if [ "$n" -gt "$3" ]; then echo "$n"; exit 46; fi; '
     'echo "$b"; exec tail -c "+$((b+1))" -- "$1"'
 )
 # Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind. At SIGHUP
@@ -60,6 +56,7 @@ _ENDLESS = (
 _SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
+_TOO_LONG = 46
 _NOT_FOUND = 127
 
 
@@ -129,11 +126,13 @@ class Remote:
         return done
 
     def read(self, path: PurePath, start: int = 0) -> tuple[bytes, int] | None:
-        script = shlex.join(("exec", "/bin/sh", "-c", _READ, "sh", str(path), str(start)))
+        script = shlex.join(("exec", "/bin/sh", "-c", _READ, "sh", str(path), str(start), str(MOST_BYTES)))
         done = self._sh(script, "tail", b"", _READ_S)
         if done.exit_code == _NO_SUCH_FILE:
             return None
         first, _, content = done.stdout.partition(b"\n")
+        if done.exit_code == _TOO_LONG:
+            raise too_long(path, int(first))
         if done.exit_code or not first.isdigit():
             said = done.stderr.decode("utf-8", "replace").strip()
             raise SlurmError(f"{path} cannot be read on {self.name}: {said or 'nothing was said'}")
@@ -159,14 +158,17 @@ class Remote:
         """Run a script with /bin/sh. What the login shell prints before it is left out."""
         mark = secrets.token_hex(16)
         text = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2; {script}"
-        import paramiko
-
         with self._sessions, self._channel() as channel:
+            import paramiko  # it is there: the channel is its own
+
             try:
-                channel.exec_command(_STUB)
+                channel.exec_command(STUB)
             except (EOFError, OSError, paramiko.SSHException) as error:
                 raise self._lost(tool) from error
-            done = _talk(channel, _encoded(text) + b"\n" + stdin, limit_s)
+            try:
+                done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s)
+            except Cut as cut:
+                raise Cut(_after(mark, cut.said)) from None
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
@@ -177,17 +179,16 @@ class Remote:
                 MAY_BE_QUEUED if tool in _SUBMITTERS else "Run the cell again: it connects anew.",
                 retryable=True,
             )
-        out, err = (text.partition(mark.encode() + b"\n") for text in (done.stdout, done.stderr))
         if done.exit_code < 0:
             raise self._lost(tool)
-        if not out[1]:
+        if mark.encode() not in done.stdout:
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
             raise SlurmError(
                 f"Your login shell on {self.name} ended before {tool} began"
                 + (f". It said: {said[-300:]}" if said else "."),
                 "Check its start-up files, such as .bashrc.",
             )
-        return Done(done.exit_code, out[2], err[2])
+        return _after(mark, done)
 
     def _channel(self) -> paramiko.Channel:
         """A session on the connection, which is made where there is none.
@@ -195,9 +196,9 @@ class Remote:
         One that has been lost without a word, as a laptop's that has slept, is made anew once: nothing has
         been sent on it yet.
         """
+        connection, is_fresh = self._connected()
         import paramiko
 
-        connection, is_fresh = self._connected()
         try:
             return connection.transport.open_session(timeout=_SESSION_S)
         except (EOFError, OSError, paramiko.SSHException) as error:
@@ -258,61 +259,7 @@ class Remote:
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
 
 
-def _encoded(script: str) -> bytes:
-    """One line that printf's %b turns into the script again."""
-    raw = script.encode("utf-8", "surrogateescape")
-    return b"".join(
-        one if _PLAIN.match(one) else b"\\0%03o" % one[0] for one in (bytes((byte,)) for byte in raw)
-    )
-
-
-def _talk(channel: paramiko.Channel, stdin: bytes, limit_s: float | None) -> Done | None:
-    """Feed a command and collect what it says; None where the time was up.
-
-    The exit code is -1 where none came: the connection is lost, or a signal ended the command.
-    """
-    deadline = None if limit_s is None else time.monotonic() + limit_s
-    complaints: list[bytes] = []
-    answer: list[bytes] = []
-    helpers = [
-        threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
-        threading.Thread(target=_drain, args=(channel, complaints), daemon=True),
-    ]
-    for helper in helpers:
-        helper.start()
-    try:
-        while True:
-            channel.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
-            if not (piece := channel.recv(_CHUNK)):
-                break
-            answer.append(piece)
-        if not channel.status_event.wait(
-            None if deadline is None else max(0.01, deadline - time.monotonic())
-        ):
-            return None
-    except TimeoutError:
-        return None
-    finally:
-        channel.close()
-        for helper in helpers:
-            helper.join()
-    return Done(channel.exit_status, b"".join(answer), b"".join(complaints))
-
-
-def _feed(channel: paramiko.Channel, stdin: bytes, ends: bool) -> None:
-    """Give the command its input. That of an endless one ends with the channel."""
-    try:
-        for start in range(0, len(stdin), _CHUNK):
-            channel.sendall(stdin[start : start + _CHUNK])
-        if ends:
-            channel.shutdown_write()
-    except (OSError, EOFError):
-        return  # the command has ended without reading all of it, or the connection is lost: its exit tells
-
-
-def _drain(channel: paramiko.Channel, into: list[bytes]) -> None:
-    try:
-        while piece := channel.recv_stderr(_CHUNK):
-            into.append(piece)
-    except (OSError, EOFError):
-        return  # likewise
+def _after(mark: str, done: Done) -> Done:
+    """Without what the login shell said before the command began."""
+    out, err = (text.partition(f"{mark}\n".encode())[2] for text in (done.stdout, done.stderr))
+    return Done(done.exit_code, out, err)

@@ -12,11 +12,10 @@ from slurm_magics.columns import kinds_by_heading
 from slurm_magics.errors import translated
 from slurm_magics.output import Text
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, Record, Records, parse_jobs, parse_table
+from slurm_magics.session import UNFILTERED, Session
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from slurm_magics.session import Session
 
 _KINDS = {"node": NODE_KINDS, "partition": PARTITION_KINDS}
 _ENTITIES = {f"{name}{end}": name for name in ("job", "node", "partition") for end in ("", "s")}
@@ -81,7 +80,7 @@ def _jobs(session: Session, showing: Showing, words: Sequence[str]) -> Record | 
     these = [f"--jobs={name}" for name in showing.names]
     argv = ("squeue", "--noheader", "--states=all", *cluster, *these, "--format=%A")
     # With a cluster, its name stands in a line of its own.
-    lines = session.run(argv).text.split("\n")
+    lines = session.run(argv, environ=UNFILTERED).text.split("\n")
     records = parse_jobs(answer.text, [line.strip() for line in lines if _NUMBER.fullmatch(line.strip())])
     if not records:
         return Text(answer.text + answer.stderr)

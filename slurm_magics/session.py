@@ -14,6 +14,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
+from slurm_magics.done import Cut, Done
 from slurm_magics.errors import Interrupted, SlurmError, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.queries import Query, plan
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Else Slurm writes 64 characters of the tasks that a row stands for, and dots: squeue(1), sacct(1).
-_ALL_TASKS = {"SLURM_BITSTR_LEN": "0"}
+# What people set for their own listings would hide jobs that we ask about: squeue(1), ENVIRONMENT VARIABLES.
+UNFILTERED = dict.fromkeys((
+    "SQUEUE_ACCOUNT", "SQUEUE_LICENSES", "SQUEUE_NAMES", "SQUEUE_PARTITION", "SQUEUE_QOS", "SQUEUE_STATES",
+    "SQUEUE_USERS",
+))  # fmt: skip
+# Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
+_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 
 
 @dataclass(slots=True)
@@ -46,7 +52,7 @@ class Answer:
     @property
     def text(self) -> str:
         """Its standard output; bytes that are no UTF-8 are shown as `\\xff`."""
-        return self.stdout.decode("utf-8", "backslashreplace")
+        return _text(self.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +89,32 @@ class Session:
         """
         limit_s = None if endless else self.settings.timeout_s
         # sacctmgr asks back, and would ask for ever at the end of the file.
-        script = (stdin or ("n\n" if argv[0] == "sacctmgr" else "")).encode("utf-8", "surrogateescape")
+        try:
+            script = (stdin or ("n\n" if argv[0] == "sacctmgr" else "")).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            line = stdin.count("\n", 0, error.start) + 1
+            raise SlurmError(
+                f"Line {line} of the script has half a character, which no file can hold."
+            ) from error
         try:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
+        except Cut as cut:
+            if endless:
+                _pass_on(_without_own_lines(argv[0], cut.said))
+            raise Interrupted(argv[0]) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
-        stderr = done.stderr.decode("utf-8", "backslashreplace")
+        stderr = _text(done.stderr)
+        if done.exit_code and endless:
+            _pass_on(done)  # a program's own: what it printed before it failed, and why it did
+            raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
         if done.exit_code:
-            raise refused(argv[0], done.exit_code, done.stdout.decode("utf-8", "backslashreplace"), stderr)
+            raise refused(argv[0], done.exit_code, _text(done.stdout), stderr)
         return Answer(done.stdout, stderr)
 
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
-        limit_s, variables = self.settings.timeout_s, {**_ALL_TASKS, **environ}
+        limit_s, variables = self.settings.timeout_s, {**UNFILTERED, **_WHOLE_LISTS, **environ}
         done = self.machine.run(command.argv, stdin=command.stdin, environ=variables, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
@@ -128,7 +147,7 @@ class Session:
     def _answered(self, query: Query) -> tuple[Query, Answer]:
         """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
         try:
-            answer = self.run(query.argv, environ={**_ALL_TASKS, **query.environ})
+            answer = self.run(query.argv, environ={**_WHOLE_LISTS, **query.environ})
         except SlurmError as error:
             if not isinstance(query, PipedQuery) or not query.older or "Unknown field" not in error.stderr:
                 raise
@@ -177,3 +196,26 @@ def _show(notices: str) -> None:
     """What a command says beside its answer stays visible, and breaks nothing."""
     if notices.strip():
         print(notices.strip(), file=sys.stderr)
+
+
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "backslashreplace")
+
+
+def _pass_on(said: Done) -> None:
+    """Show what a program printed that gives no result."""
+    sys.stdout.write(_text(said.stdout))
+    sys.stderr.write(_text(said.stderr))
+
+
+def _own_lines(tool: str, done: Done) -> str:
+    """What the command itself said: the rest is of the program that it ran."""
+    own = [line for line in _text(done.stderr).split("\n") if line.startswith(f"{tool}: ")]
+    return "\n".join(own) or f"{tool}: it ended with exit code {done.exit_code}"
+
+
+def _without_own_lines(tool: str, said: Done) -> Done:
+    """What the program said: of an interrupt the command itself would tell much."""
+    own = (f"{tool}: ".encode(), b"slurmstepd")
+    lines = [line for line in said.stderr.splitlines(keepends=True) if not line.startswith(own)]
+    return Done(said.exit_code, said.stdout, b"".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -113,7 +114,8 @@ def parse_settings(target: Target, text: str) -> Route:
     }
 
     def paths(words: Sequence[str]) -> tuple[Path, ...]:
-        return tuple(Path(_fill(word, tokens)).expanduser() for word in words if word != "none")
+        filled = (_path(word, tokens) for word in words if word != "none")
+        return tuple(Path(os.path.expanduser(word)) for word in filled)  # noqa: PTH111  see Local.expanded
 
     jumps = one("proxyjump")
     config = _config(target.options)
@@ -127,7 +129,7 @@ def parse_settings(target: Target, text: str) -> Route:
         keys=paths(found.get("identityfile", [])),
         certificates=paths(found.get("certificatefile", [])),
         only_these_keys=one("identitiesonly") == "yes",
-        agent=_fill(found.get("identityagent", [FROM_ENVIRONMENT])[0], tokens),
+        agent=_agent(_path(found.get("identityagent", [FROM_ENVIRONMENT])[0], tokens)),
         jumps=tuple(parse_target(jump, config) for jump in jumps.split(",") if jump),
         proxy_command=_fill(one("proxycommand"), tokens),
     )
@@ -143,3 +145,15 @@ def _config(options: Sequence[str]) -> tuple[str, ...]:
 
 def _fill(text: str, tokens: dict[str, str]) -> str:
     return re.sub(r"%(.)", lambda match: tokens.get(match[1], match[0]), text)
+
+
+def _path(text: str, tokens: dict[str, str]) -> str:
+    """With variables as `${HOME}`, too, which `ssh -G` leaves as they are."""
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ.get(match[1], match[0]), _fill(text, tokens))
+
+
+def _agent(text: str) -> str:
+    """The agent's socket, which `$NAME` takes from that variable: ssh_config(5), IdentityAgent."""
+    if text == f"${FROM_ENVIRONMENT}":
+        return FROM_ENVIRONMENT
+    return os.environ.get(text[1:], "none") if text.startswith("$") else text

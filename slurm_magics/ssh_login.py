@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import subprocess
 import threading
@@ -98,8 +99,24 @@ def _onward(route: Route, before: Connection | None) -> Connection:
     return Connection(_login(route, link), (*before.jumps, before.transport) if before else ())
 
 
-def _proxy(command: str) -> socket.socket:
-    """A link through a command's standard input and output; the command sees its end."""
+class _Proxy:
+    """A link through a command, which ends with it: many see no end of their input. A socket otherwise."""
+
+    def __init__(self, link: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self._link = link
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    def close(self) -> None:
+        """As ssh does at its end."""
+        self._link.close()
+        self._process.send_signal(signal.SIGHUP)
+
+
+def _proxy(command: str) -> _Proxy:
+    """A link through a command's standard input and output."""
     ours, theirs = socket.socketpair()
     with theirs:
         # The command is the person's own configuration, written for a shell: ssh_config(5), ProxyCommand.
@@ -107,7 +124,7 @@ def _proxy(command: str) -> socket.socket:
             ("/bin/sh", "-c", f"exec {command}"), stdin=theirs.fileno(), stdout=theirs.fileno()
         )
     threading.Thread(target=process.wait, daemon=True).start()
-    return ours
+    return _Proxy(ours, process)
 
 
 def _login(route: Route, link: Any) -> paramiko.Transport:
@@ -184,9 +201,21 @@ def _algorithms(kind: str) -> tuple[str, ...]:
 
 
 def _lines(route: Route) -> Iterator[str]:
+    """Those of the known_hosts files.
+
+    Raises:
+        SlurmError: One is there and cannot be read.
+    """
     for path in route.known_hosts:
-        with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
-            yield from file
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                yield from file
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SlurmError(
+                f"{path}, with the keys of known hosts, cannot be read: {words_of(error)}."
+            ) from error
 
 
 def _authenticate(route: Route, transport: paramiko.Transport) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from hpchub.paths import templates_dir
 from slurm_magics.errors import SlurmError
-from slurm_magics.job import Submission
+from slurm_magics.programs import before_program
 from slurm_magics.python_cell import PythonCell, pack
-from slurm_magics.words import fill, take_flag, take_option
+from slurm_magics.submission import Submission
+from slurm_magics.words import fill, take_flag, take_option, told
 
 _SHELL = "#!/bin/bash\n"
 _OWN_TEMPLATES = Path("~/.config/slurm_magics/templates")
@@ -24,17 +25,16 @@ _TEXT_ONLY = frozenset({"--help", "-h", "--usage", "-V", "--version", "--test-on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One line of `%sbatch`, read: what goes to sbatch and what is the magic's own."""
+    """One line of `%sbatch`, read: what goes to sbatch and what is the magic's own.
+
+    `is_text`: sbatch only prints something.
+    """
 
     submission: Submission
     dry_run: bool
     wait: bool
+    is_text: bool
     python: PythonCell | None = None
-
-    @property
-    def is_text(self) -> bool:
-        """Whether sbatch only prints something."""
-        return not _TEXT_ONLY.isdisjoint(self.submission.words)
 
     def preview(self) -> str:
         """What would be run, and the script."""
@@ -49,7 +49,8 @@ def read_request(
     Raises:
         SlurmError: The template is not there or lacks a value, or there is no script at all.
     """
-    left, dry_run = take_flag(list(words), "--dry-run")
+    end = before_program(words)
+    left, dry_run = take_flag(list(words[:end]), "--dry-run")
     left, wait = take_flag(left, "--wait", "-W")
     left, no_fill = take_flag(left, "--no-fill")
     left, python = take_flag(left, "--python")
@@ -65,8 +66,10 @@ def read_request(
     if script and not script.startswith("#!"):
         script = _SHELL + script
     results = packed.folder if packed else None
-    submission = Submission(words=tuple(left), folder=folder, script=script, results=results)
-    return Request(submission=submission, dry_run=dry_run, wait=wait, python=packed)
+    is_text = not _TEXT_ONLY.isdisjoint(left)
+    given = (*left, *words[end:])
+    submission = Submission(words=given, folder=folder, script=script, results=results)
+    return Request(submission=submission, dry_run=dry_run, wait=wait, is_text=is_text, python=packed)
 
 
 def template_folders(chosen: str = "") -> list[Path]:
@@ -102,7 +105,8 @@ def render(name: str, body: str, names: Mapping[str, Any], chosen: str = "") -> 
         raise SlurmError(f"There is no template {name!r}.", there) from error
     except jinja2.UndefinedError as error:
         raise SlurmError(
-            f"The template {name!r} needs more: {error}.", "Give the notebook a variable of that name."
+            f"The template {name!r} cannot be used: {told(error)}.",
+            "Give the notebook a variable of that name.",
         ) from error
-    except jinja2.TemplateError as error:
-        raise SlurmError(f"The template {name!r} cannot be used: {error}.") from error
+    except Exception as error:  # a template can do what Python can, and fail as that does
+        raise SlurmError(f"The template {name!r} cannot be used: {told(error)}.") from error

@@ -48,7 +48,7 @@ def parse_sstat(text: str, at: float) -> Sample:
     """All steps of a job together, from lines of the four fields. Slurm itself writes each of them.
 
     Raises:
-        UnexpectedOutput: A line has something else in it.
+        SlurmError: A line is none of these.
     """
     cpu_s, memory = 0.0, 0
     for line in filter(None, text.split("\n")):
@@ -58,7 +58,7 @@ def parse_sstat(text: str, at: float) -> Sample:
             cpu_s += count * (values.duration_ms(cpu) or 0) / 1000
             memory += count * (values.size(size) or 0)
         except ValueError as error:
-            raise UnexpectedOutput("sstat", line) from error
+            raise translated(UnexpectedOutput("sstat", line)) from error
     return Sample(at, cpu_s, memory)
 
 
@@ -78,10 +78,7 @@ class Usage:
         """
         where = self.jobs.clusters(self.job)
         answer = self.jobs.session.run(sample_command(self.job.id, where))
-        try:
-            self.samples.append(parse_sstat(answer.text, time.monotonic()))
-        except UnexpectedOutput as error:
-            raise translated(error) from error
+        self.samples.append(parse_sstat(answer.text, time.monotonic()))
         if len(self.samples) > _MOST_SAMPLES:
             del self.samples[1::2]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus, JobTimes
-from hpchub.errors import HpchubError
+from hpchub.errors import HpchubError, UnexpectedOutput
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.slurm_rows import SEPARATOR, unix_time
 from slurm_magics.errors import SlurmError, is_passing, translated
@@ -29,6 +29,8 @@ UNKNOWN = JobStatus(state=JobState.UNKNOWN, native="UNKNOWN")
 NO_TIMES = JobTimes(native="")
 # squeue(1): start (a guess while the job waits) and end, in Unix seconds.
 _TIMES = f"{SEPARATOR}%S{SEPARATOR}%e"
+# Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
+_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 _WIDTH = 6
 
 
@@ -119,43 +121,40 @@ class Watch:
                 self._asked = time.monotonic() if forgotten == self._forgotten else float("-inf")
 
     def _refresh(self, ids: list[JobId]) -> None:
-        """One query for all jobs that are not over; one more for those that have left the queue."""
+        """One query for all jobs that are not over; one more for what has left the queue."""
         found, times = self._queue(ids)
-        grouped = _by_job(found)
-        ended = [
-            job_id
-            for job_id in ids
-            if all(status.state.is_final for status in grouped.get(int(job_id), {}).values())
-        ]
+        grouped = _by_job("squeue", found)
+        asked = [one for one in ids if _is_incomplete(self._rows[int(one)], grouped.get(int(one), {}))]
         troubles: dict[int, SlurmError] = {}
         over: set[int] = set()
-        known, trouble = self._accounting(ended)
-        for job in map(int, ended):
-            in_queue = grouped.get(job, {})
+        known, trouble = self._accounting(asked)
+        for job in map(int, asked):
+            before, in_queue = self._rows[job], grouped.get(job, {})
             if trouble:
-                grouped[job] = _doubtful(job, self._rows[job], in_queue)
-                troubles[job] = trouble
+                grouped[job] = _doubtful(job, before, in_queue)
+                if before or not in_queue:
+                    troubles[job] = trouble
                 continue
             grouped[job] = _together(known.get(job, {}), in_queue)
             if grouped[job] and all(status.state.is_final for status in grouped[job].values()):
                 over.add(job)
+        grouped = {job: _ends_kept(self._rows.get(job, {}), rows) for job, rows in grouped.items()}
         with self._lock:
             self._rows |= {job: rows for job, rows in grouped.items() if rows}
             self._times |= times
             self._over |= over
             self._troubles = troubles
 
-    def _accounting(self, ended: list[JobId]) -> tuple[dict[int, dict[JobId, JobStatus]], SlurmError | None]:
+    def _accounting(self, jobs: list[JobId]) -> tuple[dict[int, dict[JobId, JobStatus]], SlurmError | None]:
         """What the accounting knows, or why it does not answer.
 
         The queue forgets an array's early tasks before it forgets the last one: the accounting has all.
         """
-        if not ended:
+        if not jobs:
             return {}, None
         try:
-            return _by_job(
-                self.scheduler.parse_history(self.run(self.scheduler.history_command(ended), {}))
-            ), None
+            done = self.run(self.scheduler.history_command(jobs), _WHOLE_LISTS)
+            return _by_job("sacct", self.scheduler.parse_history(done)), None
         except HpchubError as error:
             said = translated(error, is_passing(error))
             words = "It has left the queue, and how it ended only the accounting knows."
@@ -165,7 +164,7 @@ class Watch:
         """squeue's rows: states, and beside them when each starts and ends."""
         command = self.scheduler.status_command(ids)
         argv = tuple(f"{word}{_TIMES}" if word.startswith("--format=") else word for word in command.argv)
-        result = self.run(replace(command, argv=argv), {"SLURM_TIME_FORMAT": "%s"})
+        result = self.run(replace(command, argv=argv), {"SLURM_TIME_FORMAT": "%s", **_WHOLE_LISTS})
         lines = [line.split(SEPARATOR) for line in result.stdout.split("\n")]
         text = "\n".join(SEPARATOR.join(line[:-2] if len(line) == _WIDTH else line) for line in lines)
         states = self.scheduler.parse_status(replace(result, stdout=text))
@@ -174,6 +173,37 @@ class Watch:
             for row, native, _, _, start, end in (line for line in lines if len(line) == _WIDTH)
         }
         return states, times
+
+
+def _is_incomplete(before: dict[JobId, JobStatus], in_queue: dict[JobId, JobStatus]) -> bool:
+    """Whether the accounting may know of more: the job has ended, or some tasks of an array have.
+
+    The queue forgets an array's early tasks while the others go on.
+    """
+    if all(status.state.is_final for status in in_queue.values()):
+        return True
+    if not before:  # seen for the first time, and it may have run for long
+        return any(parse_job_id(row).task is not None for row in in_queue)
+    named = _tasks(in_queue)
+    return any(
+        not one.state.is_final and not named.issuperset(expand_job_id(row)) for row, one in before.items()
+    )
+
+
+def _ends_kept(before: dict[JobId, JobStatus], now: dict[JobId, JobStatus]) -> dict[JobId, JobStatus]:
+    """The rows, and the ends that were seen before of tasks that have left the queue since."""
+    if not any(map(_names_tasks, now)):
+        return now
+    named = _tasks(now)
+    gone = {
+        row: one for row, one in before.items() if one.state.is_final and named.isdisjoint(expand_job_id(row))
+    }
+    return gone | now
+
+
+def _tasks(rows: dict[JobId, JobStatus]) -> set[str]:
+    """Each task of the rows by itself."""
+    return {task for row in rows for task in expand_job_id(row)}
 
 
 def _together(
@@ -191,8 +221,9 @@ def _doubtful(
 ) -> dict[JobId, JobStatus]:
     """Without the accounting: ends that were seen count, and what has left the queue unseen is unknown."""
     rows = {row: one for row, one in before.items() if one.state.is_final} | in_queue
-    seen = {task for row in rows for task in expand_job_id(row)}
-    unseen = {task for row in before for task in expand_job_id(row)} - seen
+    unseen = _tasks(before) - _tasks(rows)
+    if any(map(_names_tasks, in_queue)):
+        return rows | {JobId(task): UNKNOWN for task in unseen if _names_tasks(JobId(task))}
     return rows | ({JobId(str(job)): UNKNOWN} if unseen or not rows else {})
 
 
@@ -237,8 +268,13 @@ def _counted(rows: dict[JobId, JobStatus]) -> tuple[int, int, int]:
     return sum(n for n, _ in counts), ended, sum(n for n, state in counts if state is JobState.FAILED)
 
 
-def _by_job(found: dict[JobId, JobStatus]) -> dict[int, dict[JobId, JobStatus]]:
+def _by_job(tool: str, found: dict[JobId, JobStatus]) -> dict[int, dict[JobId, JobStatus]]:
+    """The rows of each job. UnexpectedOutput where one names tasks in a way that nobody knows."""
     grouped: dict[int, dict[JobId, JobStatus]] = {}
     for job_id, status in found.items():
+        try:
+            expand_job_id(job_id)
+        except ValueError as error:
+            raise UnexpectedOutput(tool, job_id) from error
         grouped.setdefault(parse_job_id(job_id).job, {})[job_id] = status
     return grouped

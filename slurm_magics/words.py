@@ -16,7 +16,11 @@ from slurm_magics.errors import SlurmError
 _NOT_OURS = "$\\"
 # Stands for a value while the line is cut into words.
 _KEPT = re.compile("\0([0-9]+)\0")
+_BRACE = re.compile(r"[{}\n]")
+_NAME = re.compile(r"[^\W\d]\w*")
 _FORMATTER = string.Formatter()
+# Longer ones are somebody's data, and take long to read.
+_LONGEST = 4096
 
 
 def split_words(line: str, names: Mapping[str, Any], expanded: Callable[[str], str]) -> list[str]:
@@ -25,7 +29,7 @@ def split_words(line: str, names: Mapping[str, Any], expanded: Callable[[str], s
     `expanded` puts the home folder in the place of a word's first `~`.
 
     Raises:
-        SlurmError: A quote has no end.
+        SlurmError: A quote has no end, or a value cannot be made a word.
     """
     values: list[str] = []
 
@@ -33,14 +37,27 @@ def split_words(line: str, names: Mapping[str, Any], expanded: Callable[[str], s
         values.append(value)
         return f"\0{len(values) - 1}\0"
 
+    filled = _filled(line.replace("\0", ""), names, keep)
     try:
-        words = shlex.split(_filled(line.replace("\0", ""), names, keep))
+        words = shlex.split(filled)
     except ValueError as error:
         raise SlurmError(
             f"The line cannot be read as a shell reads it: {error}.", "Close the quote."
         ) from error
-    filled = [_KEPT.sub(lambda match: values[int(match[1])], word) for word in words]
-    return [expanded(word) if word.startswith("~") else word for word in filled]
+    # Before the values: a `~` in one of these is a part of it.
+    words = [expanded(word) if word.startswith("~") else word for word in words]
+    return [_sendable(_KEPT.sub(lambda match: values[int(match[1])], word)) for word in words]
+
+
+def _sendable(word: str) -> str:
+    """The word, if a command can be given it."""
+    try:
+        word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise SlurmError(f"{word[:60]!r} is no text that a command can be given.") from error
+    if "\0" in word:
+        raise SlurmError(f"{word[:60]!r} holds a zero byte: no command can be given it.")
+    return word
 
 
 def fill(text: str, names: Mapping[str, Any]) -> str:
@@ -61,16 +78,21 @@ def _filled(text: str, names: Mapping[str, Any], keep: Callable[[str], str]) -> 
     """The text with what `keep` makes of each value."""
     parts: list[str] = []
     place = 0
+    ends = _closings(text)
     while (start := text.find("{", place)) >= 0:
         parts.append(text[place:start])
-        end = _closing(text, start)
+        if (end := ends.get(start)) is None:
+            parts.append("{")
+            place = start + 1
+            continue
+        if start and text[start - 1] in _NOT_OURS:
+            parts.append(text[start:end])
+            place = end
+            continue
         inside = text[start + 1 : end - 1]
         is_doubled = inside.startswith("{") and inside.endswith("}")
         field = _field(inside[1:-1] if is_doubled else inside, names)
-        if end > 0 and start and text[start - 1] in _NOT_OURS:
-            parts.append(text[start:end])
-            place = end
-        elif end < 0 or field is None:
+        if field is None:
             parts.append("{")
             place = start + 1
         else:
@@ -79,29 +101,30 @@ def _filled(text: str, names: Mapping[str, Any], keep: Callable[[str], str]) -> 
     return "".join((*parts, text[place:]))
 
 
-def _closing(text: str, start: int) -> int:
-    """The place behind the brace that closes this one on the same line; -1 where there is none."""
-    depth = 0
-    for place in range(start, len(text)):
-        match text[place]:
-            case "{":
-                depth += 1
-            case "}":
-                depth -= 1
-                if depth == 0:
-                    return place + 1
-            case "\n":
-                return -1
-    return -1
+def _closings(text: str) -> dict[int, int]:
+    """Where each brace is closed on its line: the place behind it, by the place of the one that opens."""
+    ends: dict[int, int] = {}
+    opened: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "\n":
+            opened.clear()
+        elif opened:
+            ends[opened.pop()] = match.end()
+    return ends
 
 
 def _field(inside: str, names: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Expression, conversion and format of what stands in braces; None where it is not ours to fill in."""
+    # Python would warn of other languages' backslashes.
+    if len(inside) > _LONGEST or not any(name in names for name in _NAME.findall(inside)):
+        return None
     try:
         ((_, name, form, conversion),) = _FORMATTER.parse(f"{{{inside}}}")
         expression = name or ""
         tree = ast.parse(expression, mode="eval")
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
     if expression != expression.strip():  # a shell's own `{ command; }` has blanks inside
         return None
@@ -125,21 +148,27 @@ def _value(expression: str, conversion: str, form: str, names: Mapping[str, Any]
         found = eval(expression, dict(names))  # noqa: S307  the person's own, in the person's own notebook
         return format(_FORMATTER.convert_field(found, conversion or None), fill(form, names))
     except Exception as error:
-        raise SlurmError(f"{{{expression}}} cannot be filled in: {type(error).__name__}: {error}.") from error
+        raise SlurmError(f"{{{expression}}} cannot be filled in: {told(error)}.") from error
+
+
+def told(error: BaseException) -> str:
+    """An exception's type and its words; people's own exceptions may have none that can be had."""
+    try:
+        words = str(error)
+    except Exception:
+        words = ""
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
-    """The words without `--name VALUE` or `--name=VALUE`, and the value. What follows `--` is left alone.
+    """The words without `--name VALUE` or `--name=VALUE`, and the value.
 
     Raises:
         SlurmError: The value is missing.
     """
-    kept: list[str] = []
-    found = None
+    kept, found = [], None
     waiting = iter(words)
     for word in waiting:
-        if word == "--":
-            return [*kept, word, *waiting], found
         if word == f"--{name}":
             found = next(waiting, "")
         elif word.startswith(f"--{name}="):
@@ -153,7 +182,6 @@ def take_option(words: list[str], name: str) -> tuple[list[str], str | None]:
 
 
 def take_flag(words: list[str], *names: str) -> tuple[list[str], bool]:
-    """The words without a flag, and whether it was there. What follows `--` is left alone."""
-    end = words.index("--") if "--" in words else len(words)
-    kept = [word for word in words[:end] if word not in names]
-    return [*kept, *words[end:]], len(kept) < end
+    """The words without a flag, and whether it was there."""
+    kept = [word for word in words if word not in names]
+    return kept, len(kept) < len(words)

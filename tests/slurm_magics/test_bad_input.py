@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from datetime import UTC
@@ -175,3 +176,121 @@ def test_a_folder_that_is_gone(
     folder.rmdir()
     with pytest.raises(SlurmError, match="is gone"):
         shell.user_ns["job"].resubmit()
+
+
+def test_a_script_with_half_a_character(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can write it into a file: it says which line, and nothing is submitted."""
+    commands.answer("sbatch", "42\n")
+    error = failure(shell, "%%sbatch\ntrue\necho '\ud83d'", capsys)
+    assert error.message.startswith("Line 3 of the script has half a character")
+    assert commands.calls() == []
+
+
+def test_the_notebooks_folder_is_gone(
+    shell: InteractiveShell,
+    commands: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nothing can be submitted from there, and that is said."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    try:
+        assert "folder that the notebook works in is gone" in failure(shell, "%%sbatch\ntrue", capsys).message
+    finally:
+        monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("tool", ["srun", "salloc", "sattach"])
+def test_a_program_that_fails(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], tool: str
+) -> None:
+    """All that it printed is shown; the error is the command's own, whatever words the program has used."""
+    said = "Traceback of mine\nConnection refused\n"
+    commands.answer(tool, "result\n", stderr=f"{said}{tool}: error: c1: task 0: Exited with 3\n", exit_code=3)
+    error = shell.run_cell(f"%{tool} ./program").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert (error.message, error.retryable) == (f"{tool}: c1: task 0: Exited with 3", False)
+    shown = capsys.readouterr()
+    assert shown.out.startswith("result\n")
+    assert shown.err.startswith(said)
+    commands.answer(tool, "result\n", exit_code=3)
+    error = shell.run_cell(f"%{tool} ./program").error_in_exec
+    assert str(error).startswith(f"{tool}: it ended with exit code 3")
+
+
+def test_more_than_a_command_can_be_given(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line too long for the system is said, with what helps; so is a command that nobody may run."""
+    commands.answer("squeue")
+    shell.user_ns["ids"] = ",".join(map(str, range(100_000)))
+    error = failure(shell, "%squeue -j {ids}", capsys)
+    assert error.message == "squeue cannot be started: Argument list too long."
+    assert "fewer" in error.hint
+    (commands.folder / "squeue").write_text("no program")
+    assert "squeue cannot be started: Exec format error" in failure(shell, "%squeue", capsys).message
+    if os.geteuid():  # root may, if anybody may
+        (commands.folder / "squeue").chmod(0)
+        assert "squeue cannot be started: Permission denied" in failure(shell, "%squeue", capsys).message
+
+
+def test_a_command_that_never_stops_printing(
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Is ended before it fills the memory, on either stream, with all that it has started."""
+    monkeypatch.setattr("slurm_magics.done.MOST_BYTES", 1 << 20)
+    for name, stream in {"srun": 1, "squeue": 1, "sdiag": 2}.items():
+        program = commands.folder / name
+        program.write_text(f"#!/bin/sh\nexec >&{stream}\n/usr/bin/yes {commands.folder}\n")
+        program.chmod(0o755)
+        assert "printed more than 1 MB, and was ended" in failure(shell, f"%{name}", capsys).message
+    is_gone(f"yes {commands.folder}")
+
+
+def test_a_wrapper_that_hangs(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is given up with what it has started."""
+    program = commands.folder / "squeue"
+    program.write_text(f"#!/bin/sh\n/usr/bin/tail -f {program}\n")
+    program.chmod(0o755)
+    shell.run_cell("%slurm timeout 0.2")
+    capsys.readouterr()
+    assert "has not answered within 0.2 s" in failure(shell, "%squeue", capsys).message
+    is_gone(f"tail -f {program}")
+
+
+def is_gone(command: str) -> None:
+    """Wait until no process runs that."""
+    deadline = time.monotonic() + 10
+    while any(command in line for line in processes()):
+        assert time.monotonic() < deadline, f"{command} still runs"
+        time.sleep(0.02)
+
+
+def processes() -> list[str]:
+    """The command lines of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+@pytest.mark.parametrize("tool", ["squeue", "sacct", "sprio"])
+def test_lists_of_tasks_are_whole(shell: InteractiveShell, commands: Commands, tool: str) -> None:
+    """`42_[1,3,7,...]` could not be written out: Slurm is told not to shorten them."""
+    program = commands.folder / tool
+    program.write_text(f'#!/bin/sh\necho "$SLURM_BITSTR_LEN" >{commands.folder}/length\nexit 1\n')
+    program.chmod(0o755)
+    shell.run_cell(f"%{tool}")
+    assert (commands.folder / "length").read_text() == "0\n"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from slurm_magics.job import Job, Outputs, Submission
+from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
 from slurm_magics.session import Session, Settings
+from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 
 ROW = "{id}\x1f{state}\x1fc1\x1fNone\x1f1795259154\x1f4102444800\n"

@@ -151,7 +151,8 @@ def test_ctrl_c_ends_the_wait_and_not_the_job(
 def test_array_tasks_are_jobs(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
     """Each has a state and an output of its own; the array is what its tasks together are."""
     path = tmp_path / "out-42_4294967294.txt"
-    slurm.answer("scontrol", f"JobId=42 ArrayJobId=42 ArrayTaskId=2-9%2 JobName=x\n   StdOut={path}\n")
+    record = f"JobId={{}} ArrayJobId=42 ArrayTaskId={{}} JobName=x\n   StdOut={path}\n\n"
+    slurm.answer("scontrol", record.format(42, "2-9%2") + record.format(43, 1))
     rows = {"42_1": "COMPLETED", "42_[2-9%2]": "PENDING"}
     slurm.answer("squeue", "".join(STATUS.format(id=task, state=state) for task, state in rows.items()))
     shell.run_cell("%%sbatch --array=1-9%2 --as job\ntrue").raise_error()
@@ -159,11 +160,29 @@ def test_array_tasks_are_jobs(shell: InteractiveShell, slurm: Commands, tmp_path
     (tmp_path / "out-42_3.txt").write_text("three\n")
     assert (job.array[1].state, job.array[7].state, job.state) == ("COMPLETED", "PENDING", "PENDING")
     assert (job.array[3].output, job.array[4].output) == ("three\n", "")
-    assert job.array[99].state == "UNKNOWN"
     with pytest.raises(SlurmError, match="does not say where"):
         _ = job.output
-    with pytest.raises(IndexError):
-        job.array[1].array[2]
+    assert (len(job.array), [task.id for task in job.array][::4]) == (9, ["42_1", "42_5", "42_9"])
+    for wrong in ("job.array[99]", "job.array[-1]", "job.array[1].array[2]"):
+        error = shell.run_cell(wrong).error_in_exec
+        assert isinstance(error, IndexError)
+        assert "has no array task" in str(error)
+    assert list(job.array[1].array) == []
+
+
+def test_a_plain_job_has_no_tasks(shell: InteractiveShell, slurm: Commands) -> None:
+    """Nobody waits for one that never was; where Slurm did not say which there are, each may be."""
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert list(job.array) == []
+    with pytest.raises(SlurmError, match="Job 42 has no array task 3"):
+        _ = job.array[3]
+    slurm.answer("scontrol", stderr="slurm_load_jobs error: Unable to contact slurm controller", exit_code=1)
+    shell.run_cell("%%sbatch --as job --array=1-3\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    assert job.array[3].id == "42_3"
+    with pytest.raises(SlurmError, match="did not answer"):
+        list(job.array)
 
 
 def test_output_is_read_from_where_slurm_says(
@@ -191,6 +210,7 @@ def test_cancel_and_resubmit(
 ) -> None:
     """The same options and script from the same folder; an array's task alone cannot be resubmitted."""
     monkeypatch.chdir(tmp_path)
+    slurm.answer("scontrol", "JobId=42 ArrayJobId=42 ArrayTaskId=1-3 JobName=x\n   StdOut=/x\n\n")
     shell.run_cell("%%sbatch --array=1-3 --as job\necho hi").raise_error()
     job = shell.user_ns["job"]
     job.array[2].cancel()
@@ -229,3 +249,126 @@ async def test_a_job_that_is_awaited_no_more_goes_on(shell: InteractiveShell, sl
     shown: Any = stopped.value
     assert shown._render_traceback_() == ["Not waiting any more. Job 42 goes on."]
     assert not slurm.calls("scancel")
+
+
+def test_the_output_of_a_heterogeneous_job(shell: InteractiveShell, slurm: Commands, tmp_path: Path) -> None:
+    """Is its first component's: no other one has any."""
+    record = "JobId={} HetJobId=42 HetJobOffset={} JobName=x\n   HetJobIdSet=42-43\n   StdOut={}/{}\n\n"
+    slurm.answer("scontrol", "".join(record.format(42 + n, n, tmp_path, 42 + n) for n in (0, 1)))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].output_path == tmp_path / "42"
+
+
+@pytest.mark.parametrize("name", ["3x", "a.b", "class", "a b"])
+def test_a_job_is_kept_under_a_name_that_can_be_written(
+    shell: InteractiveShell, slurm: Commands, name: str
+) -> None:
+    """Else it is not submitted."""
+    shell.user_ns["name"] = name
+    error = shell.run_cell("%%sbatch --as {name}\ntrue").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert error.message == f"{name!r} is no name of a variable."
+    assert slurm.calls() == []
+
+
+def test_an_output_that_comes_in_pieces(
+    shell: InteractiveShell,
+    slurm: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Cut inside of a character or a line end: both are shown as they were written, whatever is the last."""
+    whole = "größer ✓\r\nend".encode() + b"\xc3"
+    pieces = iter([whole[:3], whole[3:9], whole[9:13], whole[13:]])
+    with (tmp_path / "out.txt").open("wb") as file:
+
+        def write(_seconds: float) -> None:
+            file.write(next(pieces))
+            file.flush()
+            if file.tell() == len(whole):
+                slurm.answer("squeue", STATUS.format(id=42, state="COMPLETED"))
+                slurm.answer("sacct", "42\x1fCOMPLETED\x1fc1\x1f0:0\n")
+                shell.user_ns["job"]._jobs.changed()
+
+        shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+        monkeypatch.setattr("slurm_magics.job.sleep", write)
+        shell.user_ns["job"].tail(follow=True)
+    assert capsys.readouterr().out == "größer ✓\nend\\xc3"
+
+
+def test_the_last_lines_are_lines(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a progress bar writes over itself is one of them."""
+    (tmp_path / "out.txt").write_text("one\n10%\r20%\r30%\ntwo\x0cthree\nfour")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    job = shell.user_ns["job"]
+    for count, shown in {
+        1: "four",
+        2: "two\x0cthree\nfour",
+        3: "10%\r20%\r30%\ntwo\x0cthree\nfour",
+        0: "",
+    }.items():
+        job.tail(count)
+        assert capsys.readouterr().out == shown
+
+
+def test_an_output_of_gigabytes(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Is not read at once, but its end is shown."""
+    with (tmp_path / "out.txt").open("wb") as file:
+        file.seek(5 << 30)
+        file.write(b"\nlast\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    error = shell.run_cell("job.output").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert error.message.endswith("out.txt is too long to be read at once: 5120 MB.")
+    capsys.readouterr()
+    shell.user_ns["job"].tail(1)
+    assert capsys.readouterr().out == "last\n"
+
+
+def test_a_scripts_own_options_go_to_the_script(shell: InteractiveShell, slurm: Commands) -> None:
+    """Though the magic has some of the same names; and a program's to the program."""
+    shell.run_cell("%sbatch --as job -t 5 run.sh --wait --as x --python -h {missing}").raise_error()
+    (call,) = slurm.calls("sbatch")
+    assert call["argv"][2:] == ["-t", "5", "run.sh", "--wait", "--as", "x", "--python", "-h", "{missing}"]
+    assert shell.user_ns["job"].id == "42"
+    slurm.answer("srun", "done\n")
+    shell.run_cell("%srun --as said -n 1 ./program --as x").raise_error()
+    assert slurm.calls("srun")[0]["argv"] == ["srun", "-n", "1", "./program", "--as", "x"]
+    assert shell.user_ns["said"] == "done\n"
+
+
+def test_filters_of_ones_own_hide_no_job(
+    shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are for %squeue: a job's state, and the record of one, are asked for without them."""
+    for name in ("PARTITION", "STATES", "USERS"):
+        monkeypatch.setenv(f"SQUEUE_{name}", "nothing")
+    program = slurm.folder / "squeue"
+    check = "import os\nif 'nothing' in os.environ.values():\n    raise SystemExit\nimport json"
+    program.write_text(program.read_text().replace("import json", check, 1))
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].state == "RUNNING"
+    program.write_text(program.read_text().replace("sys.stdout.write", "print(42); "))
+    record = "JobId=42 JobName=x\n   UserId=a(1) GroupId=a(1)\n   Command=(null)\n   StdOut=/x\n\n"
+    slurm.answer("scontrol", record)
+    assert shell.run_cell("%scontrol show job 42").result["JobName"] == "x"
+
+
+@pytest.mark.parametrize("text", [b"{{ 1 / 0 }}", b"\xff", b"{{ body.nothing.more }}", b"{% if %}"])
+def test_a_template_that_fails(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, text: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Says so in a line, and submits nothing."""
+    (tmp_path / "bad.sh.j2").write_bytes(text)
+    shell.run_cell(f"%slurm templates {tmp_path}")
+    capsys.readouterr()
+    error = shell.run_cell("%%sbatch --template bad\ntrue").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "The template 'bad' cannot be used" in error.message
+    assert "Traceback" not in capsys.readouterr().out
+    assert slurm.calls() == []

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+import slurm_magics
 from slurm_magics import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from support.slurm_commands import Commands
@@ -213,3 +214,16 @@ def test_loading_is_light() -> None:
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_loaded_again_it_keeps_what_was_set(shell: InteractiveShell, commands: Commands) -> None:
+    """Settings, and with them the connection; unloaded it leaves no magic behind."""
+    shell.run_cell("%slurm display text").raise_error()
+    slurm_magics.load_ipython_extension(shell)
+    assert "display    text" in shell.run_cell("%slurm").result
+    slurm_magics.unload_ipython_extension(shell)
+    left = {name for known in shell.magics_manager.magics.values() for name in known}
+    assert left.isdisjoint({"slurm", "squeue", "sbatch", "scancel"})
+    assert not [one for one in shell.Completer.custom_matchers if one.__name__ == "slurm_matcher"]
+    slurm_magics.load_ipython_extension(shell)
+    assert "display    frames" in shell.run_cell("%slurm").result

@@ -15,10 +15,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from slurm_magics.errors import Interrupted
-from slurm_magics.job import Job, Outputs, Submission, rest_s
+from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
+from slurm_magics.pace import rest_s
 from slurm_magics.session import Session, Settings
+from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 from support.tree import ROOT
 
@@ -84,7 +86,7 @@ def test_output_is_followed_without_the_controller(
 
     monkeypatch.setattr("slurm_magics.job.sleep", write)
     job = a_job(jobs)
-    job.outputs.learn({None: str(path)})
+    job.outputs.learn(Outputs({None: str(path)}))
     job.tail(follow=True)
     assert capsys.readouterr().out == "one\n1\n2\n3\n4\n"
     assert len(commands.calls("squeue")) == 1
@@ -161,11 +163,12 @@ def test_what_is_known_can_be_read_while_slurm_is_silent(
 def test_ctrl_c_lets_srun_cancel(
     shell: InteractiveShell, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told by SIGHUP and waited for; one line is shown, and no traceback."""
+    """It is told by SIGHUP and waited for; what it printed and one line are shown, and no traceback."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     program = commands.folder / "srun"
     script = (
-        f"trap '/bin/sleep 0.2; echo >{ended}; exit' HUP\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
+        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; echo srun: forced >&2; exit' HUP\n"
+        f"echo first\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
     )
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
@@ -181,7 +184,9 @@ def test_ctrl_c_lets_srun_cancel(
     error = shell.run_cell("%srun hostname").error_in_exec
     assert isinstance(error, Interrupted)
     assert ended.exists()
-    shown = capsys.readouterr().out
+    shown, errors = capsys.readouterr()
+    assert shown.startswith("first\nlast\n")
+    assert errors == ""
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
 
@@ -203,3 +208,52 @@ def test_a_notebook_that_nobody_watches(commands: Commands, tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert "SlurmError: Slurm refused the job: Invalid partition name specified." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("cell", "place", "words"),
+    [
+        ("%squeue -o %i", "slurm_magics.frames.marked_to_frame", "Interrupted: squeue was given up."),
+        ("job.state", "slurm_magics.local_process._talk", "Interrupted."),
+        ("job.efficiency()", "slurm_magics.local_process._talk", "Interrupted: sacct was given up."),
+    ],
+)
+def test_ctrl_c_at_any_moment(
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cell: str,
+    place: str,
+    words: str,
+) -> None:
+    """Is one line: while an answer is read, and while a job is asked for its state."""
+
+    def press(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    commands.answer("sbatch", "42\n")
+    commands.answer("scontrol")
+    commands.answer("squeue", "MARK\x1fJOBID\x1fMARK\n")
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    if "efficiency" in cell:
+        commands.answer("squeue")
+        commands.answer("sacct")
+        _ = shell.user_ns["job"].state
+    monkeypatch.setattr(place, press)
+    shell.run_cell(cell)
+    assert capsys.readouterr().out.strip() == words
+
+
+def test_ctrl_c_behind_sbatch_loses_no_job(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has been submitted: the person gets it."""
+
+    def press(*_: object, **__: object) -> None:
+        raise Interrupted("scontrol")
+
+    commands.answer("sbatch", "42\n")
+    monkeypatch.setattr(Jobs, "outputs", press)
+    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert shell.user_ns["job"].id == "42"

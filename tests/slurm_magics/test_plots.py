@@ -11,7 +11,6 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import image
 
-from hpchub.errors import UnexpectedOutput
 from slurm_magics import SlurmError
 from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
 from slurm_magics.usage import parse_sstat
@@ -114,8 +113,10 @@ def test_sstat_is_read() -> None:
     assert (sample.at, sample.cpu_s, sample.memory_bytes) == (7.0, 245.0, 4568 * 1024 + 4 * (1 << 30))
 
 
-@pytest.mark.parametrize("text", ["Maintenance on Monday\n", "42.0|4|00:01:00", "42.0|4|soon|1G\n"])
-def test_what_is_no_answer_of_sstats_is_an_error(text: str) -> None:
-    """A line of a site's wrapper, or one that is cut, makes no sample."""
-    with pytest.raises(UnexpectedOutput):
-        parse_sstat(text, 7.0)
+@pytest.mark.parametrize(
+    "line", ["A notice of the site", "42.0|1|soon|1K", "42.0|many|00:01|1K", "a|b|c|d|e"]
+)
+def test_what_sstat_may_say_besides(line: str) -> None:
+    """Is an error in a line, not a sample."""
+    with pytest.raises(SlurmError, match="sstat answered with something unexpected"):
+        parse_sstat(f"42.batch|1|00:01|1K\n{line}\n", 7.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -107,6 +108,7 @@ def test_what_the_cell_makes_itself_is_known(cell: str) -> None:
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:
     """By its number."""
     slurm.answer("squeue", OVER.replace("42", "42_7"))
+    slurm.answer("scontrol", "JobId=42 ArrayJobId=42 ArrayTaskId=7 JobName=x\n   StdOut=/x\n\n")
     slurm.answer("sacct", "42_7\x1fCOMPLETED\x1fc1\x1f0:0\n")
     cell = "import os\nint(os.environ['SLURM_ARRAY_TASK_ID']) ** 2"
     job, _ = submit(shell, slurm, cell, SLURM_ARRAY_JOB_ID="42", SLURM_ARRAY_TASK_ID="7")
@@ -119,6 +121,9 @@ def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Comm
         ("lock.acquire()", "lock, of type lock, cannot travel to the job"),
         ("print(next(numbers))", "numbers, of type generator, cannot travel"),
         ("x = (", "The cell is no Python"),
+        ("return 1", "The cell is no Python: 'return' outside function (line 1)"),
+        ("x = 1\nawait x", "The cell is no Python: 'await' outside function (line 2)"),
+        ("(" * 1000 + "1", "The cell is no Python"),
     ],
 )
 def test_what_cannot_travel_is_named(shell: InteractiveShell, slurm: Commands, cell: str, words: str) -> None:
@@ -142,15 +147,11 @@ def test_a_value_that_cannot_travel_is_named(shell: InteractiveShell, slurm: Com
 def test_a_job_without_a_result_says_so(
     shell: InteractiveShell, slurm: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was killed; one of long ago; one that was no Python at all; one of a line."""
+    """One that was killed; one that was no Python at all; one of a line."""
     monkeypatch.setattr("slurm_magics.python_cell._LATE_S", 0.0)
     shell.run_cell("%%sbatch --as job --python\n1").raise_error()
-    job = shell.user_ns["job"]
     with pytest.raises(SlurmError, match="Job 42 left no result"):
-        job.result(10)
-    shutil.rmtree(job.submission.results.parent)
-    with pytest.raises(SlurmError, match="Job 42 left no result"):
-        job.result(10)
+        shell.user_ns["job"].result(10)
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     with pytest.raises(SlurmError, match="has no result"):
         shell.user_ns["job"].result()
@@ -162,3 +163,75 @@ def test_a_dry_run_writes_nothing(shell: InteractiveShell, slurm: Commands) -> N
     shown = shell.run_cell("%%sbatch --dry-run --python\n1").result
     assert "python_runner.py" in shown
     assert not Path("~/.slurm_magics").expanduser().exists()
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [("0", 0), ("3", 3), ("", 0), ("'enough'", 1)])
+def test_an_exit_is_the_jobs_and_not_the_notebooks(
+    shell: InteractiveShell, slurm: Commands, code: str, exit_code: int
+) -> None:
+    """The job ends with that code; whoever asks for its result is told, and goes on."""
+    job, ended = submit(shell, slurm, f"import sys\nsys.exit({code})")
+    assert ended == exit_code
+    with pytest.raises(SlurmError, match=r"left no result. Its cell ended with sys.exit"):
+        job.result(10)
+
+
+def test_an_interrupt_of_the_job_is_none_of_the_notebook(shell: InteractiveShell, slurm: Commands) -> None:
+    """It is told, with where it was."""
+    job, code = submit(shell, slurm, "raise KeyboardInterrupt")
+    assert code == 1
+    with pytest.raises(SlurmError, match=r"line 1, in <module>\nKeyboardInterrupt"):
+        job.result(10)
+
+
+def test_an_exception_that_cannot_be_made_again_is_told(shell: InteractiveShell, slurm: Commands) -> None:
+    """As text, with where it was raised: one that wants more than its words is no rarity."""
+    cell = "class Broken(Exception):\n    def __init__(self, a, b):\n        super().__init__(f'{a} {b}')\n"
+    job, _ = submit(shell, slurm, f"{cell}raise Broken('no', 'luck')")
+    with pytest.raises(
+        SlurmError, match=r"cannot be made here(?s:.*)line 4, in <module>\n\S*Broken: no luck"
+    ):
+        job.result(10)
+
+
+def test_a_variable_that_the_cell_changes_travels(shell: InteractiveShell, slurm: Commands) -> None:
+    """Though the cell never reads it; and what looks like a directive in a text further down is none."""
+    shell.user_ns |= {"total": 40, "gone": 1}
+    cell = '# a note\n\n#SBATCH --mem=1G\ntotal += 2\ndel gone\ntext = """\n#SBATCH --mem=9T\n"""\ntotal'
+    job, _ = submit(shell, slurm, cell)
+    assert job.result(10) == 42
+    assert slurm.calls("sbatch")[0]["stdin"].count("#SBATCH") == 1
+
+
+def test_a_home_that_cannot_be_written(
+    shell: InteractiveShell, slurm: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is said, nothing is submitted, and nothing is left there."""
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    error = shell.run_cell("%%sbatch --python\n1").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert "cannot be written to" in error.message
+    assert "No space left on device" in error.message
+    assert slurm.calls("sbatch") == []
+    assert list((tmp_path / ".slurm_magics" / "python").iterdir()) == []
+
+
+def test_what_was_left_is_gone(shell: InteractiveShell, slurm: Commands) -> None:
+    """Somebody has tidied up: said in a line."""
+    job, _ = submit(shell, slurm, "1")
+    shutil.rmtree(job.submission.results)
+    with pytest.raises(SlurmError, match=r"cannot be read: No such file"):
+        job.result(10)
+
+
+def test_an_array_has_the_results_of_its_tasks(shell: InteractiveShell, slurm: Commands) -> None:
+    """It says so at once, rather than to wait for one that nobody leaves."""
+    slurm.answer("scontrol", "JobId=42 ArrayJobId=42 ArrayTaskId=2-7 JobName=x\n   StdOut=/x\n\n")
+    job, _ = submit(shell, slurm, "1")
+    with pytest.raises(SlurmError, match="42 is an array") as caught:
+        job.result()
+    assert caught.value.hint == "For example: job.array[2].result()"

@@ -171,6 +171,6 @@ def test_everything_that_makes_rows_is_listed() -> None:
     """What a frame can be asked, and the functions of the package."""
     text = section("More rows") + section("Magics")
     asked = {f"frame.slurm.{name}" for name in vars(SlurmAccessor) if not name.startswith("_")}
-    functions = {*slurm_magics.__all__} - {"load_ipython_extension", "SlurmError"}
+    functions = {*slurm_magics.__all__} - {"load_ipython_extension", "unload_ipython_extension", "SlurmError"}
     assert {name for name in asked | functions if f"`{name}(" not in text} == set()
     assert "`slurm_magics.SlurmError`" in text

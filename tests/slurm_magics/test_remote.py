@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import asyncssh
+import paramiko
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ssh.conftest import UID, USER, RealNode
 
 from slurm_magics import SlurmError
+from slurm_magics.done import Cut
 from slurm_magics.remote import Remote
 from slurm_magics.settings import read_target
 from support.laptop import Laptop, logins
@@ -98,6 +100,18 @@ def test_files_are_read_from_any_byte(cluster: Remote, node: RealNode) -> None:
     assert cluster.read(PurePosixPath("/nowhere")) is None
     with pytest.raises(SlurmError, match="cannot be read on cluster"):
         cluster.read(PurePosixPath("/usr"))
+
+
+def test_a_file_of_gigabytes_stays_there(cluster: Remote, node: RealNode) -> None:
+    """Its end can be read."""
+    path = node.home / "long"
+    with path.open("wb") as file:
+        file.seek(5 << 30)
+        file.write(b"end")
+    with pytest.raises(SlurmError, match="long is too long to be read at once: 5120 MB"):
+        cluster.read(PurePosixPath(path))
+    assert cluster.read(PurePosixPath(path), -3) == (b"end", (5 << 30) + 3)
+    path.unlink()
 
 
 def test_magics_work_over_there(laptop: Laptop, shell: InteractiveShell) -> None:
@@ -240,17 +254,22 @@ def test_a_silent_command_is_given_up(cluster: Remote) -> None:
 def test_ctrl_c_ends_what_runs_over_there(
     cluster: Remote, node: RealNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An srun without a time limit would otherwise go on, and nobody would know."""
-    begun, gone = node.home / "begun", node.home / "gone"
-    script = f"trap 'echo >{gone}; exit' HUP; echo >{begun}; sleep 60 & wait"
+    """An srun without a time limit would otherwise go on, and nobody would know. What it printed is kept."""
+    gone = node.home / "gone"
+    script = f"trap 'echo >{gone}; exit' HUP; echo first; sleep 60 & wait"
+    real = paramiko.Channel.recv
+    pieces: list[bytes] = []
 
-    def interrupt(_channel: object, _size: int) -> bytes:
-        _appears(begun)
-        raise KeyboardInterrupt
+    def interrupt(channel: paramiko.Channel, size: int) -> bytes:
+        if pieces and pieces[-1].endswith(b"first\n"):
+            raise KeyboardInterrupt
+        pieces.append(real(channel, size))
+        return pieces[-1]
 
     monkeypatch.setattr("paramiko.Channel.recv", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Cut) as cut:
         cluster.run(["sh", "-c", script])
+    assert cut.value.said.stdout == b"first\n"
     _appears(gone)
 
 
@@ -298,3 +317,43 @@ def test_what_cannot_be_connected_is_said(shell: InteractiveShell, line: str, wo
     assert isinstance(error, SlurmError)
     assert words in error.message
     assert "(this machine)" in shell.run_cell("%slurm").result
+
+
+@pytest.mark.parametrize("missing", ["paramiko", "ssh"])
+def test_what_a_connection_needs_is_said(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    """In a line, before anything is tried."""
+    if missing == "paramiko":
+        monkeypatch.setitem(sys.modules, "paramiko", None)
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    error = shell.run_cell("%slurm connect nowhere").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert missing in error.message
+
+
+def test_a_proxy_command_ends_with_its_connection(
+    laptop: Laptop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that sees no end of its input, and never reached anything."""
+    monkeypatch.setattr("slurm_magics.ssh_login._CONNECT_S", 0.5)
+    pid = tmp_path / "pid"
+    silent = f"sh -c 'echo $$ >{pid}; while :; do sleep 0.1; done'"
+    with pytest.raises(SlurmError, match="has not answered"):
+        laptop.connect(f"Host silent\n  HostName nowhere\n  ProxyCommand {silent}\n", "silent")
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{int(pid.read_text())}").exists():
+        assert time.monotonic() < deadline, "the ProxyCommand still runs"
+        time.sleep(0.02)
+
+
+def test_known_hosts_that_cannot_be_read(laptop: Laptop) -> None:
+    """Are named: it is no trouble of the host's, and does not pass."""
+    (laptop.folder / "known_hosts").unlink()
+    (laptop.folder / "known_hosts").mkdir()
+    with pytest.raises(
+        SlurmError, match=r"known_hosts, with the keys of known hosts, cannot be read"
+    ) as caught:
+        laptop.connect()
+    assert not caught.value.retryable

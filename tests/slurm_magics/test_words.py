@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import time
+import warnings
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_magics import SlurmError
-from slurm_magics.words import fill, split_words, take_flag, take_option
+from slurm_magics.machine import Local
+from slurm_magics.programs import before_program
+from slurm_magics.words import fill, split_words
+
+
+class Unsayable(Exception):
+    """Whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Unprintable:
+    """What cannot be made a text."""
+
+    def __str__(self) -> str:
+        raise Unsayable
+
 
 NAMES = {"rate": 0.125, "paths": ["a b", "c"], "n": 3, "a": 1, "b": 2, "x": {"k": "v"}, "text": "{n}"}
 
@@ -69,9 +89,48 @@ def test_a_value_stays_one_word() -> None:
     assert split_words("{x['k']}{n} 'un{n}'", NAMES, str) == ["v3", "un3"]
 
 
-def test_what_is_for_another_program_is_left_to_it() -> None:
-    """Behind `--` nothing is ours: `%srun -- python train.py --as x`."""
-    words = ["--as=job", "--wait", "--", "x.py", "--as", "--wait"]
-    assert take_option(words, "as") == (["--wait", "--", "x.py", "--as", "--wait"], "job")
-    assert take_flag(words, "--wait") == (["--as=job", "--", "x.py", "--as", "--wait"], True)
-    assert take_flag(words[2:], "--wait") == (words[2:], False)
+def test_a_value_is_no_home_folder() -> None:
+    """A `~` that a value begins with is a part of it; one of nobody's stays, as in a shell."""
+    assert split_words("{who}/x ~nobody-here/y", {"who": "~root"}, Local().expanded) == [
+        "~root/x",
+        "~nobody-here/y",
+    ]
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud83d", Unprintable()])
+def test_what_no_command_can_be_given_is_said(value: object) -> None:
+    """A zero byte, half a character, an object without a text."""
+    with pytest.raises(SlurmError, match=r"zero byte|no text|in: Unsayable"):
+        split_words("-J {value}", {"value": value}, str)
+
+
+@pytest.mark.parametrize("text", ["{" * 20_000, "{n" * 20_000, "f() {\n" * 20_000, f"{{n{'+n' * 50_000}}}",
+                                  "{n" + "-" * 3000 + "n}", "{" * 300 + "n" + "}" * 300])  # fmt: skip
+def test_much_is_read_at_once(text: str) -> None:
+    """However deep and long braces are, and whether they close or not."""
+    began = time.perf_counter()
+    fill(text, NAMES)
+    assert time.perf_counter() - began < 20.0, "not for minutes, as where each brace is looked for anew"
+
+
+def test_other_languages_have_their_own_backslashes() -> None:
+    """Python's warnings about them are for its own programs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = r"""awk '{gsub("\.", "_")}'"""
+        assert fill(text, NAMES) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "own"),
+    [
+        ("-n 2 --label ./program --as x", "-n 2 --label"),
+        ("--as job -p cpu --hold run.sh --wait -h", "--as job -p cpu --hold"),
+        ("-n2 -lu -N1 -J name -- -x", "-n2 -lu -N1 -J name"),
+        ("--time=5 --mem 1G --exclusive=user", "--time=5 --mem 1G --exclusive=user"),
+        ("", ""),
+    ],
+)
+def test_a_program_has_options_of_its_own(line: str, own: str) -> None:
+    """What stands behind it is not the magic's."""
+    assert line.split()[: before_program(line.split())] == own.split()

@@ -1,0 +1,80 @@
+"""What a command leaves behind, and what is said where it leaves nothing. No input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from slurm_magics.errors import SlurmError
+
+MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
+# A line for each of some million jobs; what says more would fill the kernel's memory.
+MOST_BYTES = 1 << 29
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command left: its exit code and both streams, as bytes."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Cut(KeyboardInterrupt):
+    """Ctrl-C while a command ran; `said` is what it had printed until then."""
+
+    def __init__(self, said: Done) -> None:
+        super().__init__("while a command ran")
+        self.said = said
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's own hook: what it shows in place of a traceback."""
+        return ["Interrupted."]
+
+
+@dataclass(slots=True)
+class Said:
+    """What a command has printed so far. May be filled by two threads, one for each stream."""
+
+    tool: str
+    stdout: list[bytes] = field(default_factory=list)
+    stderr: list[bytes] = field(default_factory=list)
+    _sizes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+
+    def add(self, piece: bytes, *, is_error: bool = False) -> None:
+        """One more piece.
+
+        Raises:
+            SlurmError: It is too much.
+        """
+        (self.stderr if is_error else self.stdout).append(piece)
+        self._sizes[is_error] += len(piece)
+        self.check()
+
+    def check(self) -> None:
+        """SlurmError where it is too much."""
+        if max(self._sizes.values()) > MOST_BYTES:
+            raise SlurmError(
+                f"{self.tool} printed more than {MOST_BYTES >> 20} MB, and was ended.",
+                "Let it print to a file, or ask about less.",
+            )
+
+    def done(self, exit_code: int) -> Done:
+        """All of it."""
+        return Done(exit_code, b"".join(self.stdout), b"".join(self.stderr))
+
+
+def too_slow(tool: str, limit_s: float) -> SlurmError:
+    """The error of a command that has not ended in its time."""
+    hint = "Slurm may be slow or away; %slurm timeout 300 waits longer."
+    if tool == "sbatch":
+        hint = MAY_BE_QUEUED
+    return SlurmError(f"{tool} has not answered within {limit_s:g} s.", hint, retryable=tool != "sbatch")
+
+
+def too_long(path: PurePath, size: int) -> SlurmError:
+    """The error of a file that has more bytes than a notebook should hold."""
+    return SlurmError(
+        f"{path} is too long to be read at once: {size >> 20} MB.", "job.tail(100) shows its last lines."
+    )

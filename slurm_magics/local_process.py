@@ -1,0 +1,143 @@
+"""A command on this machine: run to its end, or to ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
+
+from slurm_magics.done import Cut, Done, Said
+from slurm_magics.errors import SlurmError
+
+# Slurm's own wait for the end of a step that is told to end is 32 s.
+_CANCELS_WITHIN_S = 40.0
+_CHUNK = 1 << 18
+# A pipe that can be written to takes that much without a wait: pipe(7), PIPE_BUF.
+_BITE = 4096
+
+
+class _Command(subprocess.Popen[bytes]):
+    """A process whose end is noticed at once: `Popen.wait` with a limit sleeps up to 50 ms between looks."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Linux tells of the end through a descriptor; elsewhere as `Popen` does."""
+        if timeout is None or self.returncode is not None:
+            return super().wait(timeout)
+        try:
+            ending = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # macOS, Linux before 5.3
+            return super().wait(timeout)
+        try:
+            poll = select.poll()
+            poll.register(ending, select.POLLIN)
+            poll.poll(max(0.0, timeout * 1000))
+        finally:
+            os.close(ending)
+        return super().wait(0)
+
+
+def run_here(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
+    """What the command left.
+
+    Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
+    without a limit are in the kernel's, which ends what it finds there when it is shut down.
+
+    Raises:
+        OSError: It cannot be started.
+        subprocess.TimeoutExpired: It has not ended in time.
+        SlurmError: It printed too much.
+        Cut: Somebody pressed Ctrl-C.
+    """
+    options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    if limit_s is not None:
+        options["process_group"] = 0
+    said = Said(argv[0])
+    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
+    with ThreadPoolExecutor(1) as starter:
+        starting: Future[subprocess.Popen[bytes]] = starter.submit(cast(Any, _Command), argv, **options)
+        try:
+            process = starting.result()
+            _talk(process, stdin, limit_s, said)
+        except BaseException as error:
+            if not starting.exception():
+                _end(starting.result(), said, gently=limit_s is None)
+            if isinstance(error, KeyboardInterrupt):
+                raise Cut(said.done(-1)) from None
+            raise
+        _close(process)
+    return said.done(process.returncode)
+
+
+def _talk(process: subprocess.Popen[bytes], stdin: bytes, limit_s: float | None, said: Said) -> None:
+    """Feed a command and collect what it says, until it has ended."""
+    ends_at = None if limit_s is None else time.monotonic() + limit_s
+    assert process.stdin and process.stdout and process.stderr  # noqa: S101  they are pipes
+    left = memoryview(stdin)
+    with selectors.DefaultSelector() as ready:
+        ready.register(process.stdout, selectors.EVENT_READ)
+        ready.register(process.stderr, selectors.EVENT_READ)
+        if not process.stdin.closed:
+            ready.register(process.stdin, selectors.EVENT_WRITE)
+        while ready.get_map():
+            for key, _ in ready.select(_rest(process, ends_at, limit_s)):
+                if key.fileobj is process.stdin:
+                    if not (left := _fed(key.fd, left)):
+                        ready.unregister(process.stdin)
+                        process.stdin.close()
+                elif piece := os.read(key.fd, _CHUNK):
+                    said.add(piece, is_error=key.fileobj is process.stderr)
+                else:
+                    ready.unregister(key.fileobj)
+    process.wait(_rest(process, ends_at, limit_s))
+
+
+def _fed(pipe: int, left: memoryview) -> memoryview:
+    """What is still to be written; nothing where the command reads no more."""
+    try:
+        return left[os.write(pipe, left[:_BITE]) :] if left else left
+    except BrokenPipeError:
+        return left[:0]
+
+
+def _rest(process: subprocess.Popen[bytes], ends_at: float | None, limit_s: float | None) -> float | None:
+    """How long it may still take, in seconds; TimeoutExpired where that is nothing."""
+    if ends_at is None or limit_s is None:
+        return None
+    if (rest_s := ends_at - time.monotonic()) <= 0:
+        raise subprocess.TimeoutExpired(process.args, limit_s)
+    return rest_s
+
+
+def _end(process: subprocess.Popen[bytes], said: Said, *, gently: bool) -> None:
+    """End a command. srun and salloc are given the time to cancel what they have begun.
+
+    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
+    """
+    deadline = time.monotonic() + _CANCELS_WITHIN_S
+    try:
+        if gently:
+            process.send_signal(signal.SIGHUP)
+        while gently and process.poll() is None and time.monotonic() < deadline:
+            # It may have more to say than a pipe holds, or than is wanted.
+            with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
+                _talk(process, b"", 0.2, said)
+    finally:  # a second Ctrl-C included
+        if not gently and process.returncode is None:  # with what a site's wrapper has started
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            with contextlib.suppress(BrokenPipeError):  # what it has not read
+                pipe.close()
