@@ -23,6 +23,7 @@ from hpchub.kernels.kernelspec import SLURM, Kernelspec
 from hpchub.kernels.places import (
     Place,
     environment_place,
+    kernel_folders,
     list_kernelspecs,
     places,
     system_place,
@@ -189,8 +190,8 @@ def _jobs(_args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     place = _scope(args)
-    found, _ = list_kernelspecs([place])
-    known = {spec.name: spec for _, spec in found}
+    folders, _ = kernel_folders(place.folder)  # also those whose kernel.json is broken
+    known = {folder.name.lower(): folder for folder in folders}
     unknown = [name for name in args.names if name.lower() not in known]
     if unknown:
         raise InvalidRequest(
@@ -229,12 +230,17 @@ def _starts(spec: Kernelspec) -> str:
 
 def _line(spec: Kernelspec, health: Health) -> str:
     if health == GOOD:
-        return f"{spec.name}: good"
-    return f"{spec.name}: {health.problem}" + (f"\n    {health.hint}" if health.hint else "")
+        return f"{_shown(spec.name)}: good"
+    return _shown(f"{spec.name}: {health.problem}") + (f"\n    {health.hint}" if health.hint else "")
+
+
+def _shown(text: str) -> str:
+    """Text of a kernel.json, which somebody else may have written, without what moves a terminal's cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    table = [("NAME", "TITLE", "PLACE", "STARTS"), *rows]
+    table = [tuple(map(_shown, row)) for row in (("NAME", "TITLE", "PLACE", "STARTS"), *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -124,16 +124,27 @@ def at_a_glance(
     launcher = launcher or spec.folder / "launch"
     if not launcher.is_file():
         return Health(f"{launcher} is missing", "Install the kernel again, with --replace.")
-    if launch.prefix and not Path(launch.prefix, "bin").is_dir():
-        return Health(f"the environment {launch.prefix} is not there", "Make it again, or remove the kernel.")
-    if launch.prefix and not Path(launch.prefix, "bin", launch.command[0]).exists():
+    if launch.prefix and (why := _absence(Path(launch.prefix, "bin"))):
+        return Health(f"the environment {launch.prefix} {why}", "Make it again, or remove the kernel.")
+    if launch.prefix and _absence(Path(launch.prefix, "bin", launch.command[0])):
         return Health(f"the environment {launch.prefix} has no {launch.command[0]}")
     if launch.container:
         if not shutil.which(launch.container, path=environ.get("PATH")) and not launch.modules:
             return Health(f"there is no {launch.container} on this machine")
-        if launch.image.startswith("/") and not Path(launch.image).exists():
-            return Health(f"the image {launch.image} is not there")
+        if launch.image.startswith("/") and (why := _absence(Path(launch.image))):
+            return Health(f"the image {launch.image} {why}")
     return GOOD
+
+
+def _absence(path: Path) -> str:
+    """Why something is not to be had, as the end of a sentence; empty where it is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
 
 
 def last_words(text: str, lines: int = 3) -> str:

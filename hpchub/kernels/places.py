@@ -60,7 +60,7 @@ def _prefers_environment(environ: Mapping[str, str], prefix: Path) -> bool:
     if asked:
         return asked not in {"no", "n", "false", "off", "0", "0.0"}
     is_one = (prefix / "pyvenv.cfg").is_file() or prefix.parent.name == "envs"
-    return is_one and prefix.stat().st_uid == os.getuid()
+    return is_one and prefix.is_dir() and prefix.stat().st_uid == os.getuid()
 
 
 def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspec]], list[str]]:
@@ -71,7 +71,9 @@ def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspe
     specs: dict[str, tuple[Place, Kernelspec]] = {}
     problems = []
     for place in found_in:
-        for folder in _subfolders(place.folder):
+        folders, unreadable = kernel_folders(place.folder)
+        problems += unreadable
+        for folder in folders:
             if folder.name.lower() in specs:
                 continue
             try:
@@ -81,7 +83,19 @@ def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspe
     return [specs[name] for name in sorted(specs)], problems
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if (path / "kernel.json").is_file())
+def kernel_folders(folder: Path) -> tuple[list[Path], list[str]]:
+    """The folders in it that have a kernel.json, by name, and a line for each that we may not look into."""
+    found, problems = [], []
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [f"{folder} cannot be read: {error.strerror}."]
+    for entry in entries:
+        try:
+            if (entry / "kernel.json").is_file():
+                found.append(entry)
+        except OSError as error:
+            problems.append(f"{entry} cannot be read: {error.strerror}.")
+    return found, problems
