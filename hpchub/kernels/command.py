@@ -19,6 +19,7 @@ from hpchub.kernels.allocation import Allocation
 from hpchub.kernels.claims import notebooks, records
 from hpchub.kernels.health import GOOD, Health, check
 from hpchub.kernels.installing import Wanted, install, make, remove, shipped
+from hpchub.kernels.job_settings import number_or_text
 from hpchub.kernels.kernelspec import SLURM, Kernelspec
 from hpchub.kernels.places import (
     Place,
@@ -214,7 +215,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         if key == "options":
             settings.setdefault(key, []).append(value)
         else:
-            settings[key] = int(value) if value.isdecimal() and value.isascii() else value
+            settings[key] = number_or_text(value)
     return settings
 
 
