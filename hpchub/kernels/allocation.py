@@ -7,6 +7,7 @@ claims.py keeps there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -20,7 +21,7 @@ from pathlib import Path
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.job_sshd import inner_sshd_argv
-from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
+from hpchub.errors import HpchubError, SchedulerUnavailable, StartFailed
 from hpchub.kernels.claims import RECORD, abandoned, records
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import Attach, JobSettings
@@ -95,7 +96,14 @@ class Allocation:
         script = render_kernel_script(
             settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
         )
-        self.id = _SLURM.parse_submit(await _run(_SLURM.submit_command(script, self._name)))
+        asked = asyncio.ensure_future(_run(_SLURM.submit_command(script, self._name)))
+        try:
+            self.id = _SLURM.parse_submit(await asyncio.shield(asked))
+        except asyncio.CancelledError:
+            # sbatch goes on, and the job that it submits would be nobody's.
+            with contextlib.suppress(HpchubError):
+                self.id = _SLURM.parse_submit(await asked)
+            raise
         record = {"job": self.id, "share": settings.share}
         write_private_file(self.folder / RECORD, json.dumps(record).encode(), replace=False)
         _log.info("kernel.job_submitted job=%s", self.id)
@@ -160,7 +168,7 @@ class Allocation:
             if self.id not in found:
                 found = _SLURM.parse_history(await _run(_SLURM.history_command([self.id], [self._name])))
             self.status = found.get(self.id, self.status)
-        except (RemoteError, SiteError) as error:
+        except HpchubError as error:
             _log.warning("kernel.job_unknown job=%s error=%s", self.id, error)
         return self.status
 
@@ -178,6 +186,10 @@ class Allocation:
             body = json.loads((self.folder / kernel_agent.ADDRESS).read_text(encoding="utf-8"))
         except ValueError:
             return None
+        except OSError as error:
+            raise StartFailed(
+                f"The folder of the kernel's job {self.id} cannot be read: {self.folder}: {error.strerror}."
+            ) from error
         node = str(body.get("node", ""))
         if "socket" in body:
             sshd = inner_sshd_argv(str(body["sshd"]), str(self.folder))
@@ -219,6 +231,8 @@ async def _run(command: Command) -> CommandResult:
         raise StartFailed(
             f"There is no {command.name} on this machine.", "Kernels in jobs need Slurm's commands."
         ) from error
+    except OSError as error:
+        raise SchedulerUnavailable(f"{command.name} cannot be run here: {error.strerror}.") from error
     except subprocess.TimeoutExpired:
         return CommandResult(exit_code=-9, stderr=f"no answer within {command.timeout_s:g} s")
     return CommandResult(

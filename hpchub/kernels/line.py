@@ -13,7 +13,6 @@ import hmac
 import json
 import logging
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Coroutine
@@ -29,10 +28,10 @@ from hpchub.remote.kernel_agent import (
     GREETING,
     LINE_BYTES,
     PUMP_BYTES,
+    PrivateFolder,
     Streams,
     join,
     message_key,
-    private_folder,
     proof,
 )
 
@@ -60,7 +59,8 @@ class Line:
         self.lost_at: float | None = None
         self._key = key
         self._kernel_id = kernel_id
-        self._folder = private_folder()
+        self._private = PrivateFolder()
+        self._folder = self._private.path
         self._step = Step(place.step, self._folder / "agent.sock") if place.step else None
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
@@ -132,7 +132,7 @@ class Line:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         self._loop.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._private.remove()
 
     async def _here(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))

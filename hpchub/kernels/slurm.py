@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,8 +73,9 @@ class SlurmProvisioner(KernelProvisionerBase):
         if line is None or job is None:
             return 0
         if line.exit_code is not None and not line.job_ends:
-            if line.exit_code < 0 and not self._death and not self._is_shutting_down():
-                await self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
+            if line.exit_code and not self._death and not self._is_shutting_down():
+                await self._died(_ended(line.exit_code, line.memory_kills, job.last_words))
+            self._end_when_dead()
             return line.exit_code
         if self._death:
             return 1
@@ -156,7 +158,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         try:
             with in_lines():
                 line = await self._launch(cmd, kwargs)
-        except (HpchubError, asyncio.CancelledError):
+        except BaseException:
             await (self._give_up() if self._launched else self._end())
             raise
         self._launched = True
@@ -182,7 +184,13 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     async def _watch(self, line: Line) -> None:
         """Waits until the kernel listens; StartFailed where it ends before."""
-        if await line.is_listening() or line.exit_code is None or self._job is None:
+        if await line.is_listening() or self._job is None:
+            return
+        if line.exit_code is None:
+            self._tell(
+                f"The kernel has run on {line.place.node} for a while, and listens to nobody. "
+                f"The log of its job may say why: {self._job.folder}/job.log"
+            )
             return
         raise StartFailed(
             f"The kernel {self.kernel_spec.display_name} ended with exit code {line.exit_code} on "
@@ -210,7 +218,9 @@ class SlurmProvisioner(KernelProvisionerBase):
             else:
                 self._job = Allocation(new_folder())
                 self._claim = claim(self._job.folder, purpose)
-                await self._job.submit(self._settings)
+                # Without a notebook no other server could go on with it.
+                stays = self._notebook or self._settings.share
+                await self._job.submit(self._settings if stays else replace(self._settings, keep_s=0))
         self._line = await self._connect(self._job, self._claim)
         return self._line
 
@@ -298,6 +308,12 @@ class SlurmProvisioner(KernelProvisionerBase):
         restarter = getattr(self.parent, "_restarter", None)
         if restarter is not None:
             restarter.restart_limit = 0
+        self._end_when_dead()
+
+    def _end_when_dead(self) -> None:
+        """Has the job end with a kernel that Jupyter takes for dead: it then forgets it, and us."""
+        restarter = getattr(self.parent, "_restarter", None)
+        if restarter is not None and self._end_soon not in restarter.callbacks["dead"]:
             restarter.add_callback(self._end_soon, "dead")
 
     def _end_soon(self) -> None:
@@ -328,9 +344,13 @@ class SlurmProvisioner(KernelProvisionerBase):
         return {**info, "job": self._job.id if self._job else ""}
 
 
-def _ended_by_signal(number: int, memory_kills: int) -> str:
+def _ended(code: int, memory_kills: int, last_words: str) -> str:
+    """Why a kernel ended, by its exit code: a signal's number with a minus."""
+    if code > 0:
+        return f"The kernel ended with exit code {code}: {last_words}."
+    number = -code
     name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    if memory_kills:
+    if memory_kills and number == signal.SIGKILL:
         return "The kernel was ended because its job used more memory than it had asked for."
     likely = " That is mostly for want of memory." if number == signal.SIGKILL else ""
     return f"The kernel was ended by signal {number} ({name}).{likely}"

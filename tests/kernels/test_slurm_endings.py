@@ -1,0 +1,173 @@
+"""Kernels in jobs that end, or never begin, in ways that nobody planned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from jupyter_client.ioloop import AsyncIOLoopKernelManager
+
+from hpchub.errors import ConfigError, StartFailed
+from hpchub.kernels.allocation import Place
+from hpchub.kernels.job_settings import read_settings
+from hpchub.kernels.line import Line
+from hpchub.remote import kernel_agent
+from hpchub.remote.kernel_agent import PrivateFolder
+from support.kernel_jobs import Notebook, OneJob, notebook, until
+
+from .conftest import Install
+
+
+@pytest.mark.slow
+async def test_a_kernel_that_is_kept_for_no_time_still_starts(job: OneJob, kernel: Install) -> None:
+    """A notebook server needs some time to find the job, and to call again after a short silence."""
+    kernel(keep="00:00:00")
+    async with notebook("/home/a.ipynb") as one:
+        assert await one.run("print(1)") == "1\n"
+        assert "--keep 0" in job.script
+
+
+@pytest.mark.slow
+async def test_what_a_kernel_leaves_behind_ends_with_it(job: OneJob, kernel: Install) -> None:
+    """A killed kernel's own processes would hold the job's memory, and its restart would have less."""
+    kernel()
+    async with notebook() as one:
+        began = "import os, subprocess as s; print(s.Popen(['sleep', '600']).pid, os.getpid())"
+        child, own = map(int, (await one.run(began)).split())
+        os.kill(own, signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{child}").exists())
+        # Nobody else could go on with a kernel that has no notebook.
+        assert "--keep 0" in job.script
+
+
+@pytest.mark.slow
+async def test_a_kernel_that_ends_again_and_again_says_why_and_ends_its_job(
+    job: OneJob, kernel: Install, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its environment broke after the first start, say: Jupyter gives up, and nothing is left."""
+    kernel()
+    manager = AsyncIOLoopKernelManager(kernel_name="node")
+    await manager.start_kernel()
+    one = Notebook()
+    one.manager, one.client = manager, manager.client()
+    one.client.start_channels()
+    await one.client.wait_for_ready(timeout=60)
+    try:
+        manager.kernel_spec.argv[:] = ["/bin/sh", "-c", "echo the licence is gone >&2; exit 7"]
+        await one.run("print(1)")
+        manager._restarter.stop()
+        manager._restarter.time_to_dead = 0.1
+        manager._restarter.start()
+        one.client.execute("import os; os._exit(7)")
+        await until(lambda: not job.runs)
+        await until(lambda: not list((home / ".hpchub/kernels").iterdir()))
+    finally:
+        one.client.stop_channels()
+        await manager.shutdown_kernel(now=True)
+    assert "The kernel ended with exit code 7: " in caplog.text
+    assert "the licence is gone" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["folder", "interrupt"])
+async def test_a_wait_that_is_broken_off_leaves_no_job(
+    job: OneJob, kernel: Install, home: Path, what: str
+) -> None:
+    """Whatever breaks it off: the folder in the home is gone, or a program that starts kernels is stopped."""
+    kernel()
+    job.hold()
+    starting = asyncio.create_task(Notebook().start())
+    folder = home / ".hpchub/kernels"
+    await until(lambda: bool(list(folder.glob("*/record.json"))))
+    if what == "folder":
+        shutil.rmtree(folder)
+        with pytest.raises(StartFailed, match=r"cannot\sbe\sread"):
+            await starting
+    else:
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+
+
+async def test_a_start_that_is_broken_off_while_sbatch_runs_leaves_no_job(
+    job: OneJob, kernel: Install
+) -> None:
+    """sbatch goes on then, and its answer is waited for, since the job would be nobody's."""
+    kernel()
+    job.hold()
+    sbatch = job.folder / "sbatch"
+    waits = f"touch {job.folder}/began; until [ -e {job.folder}/goes ]; do sleep 0.02; done\necho 4242"
+    sbatch.write_text(sbatch.read_text().replace("echo 4242", waits))
+    starting = asyncio.create_task(Notebook().start())
+    await until(lambda: (job.folder / "began").exists())
+    starting.cancel()
+    await asyncio.sleep(0)
+    (job.folder / "goes").touch()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+
+
+@pytest.mark.parametrize("option", ["--array=1-3", "--wait", "--wrap=rm", "--test-only"])
+def test_what_makes_no_job_of_ours_is_refused(option: str) -> None:
+    """Several jobs, none, or an sbatch that answers when the job is over."""
+    with pytest.raises(ConfigError, match="does not go with a kernel's job"):
+        read_settings({"options": [option]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OPTIONS", "'--hold"), ("CPUS", "9" * 5000), ("PARTITION", "-p; rm -rf"), ("CPUS", "0")],
+)
+def test_a_variable_that_is_wrong_is_named(name: str, value: str) -> None:
+    """With its key, whatever stands in it."""
+    with pytest.raises(ConfigError, match=f"(?m)^{name.lower()}: "):
+        read_settings({}, {f"HPCHUB_KERNEL_{name}": value})
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[tuple[kernel_agent.Agent, Line]]:
+    """An agent in this process, and a line to it."""
+    (tmp_path / kernel_agent.KEY).write_text("ab" * 32)
+    (tmp_path / kernel_agent.ADDRESS).touch()
+    one = kernel_agent.Agent(tmp_path, 60)
+    running = asyncio.create_task(one.run())
+    await until(lambda: (tmp_path / kernel_agent.ADDRESS).read_text().endswith("}"))
+    port = json.loads((tmp_path / kernel_agent.ADDRESS).read_text())["port"]
+    line = Line(Place(address="127.0.0.1", port=port, node="here"), bytes.fromhex("ab" * 32), "kernel-1")
+    try:
+        await line.open()
+        yield one, line
+    finally:
+        await asyncio.to_thread(line.close)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_a_node_where_no_file_can_be_made_says_so(agent: tuple[kernel_agent.Agent, Line]) -> None:
+    """Its /tmp is full, say: the reason comes at once, and not that the node does not answer."""
+    one, line = agent
+    (one._runtime.path / "kernel-1").touch()
+    with pytest.raises(StartFailed, match=r"cannot be started on here: .*File exists"):
+        await line.start({"argv": ["true"], "env": {}})
+
+
+def test_the_folder_of_a_process_that_was_killed_is_removed(tmp_path: Path) -> None:
+    """By the next one on that machine; one that is in use stays."""
+    used = PrivateFolder()
+    left = PrivateFolder()
+    (left.path / "key").touch()
+    left._lock.close()  # as the kernel does for a process that ends
+    fresh = PrivateFolder()
+    assert (used.path.exists(), left.path.exists(), fresh.path.stat().st_mode & 0o777) == (True, False, 0o700)
+    for one in (used, fresh):
+        one.remove()
+    assert not used.path.exists()
