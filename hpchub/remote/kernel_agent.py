@@ -29,6 +29,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,9 @@ _LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
 _JOB_FIRST_S = 0.5
+# What kernels print besides their messages goes to the job's log, which lies in a home.
+_LOG_BYTES = 16 * 1024 * 1024
+_LOG_KEPT_BYTES = 64 * 1024
 # However short `--keep` is: a notebook server may need some time to read where we are, and to call again.
 _FIRST_CALL_S = 60.0
 _CALL_AGAIN_S = 10.0
@@ -158,10 +162,12 @@ class Kernel:
     @staticmethod
     def _spawn(request: Dict[str, Any], connection: Path) -> subprocess.Popen[bytes]:  # noqa: UP006  Python 3.8
         argv = [word.replace("{connection_file}", str(connection)) for word in request["argv"]]
+        # ipykernel takes itself for started by hand without it, and says so at length.
+        environ = {**os.environ, "JPY_PARENT_PID": str(os.getpid()), **request.get("env", {})}
         folder = Path(request.get("cwd") or "/")
         try:
             return subprocess.Popen(
-                argv, env={**os.environ, **request.get("env", {})}, stdin=subprocess.DEVNULL,
+                argv, env=environ, stdin=subprocess.DEVNULL,
                 cwd=folder if folder.is_dir() else None, start_new_session=True,
                 preexec_fn=die_with_parent,  # the agent forks from its main thread alone
             )  # fmt: skip
@@ -264,7 +270,8 @@ class Agent:
                 try:
                     await asyncio.wait_for(self._over.wait(), 1.0)
                 except asyncio.TimeoutError:  # noqa: UP041  they differ in 3.8
-                    continue
+                    with contextlib.suppress(OSError):  # of a full disk, or a quota
+                        trim_log()
         finally:
             server.close()
             for kernel in list(self._kernels.values()):
@@ -464,9 +471,24 @@ def memory_kills() -> int:
     return 0
 
 
+def trim_log() -> None:
+    """Cuts off the start of a log that has become long, so that a kernel that prints a lot fills no home."""
+    status = os.fstat(2)
+    appends = fcntl.fcntl(2, fcntl.F_GETFL) & os.O_APPEND
+    if not stat.S_ISREG(status.st_mode) or not appends or status.st_size <= _LOG_BYTES:
+        return
+    with Path("/proc/self/fd/2").open("rb") as file:
+        file.seek(-_LOG_KEPT_BYTES, os.SEEK_END)
+        end = file.read()
+    os.ftruncate(2, 0)
+    say("this log was too long; what follows is its end")
+    os.write(2, end)
+
+
 def say(text: str) -> None:
-    """One line for the job's log."""
-    print(f"hpchub: {text}", file=sys.stderr, flush=True)
+    """One line for the job's log, where there is room for it."""
+    with contextlib.suppress(OSError):
+        print(f"hpchub: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

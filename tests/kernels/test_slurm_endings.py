@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -72,6 +74,7 @@ async def test_a_kernel_that_ends_again_and_again_says_why_and_ends_its_job(
         one.client.stop_channels()
         await manager.shutdown_kernel(now=True)
     assert "The kernel ended with exit code 7: " in caplog.text
+    assert "--existing" not in caplog.text
     assert "the licence is gone" in caplog.text
 
 
@@ -171,3 +174,41 @@ def test_the_folder_of_a_process_that_was_killed_is_removed(tmp_path: Path) -> N
     for one in (used, fresh):
         one.remove()
     assert not used.path.exists()
+
+
+def test_a_log_that_grows_is_cut(tmp_path: Path) -> None:
+    """A kernel that prints gigabytes fills no home: the log's end stays, and what comes later follows it."""
+    code = (
+        "import os, hpchub.remote.kernel_agent as a; a._LOG_BYTES, a._LOG_KEPT_BYTES = 1000, 100\n"
+        "a.say('short'); a.trim_log(); os.write(2, b'x' * 5000 + b'end\\n'); a.trim_log(); a.say('more')"
+    )
+    with (tmp_path / "job.log").open("ab") as log:
+        subprocess.run((sys.executable, "-c", code), stderr=log, check=True, timeout=60)
+    lines = (tmp_path / "job.log").read_text().splitlines()
+    assert lines == [
+        "hpchub: this log was too long; what follows is its end",
+        "x" * 96 + "end",
+        "hpchub: more",
+    ]
+
+
+async def test_a_full_home_hides_no_end(tmp_path: Path) -> None:
+    """Where the job's log cannot be written, a kernel's end is told all the same."""
+    (tmp_path / kernel_agent.KEY).write_text("ab" * 32)
+    address = tmp_path / kernel_agent.ADDRESS
+    address.touch()
+    argv = (sys.executable, kernel_agent.__file__, "--folder", str(tmp_path), "--keep", "60")
+    running = subprocess.Popen(  # noqa: ASYNC220  nobody else waits for this loop
+        ("sh", "-c", 'exec "$@" 2>/dev/full', "sh", *argv)
+    )
+    try:
+        await until(lambda: address.read_text().endswith("}"))
+        place = Place(address="127.0.0.1", port=json.loads(address.read_text())["port"], node="here")
+        line = Line(place, bytes.fromhex("ab" * 32), "kernel-1")
+        await line.open()
+        await line.start({"argv": ["sh", "-c", "exit 7"], "env": {}})
+        await until(lambda: line.exit_code == 7)
+        line.close()
+    finally:
+        running.terminate()
+        running.wait(30)
