@@ -27,6 +27,7 @@ from hpchub.kernels.places import (
     kernel_folders,
     list_kernelspecs,
     places,
+    provisioners,
     system_place,
     user_place,
 )
@@ -157,8 +158,17 @@ def _check(args: argparse.Namespace) -> int:
     unknown = sorted(set(args.names) - {spec.name for spec in chosen})
     if unknown:
         raise InvalidRequest(f"There is no kernel {', '.join(unknown)}.", "`hpchub kernels list` shows them.")
+    offered = provisioners(args.environment)
+
+    def tried(spec: Kernelspec) -> Health:
+        health = check(spec)
+        name, _ = spec.provisioner
+        if not health.is_good or not name or not offered or name in offered:
+            return health
+        return _not_offered(name, args.environment)
+
     with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
-        healths = list(threads.map(check, chosen))
+        healths = list(threads.map(tried, chosen))
     pairs = list(zip(chosen, healths, strict=True))
     if args.json:
         rows = [
@@ -174,6 +184,15 @@ def _check(args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"hpchub kernels: {problem}", file=sys.stderr)
     return 0 if not problems and all(health.is_good for health in healths) else 1
+
+
+def _not_offered(provisioner: str, prefix: Path) -> Health:
+    """Of a kernel that Jupyter leaves out of its list, without a word to people."""
+    hint = f'{prefix}/bin/python3 -m pip install "hpchub[kernels]"'
+    return Health(
+        f"Jupyter in {prefix} does not offer it: no package there has the provisioner {provisioner}",
+        hint if provisioner.startswith("hpchub-") else "",
+    )
 
 
 def _jobs(_args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from hpchub.errors import ConfigError
@@ -81,6 +82,15 @@ def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspe
             except ConfigError as error:
                 problems.append(str(error))
     return [specs[name] for name in sorted(specs)], problems
+
+
+def provisioners(prefix: Path) -> set[str]:
+    """The kernel provisioners of an environment with Jupyter, whose own are among them; or none."""
+    own = [str(path) for path in prefix.glob("lib*/python3*/*-packages")]
+    path = sys.path if prefix == Path(sys.prefix) else own
+    points = [point for one in distributions(path=path) for point in one.entry_points]
+    names = {point.name for point in points if point.group == "jupyter_client.kernel_provisioners"}
+    return names if "local-provisioner" in names else set()
 
 
 def kernel_folders(folder: Path) -> tuple[list[Path], list[str]]:

@@ -384,3 +384,20 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path, home: Path, capfd: Print
     assert main(["kernels", "install", str(source), "--no-check", "--replace"]) == 1
     assert f"{source}/pipe cannot be copied" in capfd.readouterr().err
     assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["site"]
+
+
+def test_a_kernel_that_jupyter_would_not_offer_is_named(
+    installed: Install, environment: Path, tmp_path: Path, capfd: Printed
+) -> None:
+    """Jupyter leaves out, without a word, what names a provisioner that its environment has not got."""
+    installed(environment, "--name", "node", "--slurm", "cpus=1")
+    assert main(["kernels", "check", "node"]) == 0
+    jupyter = tmp_path / "other/lib/python3.12/site-packages/jupyter_client-8.0.dist-info"
+    jupyter.mkdir(parents=True)
+    (jupyter / "entry_points.txt").write_text(
+        "[jupyter_client.kernel_provisioners]\nlocal-provisioner = x:Y\n"
+    )
+    assert main(["kernels", "check", "node", "--environment", str(tmp_path / "other")]) == 1
+    said = capfd.readouterr().out
+    assert f"Jupyter in {tmp_path}/other does not offer it" in said
+    assert f'{tmp_path}/other/bin/python3 -m pip install "hpchub[kernels]"' in said
