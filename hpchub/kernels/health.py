@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from hpchub.errors import ConfigError
 from hpchub.kernels.job_settings import read_settings
@@ -98,7 +99,7 @@ def check(
         return GOOD
     try:
         done = subprocess.run(
-            argv, env={**environ, **spec.environ}, stdin=subprocess.DEVNULL, capture_output=True,
+            argv, env=_with_own(spec, environ), stdin=subprocess.DEVNULL, capture_output=True,
             text=True, errors="backslashreplace", timeout=limit_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -116,7 +117,7 @@ def at_a_glance(
     spec: Kernelspec, environ: Mapping[str, str] = os.environ, launcher: Path | None = None
 ) -> Health:
     """What the file system says: a prefix, an image or a program that is not there."""
-    launch = spec.launch
+    environ, launch = _with_own(spec, environ), spec.launch
     if launch is None:
         program = _filled(spec, spec.argv[0])
         there = shutil.which(program, path=environ.get("PATH"))
@@ -183,6 +184,12 @@ def _filled(spec: Kernelspec, word: str) -> str:
     if word in {"python", f"python{sys.version_info[0]}"}:
         return sys.executable
     return word.replace("{resource_dir}", str(spec.folder)).replace("{prefix}", sys.prefix)
+
+
+def _with_own(spec: Kernelspec, environ: Mapping[str, str]) -> dict[str, str]:
+    """With kernel.json's variables, which may name others, as Jupyter has it: `/opt/bin:${PATH}`."""
+    own = {name: Template(value).safe_substitute(environ) for name, value in spec.environ.items()}
+    return {**environ, **own}
 
 
 def _where(launch: Launch | None) -> str:
