@@ -22,7 +22,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.job_sshd import inner_sshd_argv
 from hpchub.errors import HpchubError, SchedulerUnavailable, StartFailed
-from hpchub.kernels.claims import RECORD, abandoned, records
+from hpchub.kernels.claims import RECORD, abandoned, records, unsubmitted
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import Attach, JobSettings
 from hpchub.kernels.step import StepWay, slurm_environ, step_files
@@ -204,7 +204,12 @@ class Allocation:
 
 
 async def sweep() -> None:
-    """Removes the folders of jobs that have ended without their notebook servers."""
+    """Removes the folders of jobs that have ended without their notebook servers, or never were.
+
+    Should such a job be in the queue all the same, it ends as soon as it finds no agent.
+    """
+    for folder in list(unsubmitted()):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder, job_id in list(abandoned()):
         if (await Allocation(folder, job_id).look()).state.is_final:
             shutil.rmtree(folder, ignore_errors=True)

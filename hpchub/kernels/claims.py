@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ RECORD = "record.json"
 
 # A minute: longer than sbatch takes.
 _TURN_TRIES, _TURN_PAUSE_S = 600, 0.1
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +115,7 @@ def orphan(purpose: Purpose) -> tuple[Claim, str] | None:
 def abandoned() -> Iterator[tuple[Path, str]]:
     """The folders and ids of jobs none of whose kernels has a notebook server."""
     for folder, record in records():
-        held = [locked(path) for path in folder.glob("kernel-*.lock")]
-        for lock in held:
-            if lock is not None:
-                lock.close()
-        if None not in held:
+        if not _is_held(folder):
             yield folder, str(record["job"])
 
 
@@ -130,8 +128,18 @@ def notebooks(folder: Path) -> list[str]:
 def records() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of jobs that were submitted, with what is known of them."""
     for path in sorted(kernels_folder().glob(f"*/{RECORD}")):
-        if record := _read(path):
+        record = _read(path)
+        if "job" in record:
             yield path.parent, record
+
+
+def unsubmitted() -> Iterator[Path]:
+    """Old folders without a job, and nobody's: of notebook servers that died while they asked for one."""
+    for folder in sorted(kernels_folder().glob("*/")):
+        with contextlib.suppress(FileNotFoundError):
+            is_old = time.time() - folder.stat().st_mtime > _HOUR_S
+            if is_old and not (folder / RECORD).exists() and not _is_held(folder):
+                yield folder
 
 
 def locked(path: Path) -> BufferedWriter | None:
@@ -165,6 +173,15 @@ async def turn(share: str) -> AsyncIterator[None]:
     finally:
         if lock is not None:
             lock.close()
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a kernel in it has a notebook server."""
+    held = [locked(path) for path in folder.glob("kernel-*.lock")]
+    for lock in held:
+        if lock is not None:
+            lock.close()
+    return None in held
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -231,12 +231,17 @@ class SlurmProvisioner(KernelProvisionerBase):
         try:
             self._line = await self._connect(job, found)
         except HpchubError as error:
-            if not job.status.state.is_final:
+            if job.status.state.is_final:
+                self.log.info("hpchub: %s", error)
+                found.withdraw()
+                return None
+            if not isinstance(error, StartFailed):
                 found.leave()  # it may be there again in a while
                 raise
-            self.log.info("hpchub: %s", error)
+            if not found.has_others():
+                await job.cancel()
             found.withdraw()
-            return None
+            raise
         self._job, self._claim, self._adopted = job, found, True
         return self._line
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 
+from hpchub.cli import main
 from hpchub.errors import ConfigError, StartFailed
 from hpchub.kernels.allocation import Place
 from hpchub.kernels.job_settings import read_settings
@@ -23,6 +24,7 @@ from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
 from hpchub.remote.kernel_agent import PrivateFolder
 from support.kernel_jobs import Notebook, OneJob, notebook, until
+from support.tree import ROOT
 
 from .conftest import Install
 
@@ -212,3 +214,48 @@ async def test_a_full_home_hides_no_end(tmp_path: Path) -> None:
     finally:
         running.terminate()
         running.wait(30)
+
+
+async def test_a_job_that_was_found_again_is_waited_for_no_longer(
+    job: OneJob, kernel: Install, home: Path
+) -> None:
+    """It waited in the queue when its notebook server died: after `wait` it is cancelled like any other."""
+    kernel(wait="00:00:01")
+    job.hold()
+    code = (
+        "import asyncio, os, pathlib, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from support.kernel_jobs import Notebook, until\n"
+        "async def main():\n"
+        "    starting = asyncio.create_task(Notebook().start('/home/a.ipynb'))\n"
+        "    await until(lambda: list(pathlib.Path.home().glob('.hpchub/kernels/*/record.json')))\n"
+        "    os._exit(9)\n"
+        "asyncio.run(main())\n"
+    )
+    died = await asyncio.to_thread(
+        subprocess.run, (sys.executable, "-c", code, str(ROOT / "tests")), timeout=60, check=False
+    )
+    assert died.returncode == 9
+    with pytest.raises(StartFailed, match=r"did\snot\sstart\swithin\s1\ss"):
+        await Notebook().start("/home/a.ipynb")
+    assert (job.submitted, [line.split()[-1] for line in job.cancelled]) == (1, ["4242"])
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+
+
+async def test_a_folder_without_a_job_goes_at_the_next_start(
+    job: OneJob, kernel: Install, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A notebook server died while sbatch ran, or the disk was full: nothing stands in anybody's way."""
+    kernel(wait="00:00:00")
+    job.hold()
+    folder = home / ".hpchub/kernels"
+    for name, record in (("old", None), ("new", None), ("odd", "{}")):
+        (folder / name).mkdir(parents=True, mode=0o700)
+        if record:
+            (folder / name / "record.json").write_text(record)
+    (home / ".hpchub/kernels").chmod(0o700)
+    os.utime(folder / "old", (0, 0))
+    assert await asyncio.to_thread(main, ["kernels", "jobs"]) == 0
+    assert capfd.readouterr().out == "No kernel of yours runs in a job.\n"
+    with pytest.raises(StartFailed):
+        await Notebook().start()
+    assert sorted(path.name for path in folder.iterdir()) == ["new", "odd"]
