@@ -44,7 +44,8 @@ _END_S = 15.0
 _PING_S = 5.0
 _SILENCE_S = 20.0
 _AGAIN_S = 1.0
-_DIAL_AGAIN_S = 0.1
+# A kernel that is restarted is there again soon, and one that is not may stay away for hours.
+_DIAL_AGAIN_S, _DIAL_OFTEN = 0.1, 100
 
 
 class Line:
@@ -67,6 +68,7 @@ class Line:
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
         self._held: set[asyncio.StreamWriter] = set()
+        self._listeners = self._most_listeners = 0
         self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
@@ -216,6 +218,7 @@ class Line:
 
     async def _listen(self) -> None:
         self._stop_listening()
+        self._most_listeners = 0
         for number, name in enumerate(CHANNELS, 1):
 
             async def carry(
@@ -247,7 +250,7 @@ class Line:
             (self._folder / f"k-{number}").unlink(missing_ok=True)
         for writer in list(self._held):
             writer.close()
-        await self._cells.write(text)
+        await self._cells.write(text, self._most_listeners - 1)  # one was ours
 
     async def _carry(self, name: str, inner: Streams) -> None:
         """One of Jupyter's connections, held until there is a kernel.
@@ -255,18 +258,37 @@ class Line:
         Closed at once it would come back late, and miss what a restarted kernel publishes first.
         """
         self._held.add(inner[1])
+        if name == "iopub":
+            self._listeners += 1
+            self._most_listeners = max(self._listeners, self._most_listeners)
+        early = (
+            bytearray()
+        )  # ZeroMQ's greeting; it goes away, and comes again, where none is returned for 30 s
+        dial = asyncio.ensure_future(self._dial_until_there(name))
+        heard = asyncio.ensure_future(_hear(inner[0], early))
         try:
-            while not inner[0].at_eof() and not inner[1].is_closing():
-                try:
-                    outer = await self._dial(name)
-                except HostUnreachable:
-                    await asyncio.sleep(_DIAL_AGAIN_S)
-                    continue
+            await asyncio.wait((dial, heard), return_when=asyncio.FIRST_COMPLETED)
+            if not heard.done():
+                heard.cancel()
+                await asyncio.gather(heard, return_exceptions=True)
+                outer = dial.result()
+                outer[1].write(bytes(early))
                 await join(inner, outer)
-                return
         finally:
+            heard.cancel()
+            dial.cancel()
             self._held.discard(inner[1])
+            self._listeners -= name == "iopub"
             inner[1].close()
+
+    async def _dial_until_there(self, name: str) -> Streams:
+        tries = 0
+        while True:
+            try:
+                return await self._dial(name)
+            except HostUnreachable:
+                tries += 1
+                await asyncio.sleep(_DIAL_AGAIN_S if tries < _DIAL_OFTEN else _AGAIN_S)
 
     async def _dial(self, part: str) -> Streams:
         """A connection that both sides have proven."""
@@ -288,9 +310,11 @@ class Line:
                 expected = proof(self._key, "agent", role, agent_nonce, nonce)
                 if word != "ok" or not hmac.compare_digest(answer, expected):
                     raise ValueError("it does not know the key")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, asyncio.CancelledError) as error:
             if writer is not None:
                 writer.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise self._unreachable(str(error) or type(error).__name__) from error
         return reader, writer
 
@@ -323,3 +347,9 @@ class Line:
             self._control.close()
         if self._step is not None:
             await self._step.close()
+
+
+async def _hear(reader: asyncio.StreamReader, heard: bytearray) -> None:
+    """Keeps what comes, until the other side goes away."""
+    while data := await reader.read(PUMP_BYTES):
+        heard.extend(data)

@@ -14,11 +14,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import zmq
+import zmq.asyncio
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 
 from hpchub.cli import main
 from hpchub.errors import ConfigError, StartFailed
 from hpchub.kernels.allocation import Place
+from hpchub.kernels.cells import Cells
 from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
@@ -259,3 +262,36 @@ async def test_a_folder_without_a_job_goes_at_the_next_start(
     with pytest.raises(StartFailed):
         await Notebook().start()
     assert sorted(path.name for path in folder.iterdir()) == ["new", "odd"]
+
+
+async def test_who_goes_away_while_a_kernel_is_lost_is_not_waited_for() -> None:
+    """ZeroMQ comes again every 30 s: for hours without the node, each would be one more that dials."""
+    line = Line(Place(address="127.0.0.1", port=1, node="gone"), bytes(32), "kernel-1")
+    await line.listen()
+    await until(lambda: len(line._held) == 1)  # ours, which follows the cells
+    for _ in range(3):
+        _, writer = await asyncio.open_unix_connection(f"{line.connection_info['ip']}-1")
+        writer.write(b"a greeting")
+        await until(lambda: len(line._held) == 2)
+        writer.close()
+        await until(lambda: len(line._held) == 1)
+    await asyncio.to_thread(line.close)
+
+
+async def test_why_a_kernel_ended_reaches_all_who_listened(tmp_path: Path) -> None:
+    """Also those whose socket is late to come back, as on a machine that has a lot to do."""
+    cells = Cells(tmp_path / "k-2", b"key")
+    cells._asked = {"msg_id": "1", "msg_type": "execute_request"}
+    context = zmq.asyncio.Context()
+    writing = asyncio.create_task(cells.write("the job is over", 2))
+    heard = []
+    for pause_s in (0.0, 0.8):
+        await asyncio.sleep(pause_s)
+        heard.append(context.socket(zmq.SUB))
+        heard[-1].subscribe(b"")
+        heard[-1].connect(f"ipc://{tmp_path}/k-2")
+    await writing
+    for one in heard:
+        assert any(b"the job is over" in frame for frame in await asyncio.wait_for(one.recv_multipart(), 10))
+    context.destroy(linger=0)
+    cells.close()
