@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import zmq
 import zmq.asyncio
-from jupyter_client.ioloop import AsyncIOLoopKernelManager
+from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 
 from hpchub.cli import main
 from hpchub.errors import ConfigError, StartFailed
@@ -67,6 +67,7 @@ async def test_a_kernel_that_ends_again_and_again_says_why_and_ends_its_job(
     one.client.start_channels()
     await one.client.wait_for_ready(timeout=60)
     try:
+        assert manager.kernel_spec is not None
         manager.kernel_spec.argv[:] = ["/bin/sh", "-c", "echo the licence is gone >&2; exit 7"]
         await one.run("print(1)")
         manager._restarter.stop()
