@@ -69,6 +69,7 @@ class Line:
         self._servers: list[asyncio.Server] = []
         self._held: set[asyncio.StreamWriter] = set()
         self._listeners = self._most_listeners = 0
+        self._was_reached = False
         self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
@@ -202,7 +203,7 @@ class Line:
                 reader, self._control = await self._dial(CONTROL)
 
     def _take(self, message: dict[str, Any]) -> None:
-        self.lost_at = None
+        self.lost_at, self._was_reached = None, True
         if message["event"] == "state":
             self.runs, self.exit_code = bool(message["runs"]), message["code"]
             self.memory_kills = int(message["memory"])
@@ -327,7 +328,9 @@ class Line:
         place = self.place
         return HostUnreachable(
             f"The kernel's node {place.node} cannot be reached {place.way}: {why}.",
-            "" if place.step else "Where this machine may not reach the nodes' ports, say attach=srun.",
+            ""
+            if place.step or self._was_reached
+            else "Where this machine may not reach the nodes' ports, say attach=srun.",
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

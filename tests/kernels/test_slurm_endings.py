@@ -19,7 +19,8 @@ import zmq.asyncio
 from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
 
 from hpchub.cli import main
-from hpchub.errors import ConfigError, StartFailed
+from hpchub.errors import ConfigError, HostUnreachable, StartFailed
+from hpchub.kernels import line as line_module
 from hpchub.kernels.allocation import Place
 from hpchub.kernels.cells import Cells
 from hpchub.kernels.job_settings import read_settings
@@ -296,3 +297,20 @@ async def test_why_a_kernel_ended_reaches_all_who_listened(tmp_path: Path) -> No
         assert any(b"the job is over" in frame for frame in await asyncio.wait_for(one.recv_multipart(), 10))
     context.destroy(linger=0)
     cells.close()
+
+
+async def test_a_node_that_was_reached_before_needs_no_other_way(
+    agent: tuple[kernel_agent.Agent, Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that has stopped to answer nobody is told to change how it is reached."""
+    monkeypatch.setattr(line_module, "_START_S", 0.1)
+    one, line = agent
+    monkeypatch.setattr(one, "_follow", lambda *_: asyncio.sleep(60))
+    with pytest.raises(HostUnreachable, match="does not answer") as caught:
+        await line.start({"argv": ["true"], "env": {}})
+    assert caught.value.hint == ""
+    never = Line(Place(address="127.0.0.1", port=1, node="here"), bytes(32), "kernel-1")
+    with pytest.raises(HostUnreachable) as caught:
+        await never.open()
+    assert "attach=srun" in caught.value.hint
+    await asyncio.to_thread(never.close)
