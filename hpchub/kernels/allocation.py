@@ -65,6 +65,7 @@ class Allocation:
         self.folder = folder
         self.id = JobId(job_id)
         self.status = JobStatus(state=JobState.UNKNOWN, native="")
+        self._doubt = ""
         self._name = f"hpchub-kernel-{folder.name[:12]}"
 
     @property
@@ -74,7 +75,9 @@ class Allocation:
 
     @property
     def explanation(self) -> str:
-        """Its state and why, in plain words."""
+        """Its state and why, in plain words; while no state is known, why not."""
+        if not self.status.native:
+            return self._doubt or "Slurm does not know it, or no longer."
         return explain(self.status, _tail(self.folder / _LOG))
 
     @property
@@ -168,7 +171,9 @@ class Allocation:
             if self.id not in found:
                 found = _SLURM.parse_history(await _run(_SLURM.history_command([self.id], [self._name])))
             self.status = found.get(self.id, self.status)
+            self._doubt = ""
         except HpchubError as error:
+            self._doubt = error.message
             _log.warning("kernel.job_unknown job=%s error=%s", self.id, error)
         return self.status
 

@@ -122,7 +122,7 @@ def abandoned() -> Iterator[tuple[Path, str]]:
 def notebooks(folder: Path) -> list[str]:
     """The notebooks that a job's kernels were started for; a kernel without one by its kernelspec's name."""
     claims = [_read(path) for path in sorted(folder.glob("kernel-*.json"))]
-    return [str(one["notebook"] or Path(one["kernel"]).name) for one in claims if one]
+    return [str(one.get("notebook") or Path(str(one.get("kernel"))).name) for one in claims if one]
 
 
 def records() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -185,9 +185,10 @@ def _is_held(folder: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Empty where it has been removed since it was listed."""
+    """Empty where it has been removed since it was listed, or is none of ours."""
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return body if isinstance(body, dict) else {}
     return {}
 
 

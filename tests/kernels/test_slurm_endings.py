@@ -314,3 +314,18 @@ async def test_a_node_that_was_reached_before_needs_no_other_way(
         await never.open()
     assert "attach=srun" in caught.value.hint
     await asyncio.to_thread(never.close)
+
+
+async def test_jobs_are_listed_while_slurm_is_away(
+    job: OneJob, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With its words instead of a state; a file that was spoilt in a job's folder stops nothing."""
+    folder = home / ".hpchub/kernels/one"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text('{"job": "4242", "share": ""}')
+    (folder / "kernel-1.json").write_text("5")
+    (folder / "kernel-2.json").write_text('{"kernel": 7}')
+    job.say("away")
+    assert await asyncio.to_thread(main, ["kernels", "jobs"]) == 0
+    said = "4242: Slurm did not answer squeue: Unable to contact slurm controller (connect failure). For 7.\n"
+    assert capfd.readouterr().out == said
