@@ -25,7 +25,7 @@ from hpchub.kernels.claims import Claim, Purpose, claim, new_folder, orphan, tur
 from hpchub.kernels.job_settings import JobSettings, read_settings
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
-from hpchub.kernels.telling import in_lines
+from hpchub.kernels.telling import in_lines, why_ended
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
 _WAIT_PAUSE_S = 0.1
@@ -74,7 +74,7 @@ class SlurmProvisioner(KernelProvisionerBase):
             return 0
         if line.exit_code is not None and not line.job_ends:
             if line.exit_code and not self._death and not self._is_shutting_down():
-                await self._died(_ended(line.exit_code, line.memory_kills, job.last_words))
+                await self._died(why_ended(line.exit_code, line.memory_kills, job.last_words))
             self._end_when_dead()
             return line.exit_code
         if self._death:
@@ -347,15 +347,3 @@ class SlurmProvisioner(KernelProvisionerBase):
         if isinstance(key, bytes):
             info["connection_info"] = {**info["connection_info"], "key": key.decode()}
         return {**info, "job": self._job.id if self._job else ""}
-
-
-def _ended(code: int, memory_kills: int, last_words: str) -> str:
-    """Why a kernel ended, by its exit code: a signal's number with a minus."""
-    if code > 0:
-        return f"The kernel ended with exit code {code}: {last_words}."
-    number = -code
-    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    if memory_kills and number == signal.SIGKILL:
-        return "The kernel was ended because its job used more memory than it had asked for."
-    likely = " That is mostly for want of memory." if number == signal.SIGKILL else ""
-    return f"The kernel was ended by signal {number} ({name}).{likely}"
