@@ -117,11 +117,13 @@ class Allocation:
         write_private_file(self.folder / kernel_agent.ADDRESS, b"{}", replace=False)
         write_private_file(self.folder / "agent.py", _AGENT.read_bytes(), replace=False)
 
-    async def wait(self, limit_s: float, tell: Callable[[str], None]) -> Place:
+    async def wait(
+        self, limit_s: float, tell: Callable[[str], None], is_given_up: Callable[[], bool]
+    ) -> Place:
         """Waits until the agent can be called; `tell` gets each change of the job's state in words.
 
         Raises:
-            StartFailed: It ended before, or did not start in time.
+            StartFailed: It ended before, did not start in time, or nobody wants it any more.
         """
         began, told, runs_since = time.monotonic(), "", 0.0
         while True:
@@ -133,14 +135,17 @@ class Allocation:
             if self.status.state is JobState.RUNNING:
                 runs_since = runs_since or now
             self._check_wait(limit_s, now - began, now - runs_since if runs_since else 0.0)
-            place = await self._place_within(next(pause for until, pause in _PACE if now - began < until))
+            pause_s = next(pause for until, pause in _PACE if now - began < until)
+            place = await self._place_within(pause_s, is_given_up)
             if place is not None:
                 return place
 
-    async def _place_within(self, pause_s: float) -> Place | None:
+    async def _place_within(self, pause_s: float, is_given_up: Callable[[], bool]) -> Place | None:
         """Where the agent listens, as soon as it says so; None after that pause."""
         until = time.monotonic() + pause_s
         while True:
+            if is_given_up():
+                raise StartFailed(f"The kernel's job {self.id} is wanted no more. {self.explanation}")
             place = self._place()
             if place is not None or time.monotonic() >= until:
                 return place

@@ -50,6 +50,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._has_process = False
         self._adopted = False
         self._launched = False
+        self._was_starting = False
         self._death = ""
         self._asked_at = 0.0
         self._ending: asyncio.Future[None] | None = None
@@ -159,7 +160,12 @@ class SlurmProvisioner(KernelProvisionerBase):
             with in_lines():
                 line = await self._launch(cmd, kwargs)
         except BaseException:
-            await (self._give_up() if self._launched else self._end())
+            if self._launched:
+                await self._give_up()
+            elif self._is_left() and self._job is not None and self._job.id:
+                self._leave()
+            else:
+                await self._end()
             raise
         self._launched = True
         self._death = ""
@@ -246,7 +252,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         return self._line
 
     async def _connect(self, job: Allocation, mine: Claim) -> Line:
-        place = await job.wait(self._settings.wait_s, self._tell)
+        place = await job.wait(self._settings.wait_s, self._tell, self._is_given_up)
         line = Line(place, job.key, mine.kernel_id)
         try:
             for left in reversed(range(_CALL_TRIES)):
@@ -290,14 +296,23 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     def _leave(self) -> None:
         line, job, mine = self._take_apart()
-        if line is not None and job is not None and mine is not None:
-            self.log.warning(
-                "hpchub: job %s and its kernel stay for %d s, for this notebook",
-                job.id,
-                self._settings.keep_s,
-            )
+        if job is None or mine is None:
+            return
+        self.log.warning(
+            "hpchub: job %s and its kernel stay for %d s, for this notebook", job.id, self._settings.keep_s
+        )
+        if line is not None:
             line.close()
-            mine.leave()
+        mine.leave()
+
+    def _is_given_up(self) -> bool:
+        """Whether somebody wants the kernel shut down that still waits: Jupyter's server then waits on.
+
+        With `use_pending_kernels` it has a task for each kernel that starts, and drops it at once.
+        """
+        starting = getattr(getattr(self.parent, "parent", None), "_pending_kernel_tasks", {})
+        self._was_starting = self._was_starting or self.kernel_id in starting
+        return self._was_starting and self.kernel_id not in starting
 
     async def _give_up(self) -> None:
         """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""

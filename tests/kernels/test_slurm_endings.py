@@ -17,6 +17,8 @@ import pytest
 import zmq
 import zmq.asyncio
 from jupyter_client.ioloop.manager import AsyncIOLoopKernelManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from traitlets.config import Configurable
 
 from hpchub.cli import main
 from hpchub.errors import ConfigError, HostUnreachable, StartFailed
@@ -329,3 +331,30 @@ async def test_jobs_are_listed_while_slurm_is_away(
     assert await asyncio.to_thread(main, ["kernels", "jobs"]) == 0
     said = "4242: Slurm did not answer squeue: Unable to contact slurm controller (connect failure). For 7.\n"
     assert capfd.readouterr().out == said
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_kernel_that_waits_can_be_given_up(
+    job: OneJob, kernel: Install, home: Path, stopping: bool
+) -> None:
+    """Shut down in JupyterLab, its job is cancelled; a server that stops leaves it to the next one."""
+    kernel()
+    job.hold()
+    manager = AsyncMappingKernelManager(use_pending_kernels=True, parent=StoppingApp())
+    kernel_id = await manager.start_kernel(
+        kernel_name="node", env={**os.environ, "JPY_SESSION_NAME": "/home/a.ipynb"}
+    )
+    folder = home / ".hpchub/kernels"
+    await until(lambda: bool(list(folder.glob("*/record.json"))))
+    await until(lambda: "waiting for resources" in manager.get_kernel(kernel_id).reason)
+    manager.parent._stopping = stopping
+    async with asyncio.timeout(20):
+        await manager.shutdown_kernel(kernel_id)
+    assert [line.split()[-1] for line in job.cancelled] == ([] if stopping else ["4242"])
+    assert len(list(folder.iterdir())) == stopping
+
+
+class StoppingApp(Configurable):
+    """What the provisioner asks of Jupyter's server."""
+
+    _stopping = False
