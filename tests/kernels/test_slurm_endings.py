@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,32 +30,10 @@ from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
 from hpchub.remote.kernel_agent import PrivateFolder
-from support.kernel_jobs import Notebook, OneJob, notebook, until
+from support.kernel_jobs import Notebook, OneJob, until
 from support.tree import ROOT
 
 from .conftest import Install
-
-
-@pytest.mark.slow
-async def test_a_kernel_that_is_kept_for_no_time_still_starts(job: OneJob, kernel: Install) -> None:
-    """A notebook server needs some time to find the job, and to call again after a short silence."""
-    kernel(keep="00:00:00")
-    async with notebook("/home/a.ipynb") as one:
-        assert await one.run("print(1)") == "1\n"
-        assert "--keep 0" in job.script
-
-
-@pytest.mark.slow
-async def test_what_a_kernel_leaves_behind_ends_with_it(job: OneJob, kernel: Install) -> None:
-    """A killed kernel's own processes would hold the job's memory, and its restart would have less."""
-    kernel()
-    async with notebook() as one:
-        began = "import os, subprocess as s; print(s.Popen(['sleep', '600']).pid, os.getpid())"
-        child, own = map(int, (await one.run(began)).split())
-        os.kill(own, signal.SIGKILL)
-        await until(lambda: not Path(f"/proc/{child}").exists())
-        # Nobody else could go on with a kernel that has no notebook.
-        assert "--keep 0" in job.script
 
 
 @pytest.mark.slow
@@ -106,6 +85,7 @@ async def test_a_wait_that_is_broken_off_leaves_no_job(
         with pytest.raises(asyncio.CancelledError):
             await starting
     assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+    assert "--keep 0" in job.script, "without a notebook nobody else could go on with it"
 
 
 async def test_a_start_that_is_broken_off_while_sbatch_runs_leaves_no_job(
@@ -201,26 +181,57 @@ def test_a_log_that_grows_is_cut(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_full_home_hides_no_end(tmp_path: Path) -> None:
-    """Where the job's log cannot be written, a kernel's end is told all the same."""
-    (tmp_path / kernel_agent.KEY).write_text("ab" * 32)
-    address = tmp_path / kernel_agent.ADDRESS
+@asynccontextmanager
+async def called(folder: Path, keep: str, log: str) -> AsyncIterator[Line]:
+    """A line to an agent in a process of its own."""
+    (folder / kernel_agent.KEY).write_text("ab" * 32)
+    address = folder / kernel_agent.ADDRESS
     address.touch()
-    argv = (sys.executable, kernel_agent.__file__, "--folder", str(tmp_path), "--keep", "60")
+    argv = (sys.executable, kernel_agent.__file__, "--folder", str(folder), "--keep", keep)
     running = subprocess.Popen(  # noqa: ASYNC220  nobody else waits for this loop
-        ("sh", "-c", 'exec "$@" 2>/dev/full', "sh", *argv)
+        ("sh", "-c", 'log=$1; shift; exec "$@" 2>"$log"', "sh", log, *argv)
     )
     try:
         await until(lambda: address.read_text().endswith("}"))
         place = Place(address="127.0.0.1", port=json.loads(address.read_text())["port"], node="here")
         line = Line(place, bytes.fromhex("ab" * 32), "kernel-1")
         await line.open()
-        await line.start({"argv": ["sh", "-c", "exit 7"], "env": {}})
-        await until(lambda: line.exit_code == 7)
-        line.close()
+        yield line
+        await asyncio.to_thread(line.close)
     finally:
         running.terminate()
         running.wait(30)
+
+
+async def test_a_full_home_hides_no_end(tmp_path: Path) -> None:
+    """Where the job's log cannot be written, a kernel's end is told all the same."""
+    async with called(tmp_path, "60", "/dev/full") as line:
+        await line.start({"argv": ["sh", "-c", "exit 7"], "env": {}})
+        await until(lambda: line.exit_code == 7)
+
+
+async def test_a_kernel_that_is_kept_for_no_time_still_starts(tmp_path: Path) -> None:
+    """The first call is waited for: a notebook server needs some time to find the job."""
+    async with called(tmp_path, "0", "/dev/null") as line:
+        await line.start({"argv": ["sleep", "60"], "env": {}})
+        assert line.runs
+
+
+async def test_what_a_kernel_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    """A killed kernel's own processes would hold the job's memory, and its restart would have less."""
+    async with called(tmp_path, "60", "/dev/null") as line:
+        code = f"sleep 600 & echo $! >{tmp_path}/pid; kill -9 $$"
+        await line.start({"argv": ["sh", "-c", code], "env": {}})
+        await until(lambda: line.exit_code == -signal.SIGKILL)
+        child = int((tmp_path / "pid").read_text())
+        await until(lambda: not _runs(child))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def test_a_job_that_was_found_again_is_waited_for_no_longer(
