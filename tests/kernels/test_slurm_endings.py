@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -351,14 +352,16 @@ async def test_a_kernel_that_waits_can_be_given_up(
     """Shut down in JupyterLab, its job is cancelled; a server that stops leaves it to the next one."""
     kernel()
     job.hold()
-    manager = AsyncMappingKernelManager(use_pending_kernels=True, parent=StoppingApp())
+    app = StoppingApp()
+    make: Any = AsyncMappingKernelManager  # it has no types
+    manager = make(use_pending_kernels=True, parent=app)
     kernel_id = await manager.start_kernel(
         kernel_name="node", env={**os.environ, "JPY_SESSION_NAME": "/home/a.ipynb"}
     )
     folder = home / ".hpchub/kernels"
     await until(lambda: bool(list(folder.glob("*/record.json"))))
     await until(lambda: "waiting for resources" in manager.get_kernel(kernel_id).reason)
-    manager.parent._stopping = stopping
+    app._stopping = stopping
     ended, _ = await asyncio.wait({asyncio.ensure_future(manager.shutdown_kernel(kernel_id))}, timeout=20)
     assert ended, "it waits for the job"
     assert [line.split()[-1] for line in job.cancelled] == ([] if stopping else ["4242"])
