@@ -146,6 +146,8 @@ class SlurmProvisioner(KernelProvisionerBase):
         """StartFailed where the job is over: a restart would be in another one, without anybody's wish."""
         if self._job is not None and (await self._job.look()).state.is_final:
             death = self._death or f"The job {self._job.id} of this kernel is over. {self._job.explanation}"
+            if not self._death:
+                await self._died(death)
             await self._give_up()
             raise StartFailed(death, "Start a new kernel.")
 
@@ -159,8 +161,11 @@ class SlurmProvisioner(KernelProvisionerBase):
         try:
             with in_lines():
                 line = await self._launch(cmd, kwargs)
-        except BaseException:
+        except BaseException as error:
             if self._launched:
+                # Of a restart that fails Jupyter's own dialog says nothing more.
+                if isinstance(error, HpchubError):
+                    await self._died(f"The kernel cannot be restarted. {error}")
                 await self._give_up()
             elif self._is_left() and self._job is not None and self._job.id:
                 self._leave()

@@ -31,7 +31,7 @@ from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
 from hpchub.remote.kernel_agent import PrivateFolder
-from support.kernel_jobs import Notebook, OneJob, until
+from support.kernel_jobs import Notebook, OneJob, notebook, until
 from support.tree import ROOT
 
 from .conftest import Install
@@ -372,3 +372,20 @@ class StoppingApp(Configurable):
     """What the provisioner asks of Jupyter's server."""
 
     _stopping = False
+
+
+@pytest.mark.slow
+async def test_why_a_restart_failed_stands_under_the_cell(job: OneJob, kernel: Install) -> None:
+    """Jupyter's dialog says only that there was an exception."""
+    kernel()
+    async with notebook() as one:
+        assert await one.run("print(1)") == "1\n"
+        one.manager.kernel_spec.argv[:] = ["/nowhere/python3"]  # type: ignore[union-attr]
+        with pytest.raises(StartFailed):
+            await one.manager.restart_kernel(now=True)
+        said = ""
+        while "stderr" not in said:
+            said = str((await one.client.get_iopub_msg(timeout=30))["content"])
+        assert "The kernel cannot be restarted." in said
+        assert "/nowhere/python3: No such file or directory." in said
+    await until(lambda: not job.runs)
