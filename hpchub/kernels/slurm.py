@@ -51,6 +51,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._adopted = False
         self._launched = False
         self._was_starting = False
+        self._is_in_doubt = False
         self._death = ""
         self._asked_at = 0.0
         self._ending: asyncio.Future[None] | None = None
@@ -81,11 +82,17 @@ class SlurmProvisioner(KernelProvisionerBase):
         if self._death:
             return 1
         now = time.monotonic()
+        if line.lost_at is None and self._is_in_doubt:
+            self._is_in_doubt = False
+            self._tell("")
         if line.lost_at is None or now - line.lost_at < _DOUBT_S or now - self._asked_at < _ASK_AGAIN_S:
             return None
         status = await job.look()
         self._asked_at = time.monotonic()
         if not status.state.is_final:
+            if not self._is_in_doubt:
+                self._is_in_doubt = True
+                self._tell(f"{line.place.node} does not answer. Job {job.id}: {job.explanation}")
             return None
         await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
         self._forbid_restarts()

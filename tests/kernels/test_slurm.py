@@ -94,6 +94,7 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
         os.kill(job.pid, signal.SIGTERM)  # as Slurm does before it kills
         await until(lambda: line.is_lost)
         assert await one.manager.is_alive()
+        assert "does not answer. Job 4242: Running on node1 (RUNNING)." in caplog.text
         job.say("TIMEOUT")
         assert not await one.manager.is_alive()
         told = "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT).\n"
