@@ -23,6 +23,15 @@ from hpchub.errors import HostUnreachable, HpchubError, StartFailed
 from hpchub.kernels.allocation import Allocation, shared, sweep
 from hpchub.kernels.claims import Claim, Purpose, claim, new_folder, orphan, turn
 from hpchub.kernels.job_settings import JobSettings, read_settings
+from hpchub.kernels.jupyters_manager import (
+    call_when_dead,
+    forbid_restarts,
+    is_shutting_down,
+    is_starting,
+    server_is_stopping,
+    show_reason,
+    take_for_dead,
+)
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
 from hpchub.kernels.telling import in_lines, why_ended
@@ -75,9 +84,9 @@ class SlurmProvisioner(KernelProvisionerBase):
         if line is None or job is None:
             return 0
         if line.exit_code is not None and not line.job_ends:
-            if line.exit_code and not self._death and not self._is_shutting_down():
+            if line.exit_code and not self._death and not is_shutting_down(self.parent):
                 await self._died(why_ended(line.exit_code, line.memory_kills, job.last_words))
-            self._end_when_dead()
+            call_when_dead(self.parent, self._end_soon)
             return line.exit_code
         if self._death:
             return 1
@@ -95,7 +104,8 @@ class SlurmProvisioner(KernelProvisionerBase):
                 self._tell(f"{line.place.node} does not answer. Job {job.id}: {job.explanation}")
             return None
         await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
-        self._forbid_restarts()
+        forbid_restarts(self.parent)
+        call_when_dead(self.parent, self._end_soon)
         return 1
 
     async def wait(self) -> int | None:
@@ -303,8 +313,7 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     def _is_left(self) -> bool:
         """Whether the server is stopping, and a later one could go on with the kernel."""
-        server = getattr(getattr(self.parent, "parent", None), "parent", None)
-        return bool(self._notebook and self._settings.keep_s and getattr(server, "_stopping", False))
+        return bool(self._notebook and self._settings.keep_s and server_is_stopping(self.parent))
 
     def _leave(self) -> None:
         line, job, mine = self._take_apart()
@@ -318,41 +327,18 @@ class SlurmProvisioner(KernelProvisionerBase):
         mine.leave()
 
     def _is_given_up(self) -> bool:
-        """Whether somebody wants the kernel shut down that still waits: Jupyter's server then waits on.
-
-        With `use_pending_kernels` it has a task for each kernel that starts, and drops it at once.
-        """
-        starting = getattr(getattr(self.parent, "parent", None), "_pending_kernel_tasks", {})
-        self._was_starting = self._was_starting or self.kernel_id in starting
-        return self._was_starting and self.kernel_id not in starting
+        """Whether somebody wants the kernel shut down that still waits."""
+        starting = is_starting(self.parent, self.kernel_id)
+        self._was_starting = self._was_starting or starting
+        return self._was_starting and not starting
 
     async def _give_up(self) -> None:
-        """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""
-        restarter = getattr(self.parent, "_restarter", None)
-        if restarter is not None:
-            restarter.stop()
-            for callback in restarter.callbacks["dead"]:
-                callback()
+        """Ends the job, and the kernel for Jupyter as well."""
+        take_for_dead(self.parent)
         await self._end()
-
-    def _forbid_restarts(self) -> None:
-        """Has Jupyter take the kernel for dead at once, rather than say that it will restart by itself."""
-        restarter = getattr(self.parent, "_restarter", None)
-        if restarter is not None:
-            restarter.restart_limit = 0
-        self._end_when_dead()
-
-    def _end_when_dead(self) -> None:
-        """Has the job end with a kernel that Jupyter takes for dead: it then forgets it, and us."""
-        restarter = getattr(self.parent, "_restarter", None)
-        if restarter is not None and self._end_soon not in restarter.callbacks["dead"]:
-            restarter.add_callback(self._end_soon, "dead")
 
     def _end_soon(self) -> None:
         self._ending = asyncio.ensure_future(self._end())
-
-    def _is_shutting_down(self) -> bool:
-        return bool(getattr(self.parent, "shutting_down", False))
 
     async def _died(self, text: str) -> None:
         self._death = text
@@ -364,8 +350,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         """Where Jupyter's users and staff can read it: the log, and `reason` of GET /api/kernels."""
         if text:
             self.log.warning("hpchub: %s", text)
-        if self.parent is not None and hasattr(self.parent, "reason"):
-            self.parent.reason = text
+        show_reason(self.parent, text)
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What a manager that keeps kernels across its own restarts would store."""
