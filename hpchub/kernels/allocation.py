@@ -7,6 +7,7 @@ claims.py keeps there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -20,8 +21,8 @@ from pathlib import Path
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.job_sshd import inner_sshd_argv
-from hpchub.errors import HpchubError, RemoteError, SiteError, StartFailed
-from hpchub.kernels.claims import RECORD, abandoned, records
+from hpchub.errors import HpchubError, SchedulerUnavailable, StartFailed
+from hpchub.kernels.claims import RECORD, abandoned, records, unsubmitted
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import Attach, JobSettings
 from hpchub.kernels.step import StepWay, slurm_environ, step_files
@@ -64,6 +65,7 @@ class Allocation:
         self.folder = folder
         self.id = JobId(job_id)
         self.status = JobStatus(state=JobState.UNKNOWN, native="")
+        self._doubt = ""
         self._name = f"hpchub-kernel-{folder.name[:12]}"
 
     @property
@@ -73,7 +75,9 @@ class Allocation:
 
     @property
     def explanation(self) -> str:
-        """Its state and why, in plain words."""
+        """Its state and why, in plain words; while no state is known, why not."""
+        if not self.status.native:
+            return self._doubt or "Slurm does not know it, or no longer."
         return explain(self.status, _tail(self.folder / _LOG))
 
     @property
@@ -95,7 +99,14 @@ class Allocation:
         script = render_kernel_script(
             settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
         )
-        self.id = _SLURM.parse_submit(await _run(_SLURM.submit_command(script, self._name)))
+        asked = asyncio.ensure_future(_run(_SLURM.submit_command(script, self._name)))
+        try:
+            self.id = _SLURM.parse_submit(await asyncio.shield(asked))
+        except asyncio.CancelledError:
+            # sbatch goes on, and the job that it submits would be nobody's.
+            with contextlib.suppress(HpchubError):
+                self.id = _SLURM.parse_submit(await asked)
+            raise
         record = {"job": self.id, "share": settings.share}
         write_private_file(self.folder / RECORD, json.dumps(record).encode(), replace=False)
         _log.info("kernel.job_submitted job=%s", self.id)
@@ -106,11 +117,13 @@ class Allocation:
         write_private_file(self.folder / kernel_agent.ADDRESS, b"{}", replace=False)
         write_private_file(self.folder / "agent.py", _AGENT.read_bytes(), replace=False)
 
-    async def wait(self, limit_s: float, tell: Callable[[str], None]) -> Place:
+    async def wait(
+        self, limit_s: float, tell: Callable[[str], None], is_given_up: Callable[[], bool]
+    ) -> Place:
         """Waits until the agent can be called; `tell` gets each change of the job's state in words.
 
         Raises:
-            StartFailed: It ended before, or did not start in time.
+            StartFailed: It ended before, did not start in time, or nobody wants it any more.
         """
         began, told, runs_since = time.monotonic(), "", 0.0
         while True:
@@ -122,14 +135,17 @@ class Allocation:
             if self.status.state is JobState.RUNNING:
                 runs_since = runs_since or now
             self._check_wait(limit_s, now - began, now - runs_since if runs_since else 0.0)
-            place = await self._place_within(next(pause for until, pause in _PACE if now - began < until))
+            pause_s = next(pause for until, pause in _PACE if now - began < until)
+            place = await self._place_within(pause_s, is_given_up)
             if place is not None:
                 return place
 
-    async def _place_within(self, pause_s: float) -> Place | None:
+    async def _place_within(self, pause_s: float, is_given_up: Callable[[], bool]) -> Place | None:
         """Where the agent listens, as soon as it says so; None after that pause."""
         until = time.monotonic() + pause_s
         while True:
+            if is_given_up():
+                raise StartFailed(f"The kernel's job {self.id} is wanted no more. {self.explanation}")
             place = self._place()
             if place is not None or time.monotonic() >= until:
                 return place
@@ -160,7 +176,9 @@ class Allocation:
             if self.id not in found:
                 found = _SLURM.parse_history(await _run(_SLURM.history_command([self.id], [self._name])))
             self.status = found.get(self.id, self.status)
-        except (RemoteError, SiteError) as error:
+            self._doubt = ""
+        except HpchubError as error:
+            self._doubt = error.message
             _log.warning("kernel.job_unknown job=%s error=%s", self.id, error)
         return self.status
 
@@ -178,6 +196,10 @@ class Allocation:
             body = json.loads((self.folder / kernel_agent.ADDRESS).read_text(encoding="utf-8"))
         except ValueError:
             return None
+        except OSError as error:
+            raise StartFailed(
+                f"The folder of the kernel's job {self.id} cannot be read: {self.folder}: {error.strerror}."
+            ) from error
         node = str(body.get("node", ""))
         if "socket" in body:
             sshd = inner_sshd_argv(str(body["sshd"]), str(self.folder))
@@ -192,7 +214,12 @@ class Allocation:
 
 
 async def sweep() -> None:
-    """Removes the folders of jobs that have ended without their notebook servers."""
+    """Removes the folders of jobs that have ended without their notebook servers, or never were.
+
+    Should such a job be in the queue all the same, it ends as soon as it finds no agent.
+    """
+    for folder in list(unsubmitted()):
+        shutil.rmtree(folder, ignore_errors=True)
     for folder, job_id in list(abandoned()):
         if (await Allocation(folder, job_id).look()).state.is_final:
             shutil.rmtree(folder, ignore_errors=True)
@@ -219,6 +246,8 @@ async def _run(command: Command) -> CommandResult:
         raise StartFailed(
             f"There is no {command.name} on this machine.", "Kernels in jobs need Slurm's commands."
         ) from error
+    except OSError as error:
+        raise SchedulerUnavailable(f"{command.name} cannot be run here: {error.strerror}.") from error
     except subprocess.TimeoutExpired:
         return CommandResult(exit_code=-9, stderr=f"no answer within {command.timeout_s:g} s")
     return CommandResult(

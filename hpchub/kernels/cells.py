@@ -20,9 +20,9 @@ from jupyter_client.session import DELIM, Session
 
 _log = logging.getLogger(__name__)
 
-# Jupyter's sockets come back within a tenth of a second, on a busy machine later; there may be none at all.
+# Jupyter's sockets come back within some tenths of a second, on a machine that has time for them.
 _LISTENERS_S = 3.0
-_MORE_S = 0.1
+_SUBSCRIBES = b"\1"
 
 
 class Cells:
@@ -58,21 +58,20 @@ class Cells:
     async def write(self, text: str, listeners: int) -> None:
         """Text on stderr under the cell that runs, or ran last, in the place of the kernel.
 
-        The socket's path must be free, and the `listeners` that there were about to connect to it again. The
-        notebook is one of them, the server itself another: the first to come back may be either.
+        The socket's path must be free, and those who listened about to connect to it again. So many are
+        waited for, for what is published reaches only those who are there; some may be gone for good.
         """
         self.stop()
         asked = self._asked
         if not asked:
             return
         self._publisher = publisher = self._context.socket(zmq.XPUB)
-        publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # equal subscriptions are told, too
+        publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each who subscribes, not only of the first
         publisher.bind(f"ipc://{self._path}")
-        with contextlib.suppress(TimeoutError):  # perhaps nobody listens any more
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LISTENERS_S):
-                for _ in range(max(1, listeners)):
-                    await publisher.recv()
-                await asyncio.sleep(_MORE_S)
+                while listeners > 0:
+                    listeners -= (await publisher.recv()).startswith(_SUBSCRIBES)
         for kind, content in (
             ("stream", {"name": "stderr", "text": f"{text}\n"}),
             ("status", {"execution_state": "idle"}),

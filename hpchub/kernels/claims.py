@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ RECORD = "record.json"
 
 # A minute: longer than sbatch takes.
 _TURN_TRIES, _TURN_PAUSE_S = 600, 0.1
+_HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +115,31 @@ def orphan(purpose: Purpose) -> tuple[Claim, str] | None:
 def abandoned() -> Iterator[tuple[Path, str]]:
     """The folders and ids of jobs none of whose kernels has a notebook server."""
     for folder, record in records():
-        held = [locked(path) for path in folder.glob("kernel-*.lock")]
-        for lock in held:
-            if lock is not None:
-                lock.close()
-        if None not in held:
+        if not _is_held(folder):
             yield folder, str(record["job"])
 
 
 def notebooks(folder: Path) -> list[str]:
     """The notebooks that a job's kernels were started for; a kernel without one by its kernelspec's name."""
     claims = [_read(path) for path in sorted(folder.glob("kernel-*.json"))]
-    return [str(one["notebook"] or Path(one["kernel"]).name) for one in claims if one]
+    return [str(one.get("notebook") or Path(str(one.get("kernel"))).name) for one in claims if one]
 
 
 def records() -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of jobs that were submitted, with what is known of them."""
     for path in sorted(kernels_folder().glob(f"*/{RECORD}")):
-        if record := _read(path):
+        record = _read(path)
+        if "job" in record:
             yield path.parent, record
+
+
+def unsubmitted() -> Iterator[Path]:
+    """Old folders without a job, and nobody's: of notebook servers that died while they asked for one."""
+    for folder in sorted(kernels_folder().glob("*/")):
+        with contextlib.suppress(FileNotFoundError):
+            is_old = time.time() - folder.stat().st_mtime > _HOUR_S
+            if is_old and not (folder / RECORD).exists() and not _is_held(folder):
+                yield folder
 
 
 def locked(path: Path) -> BufferedWriter | None:
@@ -167,10 +175,20 @@ async def turn(share: str) -> AsyncIterator[None]:
             lock.close()
 
 
+def _is_held(folder: Path) -> bool:
+    """Whether a kernel in it has a notebook server."""
+    held = [locked(path) for path in folder.glob("kernel-*.lock")]
+    for lock in held:
+        if lock is not None:
+            lock.close()
+    return None in held
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """Empty where it has been removed since it was listed."""
+    """Empty where it has been removed since it was listed, or is none of ours."""
     with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        body = json.loads(path.read_text(encoding="utf-8"))
+        return body if isinstance(body, dict) else {}
     return {}
 
 

@@ -19,12 +19,15 @@ from hpchub.kernels.allocation import Allocation
 from hpchub.kernels.claims import notebooks, records
 from hpchub.kernels.health import GOOD, Health, check
 from hpchub.kernels.installing import Wanted, install, make, remove, shipped
+from hpchub.kernels.job_settings import number_or_text
 from hpchub.kernels.kernelspec import SLURM, Kernelspec
 from hpchub.kernels.places import (
     Place,
     environment_place,
+    kernel_folders,
     list_kernelspecs,
     places,
+    provisioners,
     system_place,
     user_place,
 )
@@ -156,8 +159,17 @@ def _check(args: argparse.Namespace) -> int:
     unknown = sorted(set(args.names) - {spec.name for spec in chosen})
     if unknown:
         raise InvalidRequest(f"There is no kernel {', '.join(unknown)}.", "`hpchub kernels list` shows them.")
+    offered = provisioners(args.environment)
+
+    def tried(spec: Kernelspec) -> Health:
+        health = check(spec)
+        name, _ = spec.provisioner
+        if not health.is_good or not name or not offered or name in offered:
+            return health
+        return _not_offered(name, args.environment)
+
     with ThreadPoolExecutor(_CHECKS_AT_ONCE) as threads:
-        healths = list(threads.map(check, chosen))
+        healths = list(threads.map(tried, chosen))
     pairs = list(zip(chosen, healths, strict=True))
     if args.json:
         rows = [
@@ -175,6 +187,15 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if not problems and all(health.is_good for health in healths) else 1
 
 
+def _not_offered(provisioner: str, prefix: Path) -> Health:
+    """Of a kernel that Jupyter leaves out of its list, without a word to people."""
+    hint = f'{prefix}/bin/python3 -m pip install "hpchub[kernels]"'
+    return Health(
+        f"Jupyter in {prefix} does not offer it: no package there has the provisioner {provisioner}",
+        hint if provisioner.startswith("hpchub-") else "",
+    )
+
+
 def _jobs(_args: argparse.Namespace) -> int:
     async def told(folder: Path, job_id: str) -> str:
         job = Allocation(folder, job_id)
@@ -190,8 +211,8 @@ def _jobs(_args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     place = _scope(args)
-    found, _ = list_kernelspecs([place])
-    known = {spec.name: spec for _, spec in found}
+    folders, _ = kernel_folders(place.folder)  # also those whose kernel.json is broken
+    known = {folder.name.lower(): folder for folder in folders}
     unknown = [name for name in args.names if name.lower() not in known]
     if unknown:
         raise InvalidRequest(
@@ -214,7 +235,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         if key == "options":
             settings.setdefault(key, []).append(value)
         else:
-            settings[key] = int(value) if value.isdecimal() and value.isascii() else value
+            settings[key] = number_or_text(value)
     return settings
 
 
@@ -230,12 +251,17 @@ def _starts(spec: Kernelspec) -> str:
 
 def _line(spec: Kernelspec, health: Health) -> str:
     if health == GOOD:
-        return f"{spec.name}: good"
-    return f"{spec.name}: {health.problem}" + (f"\n    {health.hint}" if health.hint else "")
+        return f"{_shown(spec.name)}: good"
+    return _shown(f"{spec.name}: {health.problem}") + (f"\n    {health.hint}" if health.hint else "")
+
+
+def _shown(text: str) -> str:
+    """Text of a kernel.json, which somebody else may have written, without what moves a terminal's cursor."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    table = [("NAME", "TITLE", "PLACE", "STARTS"), *rows]
+    table = [tuple(map(_shown, row)) for row in (("NAME", "TITLE", "PLACE", "STARTS"), *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.job_settings import read_settings
@@ -103,7 +104,7 @@ def check(
         return GOOD
     try:
         done = subprocess.run(
-            argv, env={**environ, **spec.environ}, stdin=subprocess.DEVNULL, capture_output=True,
+            argv, env=_with_own(spec, environ), stdin=subprocess.DEVNULL, capture_output=True,
             text=True, errors="backslashreplace", timeout=limit_s, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -121,7 +122,7 @@ def at_a_glance(
     spec: Kernelspec, environ: Mapping[str, str] = os.environ, launcher: Path | None = None
 ) -> Health:
     """What the file system says: a prefix, an image or a program that is not there."""
-    launch = spec.launch
+    environ, launch = _with_own(spec, environ), spec.launch
     if launch is None:
         program = _filled(spec, spec.argv[0])
         there = shutil.which(program, path=environ.get("PATH"))
@@ -129,16 +130,27 @@ def at_a_glance(
     launcher = launcher or spec.folder / "launch"
     if not launcher.is_file():
         return Health(f"{launcher} is missing", "Install the kernel again, with --replace.")
-    if launch.prefix and not Path(launch.prefix, "bin").is_dir():
-        return Health(f"the environment {launch.prefix} is not there", "Make it again, or remove the kernel.")
-    if launch.prefix and not Path(launch.prefix, "bin", launch.command[0]).exists():
+    if launch.prefix and (why := _absence(Path(launch.prefix, "bin"))):
+        return Health(f"the environment {launch.prefix} {why}", "Make it again, or remove the kernel.")
+    if launch.prefix and _absence(Path(launch.prefix, "bin", launch.command[0])):
         return Health(f"the environment {launch.prefix} has no {launch.command[0]}")
     if launch.container:
         if not shutil.which(launch.container, path=environ.get("PATH")) and not launch.modules:
             return Health(f"there is no {launch.container} on this machine")
-        if launch.image.startswith("/") and not Path(launch.image).exists():
-            return Health(f"the image {launch.image} is not there")
+        if launch.image.startswith("/") and (why := _absence(Path(launch.image))):
+            return Health(f"the image {launch.image} {why}")
     return GOOD
+
+
+def _absence(path: Path) -> str:
+    """Why something is not to be had, as the end of a sentence; empty where it is there."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return ""
 
 
 def last_words(text: str, lines: int = 3) -> str:
@@ -177,6 +189,12 @@ def _filled(spec: Kernelspec, word: str) -> str:
     if word in {"python", f"python{sys.version_info[0]}"}:
         return sys.executable
     return word.replace("{resource_dir}", str(spec.folder)).replace("{prefix}", sys.prefix)
+
+
+def _with_own(spec: Kernelspec, environ: Mapping[str, str]) -> dict[str, str]:
+    """With kernel.json's variables, which may name others, as Jupyter has it: `/opt/bin:${PATH}`."""
+    own = {name: Template(value).safe_substitute(environ) for name, value in spec.environ.items()}
+    return {**environ, **own}
 
 
 def _where(launch: Launch | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from hpchub.kernels.places import Place, list_kernelspecs, places
 from hpchub.paths import kernels_dir
 
 _DIRECTORY_MODE, _PROGRAM_MODE, _FILE_MODE = 0o755, 0o755, 0o644
+# What rename(2) says of a folder that stands where another is to be put.
+_IS_THERE = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,10 @@ def make(wanted: Wanted) -> Kernelspec:
         InvalidRequest: The source is neither; or options do not fit it.
         ConfigError: The source's kernel.json is wrong.
     """
-    base, wanted = _base(wanted)
+    try:
+        base, wanted = _base(wanted)
+    except OSError as error:
+        raise InvalidRequest(f"{wanted.source} cannot be read: {error.strerror}.") from error
     spec = replace(base, name=checked_name((wanted.name or _slug(base.name)).lower()))
     ways = (wanted.modules, wanted.prefix, wanted.container, wanted.image, wanted.binds)
     if any(ways):
@@ -77,20 +83,24 @@ def install(spec: Kernelspec, place: Place, *, replacing: bool = False) -> Path:
         ConfigError: The place cannot be written.
     """
     target = place.folder / spec.name
-    if target.exists() and not replacing:
-        raise InvalidRequest(
-            f"There is a kernel {spec.name} in {place.folder}.", "Give another --name, or say --replace."
-        )
+    if os.path.lexists(target) and not replacing:
+        raise _taken(target)
     try:
         place.folder.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{spec.name}-", dir=place.folder))
-        try:
+        # A folder around it: Jupyter takes every folder here that has a kernel.json for a kernel.
+        with tempfile.TemporaryDirectory(
+            prefix=".hpchub-", dir=place.folder, ignore_cleanup_errors=True
+        ) as around:
+            fresh, old = Path(around, "new"), Path(around, "old")
+            fresh.mkdir()
             _fill(fresh, spec)
-            if target.exists():
-                shutil.rmtree(target)
-            fresh.rename(target)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            if replacing:
+                _exchange(fresh, target, old)
+            else:
+                _put(fresh, target)
+    except shutil.Error as error:
+        source, _, why = error.args[0][0]
+        raise ConfigError(f"{source} cannot be copied to {place.folder}: {why}.") from error
     except OSError as error:
         raise ConfigError(
             f"{place.folder} cannot be written: {error.strerror}.", "Say --user to install it for yourself."
@@ -98,19 +108,47 @@ def install(spec: Kernelspec, place: Place, *, replacing: bool = False) -> Path:
     return target
 
 
-def remove(spec: Kernelspec) -> None:
+def remove(folder: Path) -> None:
     """Takes a kernelspec away; what it starts stays.
 
     Raises:
         ConfigError: The folder cannot be written.
     """
     try:
-        if spec.folder.is_symlink():
-            spec.folder.unlink()
+        if folder.is_symlink():
+            folder.unlink()
         else:
-            shutil.rmtree(spec.folder)
+            shutil.rmtree(folder)
     except OSError as error:
-        raise ConfigError(f"{spec.folder} cannot be removed: {error.strerror}.") from error
+        raise ConfigError(f"{folder} cannot be removed: {error.strerror}.") from error
+
+
+def _put(fresh: Path, target: Path) -> None:
+    """Puts a folder where there is none. InvalidRequest where somebody was first."""
+    try:
+        fresh.rename(target)
+    except OSError as error:
+        if error.errno not in _IS_THERE:
+            raise
+        raise _taken(target) from None
+
+
+def _exchange(fresh: Path, target: Path, old: Path) -> None:
+    """Puts a folder in the place of what is there, which is lost only when the new one stands."""
+    try:
+        if os.path.lexists(target):
+            target.rename(old)
+        _put(fresh, target)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        raise
+
+
+def _taken(target: Path) -> InvalidRequest:
+    return InvalidRequest(
+        f"There is a kernel {target.name} in {target.parent}.", "Give another --name, or say --replace."
+    )
 
 
 def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
@@ -176,6 +214,8 @@ def _with_ways(spec: Kernelspec, wanted: Wanted) -> tuple[str, ...]:
         raise InvalidRequest("An image needs --container.", f"One of {', '.join(Container)}.")
     if wanted.container and not wanted.image:
         raise InvalidRequest(f"{container} runs an image: give --image.")
+    if wanted.binds and not container:
+        raise InvalidRequest("--bind shows a path to an image: give --container and --image as well.")
     prefix = str(Path(wanted.prefix).expanduser().absolute()) if wanted.prefix else launch.prefix
     if container and prefix:
         raise InvalidRequest("A kernel has a prefix or an image, not both.")
@@ -196,7 +236,7 @@ def _slurm_settings(spec: Kernelspec) -> dict[str, Any]:
 
 def _fill(folder: Path, spec: Kernelspec) -> None:
     """The source's files with our kernel.json, readable for all whatever the umask."""
-    shutil.copytree(spec.folder, folder, dirs_exist_ok=True)
+    shutil.copytree(spec.folder, folder, dirs_exist_ok=True, ignore_dangling_symlinks=True)
     (folder / "kernel.json").write_text(render_kernelspec(spec.body), encoding="utf-8")
     if spec.launch is not None:
         shutil.copyfile(kernels_dir() / "launch", folder / "launch")

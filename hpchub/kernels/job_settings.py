@@ -20,7 +20,10 @@ from hpchub.core.units import parse_memory, parse_time
 from hpchub.errors import ConfigError
 
 _VARIABLE = "HPCHUB_KERNEL_"
+# They make no job, several, one elsewhere, or an sbatch that returns at its end.
+_NOT_OPTIONS = ("array", "clusters", "help", "test-only", "usage", "version", "wait", "wrap")
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
 _HALF_AN_HOUR_S = 1800
 
@@ -102,6 +105,9 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
         templates=Path(templates) if templates else None,
     )
     table.finish()
+    for option in settings.options:
+        if option.partition("=")[0].removeprefix("--") in _NOT_OPTIONS:
+            problems.append(("options", f"{option!r} does not go with a kernel's job"))
     if problems:
         raise ConfigError(
             "What kernel.json or HPCHUB_KERNEL_… says of the kernel's job is wrong:",
@@ -112,5 +118,13 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
 
 def _value(name: str, value: str) -> str | int | list[str]:
     if name == f"{_VARIABLE}OPTIONS":
-        return shlex.split(value)
-    return int(value) if value.isascii() and value.isdecimal() else value
+        try:
+            return shlex.split(value)
+        except ValueError:  # a quote that is not closed: the fault of a text where a list should be
+            return value
+    return number_or_text(value)
+
+
+def number_or_text(value: str) -> str | int:
+    """A number where it is written as one, as kernel.json would hold it."""
+    return int(value) if _NUMBER.fullmatch(value) else value

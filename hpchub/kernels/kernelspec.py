@@ -58,7 +58,7 @@ class Launch:
 
 def parse_launch(argv: Sequence[str]) -> Launch | None:
     """What the launcher is told; None where the kernel is started without it, or by hand-written options."""
-    if not argv or argv[0] != LAUNCHER or "--" not in argv:
+    if not argv or argv[0] != LAUNCHER or "--" not in argv[:-1]:
         return None
     end = argv.index("--")
     several: dict[str, list[str]] = {"--module": [], "--bind": []}
@@ -136,7 +136,8 @@ def load_kernelspec(folder: Path, name: str = "") -> Kernelspec:
     path = folder / "kernel.json"
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair could never be shown or run
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     problem = _problem(body)
     if problem:
@@ -151,9 +152,13 @@ def _problem(body: Any) -> str:
     argv = body.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
         return "argv must be a list of texts"
+    if any("\0" in word for word in argv):
+        return "argv holds a NUL character"
     environ = body.get("env") or {}
     if not isinstance(environ, dict) or not all(isinstance(value, str) for value in environ.values()):
         return "env must map names to texts"
+    if any("\0" in name + value or not name or "=" in name for name, value in environ.items()):
+        return "env holds what can be no variable"
     metadata = body.get("metadata", {})
     stanza = metadata.get("kernel_provisioner", {}) if isinstance(metadata, dict) else None
     if not isinstance(stanza, dict) or not isinstance(stanza.get("config") or {}, dict):

@@ -13,7 +13,6 @@ import hmac
 import json
 import logging
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Coroutine
@@ -29,10 +28,10 @@ from hpchub.remote.kernel_agent import (
     GREETING,
     LINE_BYTES,
     PUMP_BYTES,
+    PrivateFolder,
     Streams,
     join,
     message_key,
-    private_folder,
     proof,
 )
 
@@ -45,7 +44,8 @@ _END_S = 15.0
 _PING_S = 5.0
 _SILENCE_S = 20.0
 _AGAIN_S = 1.0
-_DIAL_AGAIN_S = 0.1
+# A kernel that is restarted is there again soon, and one that is not may stay away for hours.
+_DIAL_AGAIN_S, _DIAL_OFTEN = 0.1, 100
 
 
 class Line:
@@ -60,13 +60,16 @@ class Line:
         self.lost_at: float | None = None
         self._key = key
         self._kernel_id = kernel_id
-        self._folder = private_folder()
+        self._private = PrivateFolder()
+        self._folder = self._private.path
         self._step = Step(place.step, self._folder / "agent.sock") if place.step else None
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
-        self._held: dict[asyncio.StreamWriter, str] = {}
+        self._held: set[asyncio.StreamWriter] = set()
+        self._listeners = self._most_listeners = 0
+        self._was_reached = False
         self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
@@ -132,7 +135,7 @@ class Line:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         self._loop.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._private.remove()
 
     async def _here(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -200,7 +203,7 @@ class Line:
                 reader, self._control = await self._dial(CONTROL)
 
     def _take(self, message: dict[str, Any]) -> None:
-        self.lost_at = None
+        self.lost_at, self._was_reached = None, True
         if message["event"] == "state":
             self.runs, self.exit_code = bool(message["runs"]), message["code"]
             self.memory_kills = int(message["memory"])
@@ -216,6 +219,7 @@ class Line:
 
     async def _listen(self) -> None:
         self._stop_listening()
+        self._most_listeners = 0
         for number, name in enumerate(CHANNELS, 1):
 
             async def carry(
@@ -245,29 +249,46 @@ class Line:
         self._stop_listening()
         for number in range(1, len(CHANNELS) + 1):
             (self._folder / f"k-{number}").unlink(missing_ok=True)
-        listeners = sum(name == "iopub" for name in self._held.values())
         for writer in list(self._held):
             writer.close()
-        await self._cells.write(text, listeners - 1)  # without our own
+        await self._cells.write(text, self._most_listeners - 1)  # one was ours
 
     async def _carry(self, name: str, inner: Streams) -> None:
         """One of Jupyter's connections, held until there is a kernel.
 
         Closed at once it would come back late, and miss what a restarted kernel publishes first.
         """
-        self._held[inner[1]] = name
+        self._held.add(inner[1])
+        if name == "iopub":
+            self._listeners += 1
+            self._most_listeners = max(self._listeners, self._most_listeners)
+        # ZeroMQ's greeting: it goes away, and comes again, where none is returned for 30 s.
+        early = bytearray()
+        dial = asyncio.ensure_future(self._dial_until_there(name))
+        heard = asyncio.ensure_future(_hear(inner[0], early))
         try:
-            while not inner[0].at_eof() and not inner[1].is_closing():
-                try:
-                    outer = await self._dial(name)
-                except HostUnreachable:
-                    await asyncio.sleep(_DIAL_AGAIN_S)
-                    continue
+            await asyncio.wait((dial, heard), return_when=asyncio.FIRST_COMPLETED)
+            if not heard.done():
+                heard.cancel()
+                await asyncio.gather(heard, return_exceptions=True)
+                outer = dial.result()
+                outer[1].write(bytes(early))
                 await join(inner, outer)
-                return
         finally:
-            self._held.pop(inner[1], None)
+            heard.cancel()
+            dial.cancel()
+            self._held.discard(inner[1])
+            self._listeners -= name == "iopub"
             inner[1].close()
+
+    async def _dial_until_there(self, name: str) -> Streams:
+        tries = 0
+        while True:
+            try:
+                return await self._dial(name)
+            except HostUnreachable:
+                tries += 1
+                await asyncio.sleep(_DIAL_AGAIN_S if tries < _DIAL_OFTEN else _AGAIN_S)
 
     async def _dial(self, part: str) -> Streams:
         """A connection that both sides have proven."""
@@ -289,9 +310,11 @@ class Line:
                 expected = proof(self._key, "agent", role, agent_nonce, nonce)
                 if word != "ok" or not hmac.compare_digest(answer, expected):
                     raise ValueError("it does not know the key")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, asyncio.CancelledError) as error:
             if writer is not None:
                 writer.close()
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise self._unreachable(str(error) or type(error).__name__) from error
         return reader, writer
 
@@ -304,7 +327,9 @@ class Line:
         place = self.place
         return HostUnreachable(
             f"The kernel's node {place.node} cannot be reached {place.way}: {why}.",
-            "" if place.step else "Where this machine may not reach the nodes' ports, say attach=srun.",
+            ""
+            if place.step or self._was_reached
+            else "Where this machine may not reach the nodes' ports, say attach=srun.",
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -324,3 +349,9 @@ class Line:
             self._control.close()
         if self._step is not None:
             await self._step.close()
+
+
+async def _hear(reader: asyncio.StreamReader, heard: bytearray) -> None:
+    """Keeps what comes, until the other side goes away."""
+    while data := await reader.read(PUMP_BYTES):
+        heard.extend(data)

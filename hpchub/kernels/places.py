@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 from hpchub.errors import ConfigError
@@ -60,7 +61,7 @@ def _prefers_environment(environ: Mapping[str, str], prefix: Path) -> bool:
     if asked:
         return asked not in {"no", "n", "false", "off", "0", "0.0"}
     is_one = (prefix / "pyvenv.cfg").is_file() or prefix.parent.name == "envs"
-    return is_one and prefix.stat().st_uid == os.getuid()
+    return is_one and prefix.is_dir() and prefix.stat().st_uid == os.getuid()
 
 
 def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspec]], list[str]]:
@@ -71,7 +72,9 @@ def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspe
     specs: dict[str, tuple[Place, Kernelspec]] = {}
     problems = []
     for place in found_in:
-        for folder in _subfolders(place.folder):
+        folders, unreadable = kernel_folders(place.folder)
+        problems += unreadable
+        for folder in folders:
             if folder.name.lower() in specs:
                 continue
             try:
@@ -81,7 +84,28 @@ def list_kernelspecs(found_in: list[Place]) -> tuple[list[tuple[Place, Kernelspe
     return [specs[name] for name in sorted(specs)], problems
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if (path / "kernel.json").is_file())
+def provisioners(prefix: Path) -> set[str]:
+    """The kernel provisioners of an environment with Jupyter, whose own are among them; or none."""
+    own = [str(path) for path in prefix.glob("lib*/python3*/*-packages")]
+    path = sys.path if prefix == Path(sys.prefix) else own
+    points = [point for one in distributions(path=path) for point in one.entry_points]
+    names = {point.name for point in points if point.group == "jupyter_client.kernel_provisioners"}
+    return names if "local-provisioner" in names else set()
+
+
+def kernel_folders(folder: Path) -> tuple[list[Path], list[str]]:
+    """The folders in it that have a kernel.json, by name, and a line for each that we may not look into."""
+    found, problems = [], []
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        return [], [f"{folder} cannot be read: {error.strerror}."]
+    for entry in entries:
+        try:
+            if (entry / "kernel.json").is_file():
+                found.append(entry)
+        except OSError as error:
+            problems.append(f"{entry} cannot be read: {error.strerror}.")
+    return found, problems

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,9 +23,18 @@ from hpchub.errors import HostUnreachable, HpchubError, StartFailed
 from hpchub.kernels.allocation import Allocation, shared, sweep
 from hpchub.kernels.claims import Claim, Purpose, claim, new_folder, orphan, turn
 from hpchub.kernels.job_settings import JobSettings, read_settings
+from hpchub.kernels.jupyters_manager import (
+    call_when_dead,
+    forbid_restarts,
+    is_shutting_down,
+    is_starting,
+    server_is_stopping,
+    show_reason,
+    take_for_dead,
+)
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
-from hpchub.kernels.telling import in_lines
+from hpchub.kernels.telling import in_lines, why_ended
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
 _WAIT_PAUSE_S = 0.1
@@ -49,6 +59,8 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._has_process = False
         self._adopted = False
         self._launched = False
+        self._was_starting = False
+        self._is_in_doubt = False
         self._death = ""
         self._asked_at = 0.0
         self._ending: asyncio.Future[None] | None = None
@@ -72,20 +84,28 @@ class SlurmProvisioner(KernelProvisionerBase):
         if line is None or job is None:
             return 0
         if line.exit_code is not None and not line.job_ends:
-            if line.exit_code < 0 and not self._death and not self._is_shutting_down():
-                await self._died(_ended_by_signal(-line.exit_code, line.memory_kills))
+            if line.exit_code and not self._death and not is_shutting_down(self.parent):
+                await self._died(why_ended(line.exit_code, line.memory_kills, job.last_words))
+            call_when_dead(self.parent, self._end_soon)
             return line.exit_code
         if self._death:
             return 1
         now = time.monotonic()
+        if line.lost_at is None and self._is_in_doubt:
+            self._is_in_doubt = False
+            self._tell("")
         if line.lost_at is None or now - line.lost_at < _DOUBT_S or now - self._asked_at < _ASK_AGAIN_S:
             return None
         status = await job.look()
         self._asked_at = time.monotonic()
         if not status.state.is_final:
+            if not self._is_in_doubt:
+                self._is_in_doubt = True
+                self._tell(f"{line.place.node} does not answer. Job {job.id}: {job.explanation}")
             return None
         await self._died(f"The job {job.id} of this kernel is over. {job.explanation}")
-        self._forbid_restarts()
+        forbid_restarts(self.parent)
+        call_when_dead(self.parent, self._end_soon)
         return 1
 
     async def wait(self) -> int | None:
@@ -143,6 +163,8 @@ class SlurmProvisioner(KernelProvisionerBase):
         """StartFailed where the job is over: a restart would be in another one, without anybody's wish."""
         if self._job is not None and (await self._job.look()).state.is_final:
             death = self._death or f"The job {self._job.id} of this kernel is over. {self._job.explanation}"
+            if not self._death:
+                await self._died(death)
             await self._give_up()
             raise StartFailed(death, "Start a new kernel.")
 
@@ -156,8 +178,16 @@ class SlurmProvisioner(KernelProvisionerBase):
         try:
             with in_lines():
                 line = await self._launch(cmd, kwargs)
-        except (HpchubError, asyncio.CancelledError):
-            await (self._give_up() if self._launched else self._end())
+        except BaseException as error:
+            if self._launched:
+                # Of a restart that fails Jupyter's own dialog says nothing more.
+                if isinstance(error, HpchubError):
+                    await self._died(f"The kernel cannot be restarted. {error}")
+                await self._give_up()
+            elif self._is_left() and self._job is not None and self._job.id:
+                self._leave()
+            else:
+                await self._end()
             raise
         self._launched = True
         self._death = ""
@@ -182,7 +212,13 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     async def _watch(self, line: Line) -> None:
         """Waits until the kernel listens; StartFailed where it ends before."""
-        if await line.is_listening() or line.exit_code is None or self._job is None:
+        if await line.is_listening() or self._job is None:
+            return
+        if line.exit_code is None:
+            self._tell(
+                f"The kernel has run on {line.place.node} for a while, and listens to nobody. "
+                f"The log of its job may say why: {self._job.folder}/job.log"
+            )
             return
         raise StartFailed(
             f"The kernel {self.kernel_spec.display_name} ended with exit code {line.exit_code} on "
@@ -210,7 +246,9 @@ class SlurmProvisioner(KernelProvisionerBase):
             else:
                 self._job = Allocation(new_folder())
                 self._claim = claim(self._job.folder, purpose)
-                await self._job.submit(self._settings)
+                # Without a notebook no other server could go on with it.
+                stays = self._notebook or self._settings.share
+                await self._job.submit(self._settings if stays else replace(self._settings, keep_s=0))
         self._line = await self._connect(self._job, self._claim)
         return self._line
 
@@ -221,17 +259,22 @@ class SlurmProvisioner(KernelProvisionerBase):
         try:
             self._line = await self._connect(job, found)
         except HpchubError as error:
-            if not job.status.state.is_final:
+            if job.status.state.is_final:
+                self.log.info("hpchub: %s", error)
+                found.withdraw()
+                return None
+            if not isinstance(error, StartFailed):
                 found.leave()  # it may be there again in a while
                 raise
-            self.log.info("hpchub: %s", error)
+            if not found.has_others():
+                await job.cancel()
             found.withdraw()
-            return None
+            raise
         self._job, self._claim, self._adopted = job, found, True
         return self._line
 
     async def _connect(self, job: Allocation, mine: Claim) -> Line:
-        place = await job.wait(self._settings.wait_s, self._tell)
+        place = await job.wait(self._settings.wait_s, self._tell, self._is_given_up)
         line = Line(place, job.key, mine.kernel_id)
         try:
             for left in reversed(range(_CALL_TRIES)):
@@ -270,41 +313,32 @@ class SlurmProvisioner(KernelProvisionerBase):
 
     def _is_left(self) -> bool:
         """Whether the server is stopping, and a later one could go on with the kernel."""
-        server = getattr(getattr(self.parent, "parent", None), "parent", None)
-        return bool(self._notebook and self._settings.keep_s and getattr(server, "_stopping", False))
+        return bool(self._notebook and self._settings.keep_s and server_is_stopping(self.parent))
 
     def _leave(self) -> None:
         line, job, mine = self._take_apart()
-        if line is not None and job is not None and mine is not None:
-            self.log.warning(
-                "hpchub: job %s and its kernel stay for %d s, for this notebook",
-                job.id,
-                self._settings.keep_s,
-            )
+        if job is None or mine is None:
+            return
+        self.log.warning(
+            "hpchub: job %s and its kernel stay for %d s, for this notebook", job.id, self._settings.keep_s
+        )
+        if line is not None:
             line.close()
-            mine.leave()
+        mine.leave()
+
+    def _is_given_up(self) -> bool:
+        """Whether somebody wants the kernel shut down that still waits."""
+        starting = is_starting(self.parent, self.kernel_id)
+        self._was_starting = self._was_starting or starting
+        return self._was_starting and not starting
 
     async def _give_up(self) -> None:
-        """Has Jupyter take the kernel for dead: it would otherwise try to restart it for ever."""
-        restarter = getattr(self.parent, "_restarter", None)
-        if restarter is not None:
-            restarter.stop()
-            for callback in restarter.callbacks["dead"]:
-                callback()
+        """Ends the job, and the kernel for Jupyter as well."""
+        take_for_dead(self.parent)
         await self._end()
-
-    def _forbid_restarts(self) -> None:
-        """Has Jupyter take the kernel for dead at once, rather than say that it will restart by itself."""
-        restarter = getattr(self.parent, "_restarter", None)
-        if restarter is not None:
-            restarter.restart_limit = 0
-            restarter.add_callback(self._end_soon, "dead")
 
     def _end_soon(self) -> None:
         self._ending = asyncio.ensure_future(self._end())
-
-    def _is_shutting_down(self) -> bool:
-        return bool(getattr(self.parent, "shutting_down", False))
 
     async def _died(self, text: str) -> None:
         self._death = text
@@ -316,8 +350,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         """Where Jupyter's users and staff can read it: the log, and `reason` of GET /api/kernels."""
         if text:
             self.log.warning("hpchub: %s", text)
-        if self.parent is not None and hasattr(self.parent, "reason"):
-            self.parent.reason = text
+        show_reason(self.parent, text)
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What a manager that keeps kernels across its own restarts would store."""
@@ -326,11 +359,3 @@ class SlurmProvisioner(KernelProvisionerBase):
         if isinstance(key, bytes):
             info["connection_info"] = {**info["connection_info"], "key": key.decode()}
         return {**info, "job": self._job.id if self._job else ""}
-
-
-def _ended_by_signal(number: int, memory_kills: int) -> str:
-    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-    if memory_kills:
-        return "The kernel was ended because its job used more memory than it had asked for."
-    likely = " That is mostly for want of memory." if number == signal.SIGKILL else ""
-    return f"The kernel was ended by signal {number} ({name}).{likely}"

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
+import fcntl
 import hmac
 import json
 import os
@@ -27,6 +29,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -50,6 +53,12 @@ _LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
 _JOB_FIRST_S = 0.5
+# What kernels print besides their messages goes to the job's log, which lies in a home.
+_LOG_BYTES = 16 * 1024 * 1024
+_LOG_KEPT_BYTES = 64 * 1024
+# However short `--keep` is: a notebook server may need some time to read where we are, and to call again.
+_FIRST_CALL_S = 60.0
+_CALL_AGAIN_S = 10.0
 _KERNEL_ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 
 Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]  # noqa: UP006  Python 3.8
@@ -75,14 +84,40 @@ def own_address() -> str:
     return "0.0.0.0" if address.startswith("127.") else address  # noqa: S104  as above
 
 
-def private_folder() -> Path:
+class PrivateFolder:
     """A new folder of mode 0700 on this node, short enough for sockets in it (unix(7): 107 bytes), and
-    of letters that need no quotes.
+    of letters that need no quotes. What processes that were killed left of theirs is removed.
     """
-    root = tempfile.gettempdir()
-    if not _PLAIN_ROOT.fullmatch(root):
-        root = "/tmp"  # noqa: S108  only mkdtemp writes there
-    return Path(tempfile.mkdtemp(prefix="hpchub-", dir=root))
+
+    def __init__(self) -> None:
+        root = tempfile.gettempdir()
+        if not _PLAIN_ROOT.fullmatch(root):
+            root = "/tmp"  # noqa: S108  only mkdtemp writes there
+        for lock in Path(root).glob("hpchub-*/lock"):
+            remove_unused(lock)
+        self.path = Path(tempfile.mkdtemp(prefix="hpchub-", dir=root))
+        # Under its name once it is held: one that nobody holds is of a process that was killed.
+        draft = self.path / "new"
+        self._lock = draft.open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        draft.rename(self.path / "lock")
+
+    def remove(self) -> None:
+        """With all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.close()
+
+
+def remove_unused(lock: Path) -> None:
+    """Removes one of our folders whose process is gone; other people's are left alone."""
+    try:
+        if lock.parent.lstat().st_uid != os.geteuid():
+            return
+        with lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    except OSError:
+        return  # it is in use, or somebody else removes it
 
 
 class Refused(Exception):
@@ -102,6 +137,7 @@ class Kernel:
         self._info: Dict[str, Any] = {}  # noqa: UP006  Python 3.8
         self._watch: Optional[asyncio.Task[None]] = None  # noqa: UP045  Python 3.8
         self._asked_to_end = False
+        self._kills_before = 0
         self.job_ends = False
 
     @property
@@ -118,6 +154,7 @@ class Kernel:
         path = self._runtime / "connection.json"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(self._info, file, indent=2)
+        self._kills_before = memory_kills()
         self._process = self._spawn(request, path)
         self.exit_code, self._asked_to_end = None, False
         self._watch = asyncio.ensure_future(self._tell_end(self._process))
@@ -125,10 +162,12 @@ class Kernel:
     @staticmethod
     def _spawn(request: Dict[str, Any], connection: Path) -> subprocess.Popen[bytes]:  # noqa: UP006  Python 3.8
         argv = [word.replace("{connection_file}", str(connection)) for word in request["argv"]]
+        # ipykernel takes itself for started by hand without it, and says so at length.
+        environ = {**os.environ, "JPY_PARENT_PID": str(os.getpid()), **request.get("env", {})}
         folder = Path(request.get("cwd") or "/")
         try:
             return subprocess.Popen(
-                argv, env={**os.environ, **request.get("env", {})}, stdin=subprocess.DEVNULL,
+                argv, env=environ, stdin=subprocess.DEVNULL,
                 cwd=folder if folder.is_dir() else None, start_new_session=True,
                 preexec_fn=die_with_parent,  # the agent forks from its main thread alone
             )  # fmt: skip
@@ -184,7 +223,7 @@ class Kernel:
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     async def _tell_end(self, process: subprocess.Popen[bytes]) -> None:
-        code = await asyncio.get_running_loop().run_in_executor(None, process.wait)
+        code = await asyncio.get_running_loop().run_in_executor(None, end_of, process)
         if code < 0 and not self._asked_to_end:
             # Slurm signals all of a job's processes at once, and then the job is what ends.
             await asyncio.sleep(_JOB_FIRST_S)
@@ -195,7 +234,8 @@ class Kernel:
 
     def state(self) -> Dict[str, Any]:  # noqa: UP006  Python 3.8
         """What its controller is told."""
-        return {"event": "state", "runs": self.runs, "code": self.exit_code, "memory": memory_kills()}
+        kills = memory_kills() - self._kills_before
+        return {"event": "state", "runs": self.runs, "code": self.exit_code, "memory": kills}
 
 
 class Agent:
@@ -211,7 +251,7 @@ class Agent:
         if len(self._key) < 32:
             raise ValueError("the key is too short")
         self._kernels: Dict[str, Kernel] = {}  # noqa: UP006  Python 3.8
-        self._runtime = private_folder()
+        self._runtime = PrivateFolder()
         self._over = asyncio.Event()
         self._unproven = 0
         self._idle_since: Optional[float] = 0.0  # noqa: UP045  Python 3.8
@@ -230,17 +270,18 @@ class Agent:
                 try:
                     await asyncio.wait_for(self._over.wait(), 1.0)
                 except asyncio.TimeoutError:  # noqa: UP041  they differ in 3.8
-                    continue
+                    with contextlib.suppress(OSError):  # of a full disk, or a quota
+                        trim_log()
         finally:
             server.close()
             for kernel in list(self._kernels.values()):
                 await kernel.stop()
-            shutil.rmtree(self._runtime, ignore_errors=True)
+            self._runtime.remove()
 
     async def _listen(self) -> Tuple[asyncio.AbstractServer, Dict[str, Any]]:  # noqa: UP006  Python 3.8
         """The server, and how it is found."""
         if self._sshd:
-            path = str(self._runtime / "agent.sock")
+            path = str(self._runtime.path / "agent.sock")
             # srun wants Slurm's name of the node.
             node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             found = {"socket": path, "sshd": self._sshd, "node": node}
@@ -261,8 +302,9 @@ class Agent:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
-        if self._idle_since is not None and now - self._idle_since > self._keep_s:
-            say(f"nobody has asked for a kernel for {self._keep_s:g} s: the job ends")
+        limit_s = max(self._keep_s, _CALL_AGAIN_S if self._kernels else _FIRST_CALL_S)
+        if self._idle_since is not None and now - self._idle_since > limit_s:
+            say(f"nobody has asked for a kernel for {limit_s:g} s: the job ends")
             return True
         return False
 
@@ -283,7 +325,7 @@ class Agent:
         try:
             if part == CONTROL:
                 kernel = self._kernels.get(kernel_id) or Kernel(
-                    kernel_id, self._runtime / kernel_id[:16], self._key
+                    kernel_id, self._runtime.path / kernel_id[:16], self._key
                 )
                 self._kernels[kernel_id] = kernel
                 writer.write(f"ok {answer}\n".encode())
@@ -341,8 +383,8 @@ class Agent:
         if wish == "start":
             try:
                 await kernel.start(request)
-            except Refused as refusal:
-                tell(kernel.controller, {"event": "refused", "message": str(refusal)})
+            except (Refused, OSError, ValueError) as error:  # the node's /tmp is full, say
+                tell(kernel.controller, {"event": "refused", "message": str(error)})
                 return
             tell(kernel.controller, {"event": "started"})
         elif wish == "signal":
@@ -355,6 +397,16 @@ class Agent:
                 self._over.set()
         elif wish == "ping":
             tell(kernel.controller, {"event": "pong"})
+
+
+def end_of(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a kernel's end, and ends what it leaves behind, which would hold memory; the exit code."""
+    with contextlib.suppress(ChildProcessError):  # somebody asked whether it runs, and so reaped it
+        # Not yet reaped, it keeps its number, which is its group's.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def die_with_parent() -> None:
@@ -419,9 +471,24 @@ def memory_kills() -> int:
     return 0
 
 
+def trim_log() -> None:
+    """Cuts off the start of a log that has become long, so that a kernel that prints a lot fills no home."""
+    status = os.fstat(2)
+    appends = fcntl.fcntl(2, fcntl.F_GETFL) & os.O_APPEND
+    if not stat.S_ISREG(status.st_mode) or not appends or status.st_size <= _LOG_BYTES:
+        return
+    with Path("/proc/self/fd/2").open("rb") as file:
+        file.seek(-_LOG_KEPT_BYTES, os.SEEK_END)
+        end = file.read()
+    os.ftruncate(2, 0)
+    say("this log was too long; what follows is its end")
+    os.write(2, end)
+
+
 def say(text: str) -> None:
-    """One line for the job's log."""
-    print(f"hpchub: {text}", file=sys.stderr, flush=True)
+    """One line for the job's log, where there is room for it."""
+    with contextlib.suppress(OSError):
+        print(f"hpchub: {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -197,3 +197,17 @@ def test_a_job_that_slurm_would_refuse_is_found(
     stanza = {"provisioner_name": "hpchub-slurm", "config": {"partition": partition}}
     spec = installed(environment)
     assert check(spec.changed(metadata={"kernel_provisioner": stanza})).problem == problem
+
+
+def test_variables_may_name_others(tmp_path: Path) -> None:
+    """A kernel whose program is on a PATH of its own, `/opt/bin:${PATH}`, is not refused."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3.99").write_text('#!/bin/sh\nexec env echo "$LIBS" >"$OUT"\n')
+    (tmp_path / "bin" / "python3.99").chmod(0o755)
+    body = {
+        "argv": ["python3.99"], "language": "python",
+        "env": {"PATH": f"{tmp_path}/bin:${{PATH}}", "OUT": f"{tmp_path}/out", "LIBS": "/lib:${LIBS}"},
+    }  # fmt: skip
+    spec = Kernelspec(name="own", folder=tmp_path, body=body)
+    assert check(spec, {"PATH": "/usr/bin:/bin", "LIBS": "/opt"}).is_good
+    assert (tmp_path / "out").read_text() == "/lib:/opt\n"

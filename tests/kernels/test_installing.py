@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,8 @@ def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: 
         (("apptainer", "--prefix", "/usr"), "not both"),
         (("virtualenv", "--container", "shifter"), "give --image"),
         (("modules", "--image", "x"), "needs --container"),
+        (("virtualenv", "--prefix", "/usr", "--bind", "/data"), "give --container"),
+        (("x" * 300,), "File name too long"),
         (("modules", "--name", "a b"), "cannot be a kernel's name"),
         (("r", "--slurm", "time"), "KEY=VALUE"),
         (("r", "--slurm", "tmie=1"), "did you mean 'time'"),
@@ -155,7 +158,6 @@ def test_an_environments_kernels_are_apart_from_ones_own(
 @pytest.mark.usefixtures("home")
 def test_the_same_folders_are_searched_as_by_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In the same order, so that we judge the kernel that Jupyter would start."""
-    import os
 
     from jupyter_core.paths import jupyter_path
 
@@ -247,3 +249,155 @@ def test_all_names_are_looked_at_before_one_is_removed(
     (folder.parent / "broken" / "kernel.json").write_text("{")
     assert main(["kernels", "check", "mine"]) == 0
     assert main(["kernels", "check"]) == 1
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('{"argv": ["a\\u0000"]}', id="NUL"),
+        pytest.param('{"argv": ["a"], "display_name": "\\ud800"}', id="half a pair"),
+    ],
+)
+def test_a_kernel_that_nothing_could_start_hides_no_other(home: Path, text: str, capfd: Printed) -> None:
+    """It is named, the others are listed, and it can be removed by its name."""
+    folder = home / ".local/share/jupyter/kernels"
+    for name, body in (("bad", text), ("odd", '{"argv": ["{resource_dir}/launch", "--"]}')):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "kernel.json").write_text(body)
+    assert main(["kernels", "list"]) == 0
+    printed = capfd.readouterr()
+    assert "odd" in printed.out
+    assert f"{folder}/bad/kernel.json" in printed.err
+    assert main(["kernels", "remove", "bad"]) == 0
+    assert not (folder / "bad").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_title_moves_no_cursor(home: Path, capfd: Printed) -> None:
+    """A kernel of somebody else's forges no row and colours no terminal."""
+    folder = home / ".local/share/jupyter/kernels/odd"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps({"argv": ["a"], "display_name": "x\n\x1b[31mforged"}))
+    assert main(["kernels", "list"]) == 0
+    assert "x  [31mforged" in capfd.readouterr().out
+
+
+@pytest.fixture
+def closed(tmp_path: Path, home: Path) -> Iterator[Path]:
+    """A folder that may not be entered, nor by root, as which the tests may run."""
+    folder = tmp_path / "closed"
+    (folder / "bin").mkdir(parents=True)
+    folder.chmod(0)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(before)
+    folder.chmod(0o700)
+
+
+def test_what_may_not_be_entered_is_named(closed: Path, capfd: Printed) -> None:
+    """Somebody's private folder is no traceback: not as a place, nor as a source, nor as a prefix."""
+    found, problems = list_kernelspecs([environment_place(closed)])
+    assert (found, len(problems)) == ([], 1)
+    assert "Permission denied" in problems[0]
+    assert main(["kernels", "install", str(closed)]) == 1
+    assert main(["kernels", "install", "virtualenv", "--prefix", str(closed)]) == 1
+    printed = capfd.readouterr()
+    assert f"{closed} cannot be read: Permission denied" in printed.err
+    assert f"the environment {closed} cannot be read: Permission denied" in printed.out
+
+
+def test_a_prefix_that_is_gone_is_no_traceback(tmp_path: Path) -> None:
+    """Also of a conda environment, whose folder's owner is looked at."""
+    assert places({"HOME": str(tmp_path)}, tmp_path / "envs" / "gone")
+
+
+@pytest.mark.parametrize("what", ["link", "dangling link", "file"])
+def test_whatever_has_the_name_is_replaced(
+    what: str, environment: Path, home: Path, tmp_path: Path, capfd: Printed
+) -> None:
+    """A link goes, and what it pointed to stays; without --replace, nothing goes."""
+    folder = home / ".local/share/jupyter/kernels"
+    folder.mkdir(parents=True)
+    (tmp_path / "theirs").mkdir()
+    if what == "file":
+        (folder / "mine").touch()
+    else:
+        (folder / "mine").symlink_to(tmp_path / "theirs" / ("gone" if what == "dangling link" else ""))
+    argv = ["kernels", "install", str(environment), "--name", "mine", "--no-check"]
+    assert main(argv) == 1
+    assert "There is a kernel mine" in capfd.readouterr().err
+    assert main([*argv, "--replace"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+    assert not (folder / "mine").is_symlink()
+    assert (tmp_path / "theirs").is_dir()
+
+
+def test_a_kernel_is_not_lost_by_one_that_fails_in_its_place(
+    installed: Install, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between taking the old one away and putting the new one there puts the old one back."""
+    spec = installed(environment, "--title", "Old", "--no-check")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    assert main(["kernels", "install", str(environment), "--no-check", "--replace"]) == 130
+    assert load_kernelspec(spec.folder).title == "Old"
+    assert [path.name for path in spec.folder.parent.iterdir()] == ["my-env"]
+
+
+def test_jupyter_sees_no_kernel_that_is_half_there(
+    installed: Install, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a kernel is being put together, and where that was killed, there is none of an odd name."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    before = set(KernelSpecManager().find_kernel_specs())
+    seen: list[set[str]] = []
+    rename = Path.rename
+
+    def look(self: Path, target: Path) -> Path:
+        seen.append(set(KernelSpecManager().find_kernel_specs()))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", look)
+    installed(environment, "--no-check")
+    assert seen == [before]
+
+
+def test_what_cannot_be_copied_is_named(tmp_path: Path, home: Path, capfd: Printed) -> None:
+    """A named pipe in a site's folder, say; nothing is left. A dangling link is left out."""
+    source = tmp_path / "site"
+    source.mkdir()
+    (source / "kernel.json").write_text('{"argv": ["a"]}')
+    (source / "old").symlink_to("/nowhere")
+    assert main(["kernels", "install", str(source), "--no-check"]) == 0
+    os.mkfifo(source / "pipe")
+    assert main(["kernels", "install", str(source), "--no-check", "--replace"]) == 1
+    assert f"{source}/pipe cannot be copied" in capfd.readouterr().err
+    assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["site"]
+
+
+def test_a_kernel_that_jupyter_would_not_offer_is_named(
+    installed: Install, environment: Path, tmp_path: Path, capfd: Printed
+) -> None:
+    """Jupyter leaves out, without a word, what names a provisioner that its environment has not got."""
+    installed(environment, "--name", "node", "--slurm", "cpus=1")
+    assert main(["kernels", "check", "node"]) == 0
+    jupyter = tmp_path / "other/lib/python3.12/site-packages/jupyter_client-8.0.dist-info"
+    jupyter.mkdir(parents=True)
+    (jupyter / "entry_points.txt").write_text(
+        "[jupyter_client.kernel_provisioners]\nlocal-provisioner = x:Y\n"
+    )
+    assert main(["kernels", "check", "node", "--environment", str(tmp_path / "other")]) == 1
+    said = capfd.readouterr().out
+    assert f"Jupyter in {tmp_path}/other does not offer it" in said
+    assert f'{tmp_path}/other/bin/python3 -m pip install "hpchub[kernels]"' in said

@@ -106,3 +106,11 @@ def test_an_image_that_is_gone_is_not_looked_for_elsewhere(containers: Callable[
     """podman-hpc would otherwise ask registries for it while somebody waits."""
     launched("--container", "podman-hpc", "--image", "image.sif", "--", "true")
     assert "--pull=never" in containers()
+
+
+@pytest.mark.parametrize("words", [("--module",), ("--prefix",), (), ("--",)])
+def test_what_is_not_whole_is_refused(words: tuple[str, ...]) -> None:
+    """An option without its value, or no command; it once went round for ever."""
+    done = launched(*words)
+    assert done.returncode == 3
+    assert done.stderr.startswith("hpchub: launch was given ")

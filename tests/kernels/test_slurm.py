@@ -94,6 +94,7 @@ async def test_only_slurm_says_that_a_job_is_over_and_why(
         os.kill(job.pid, signal.SIGTERM)  # as Slurm does before it kills
         await until(lambda: line.is_lost)
         assert await one.manager.is_alive()
+        assert "does not answer. Job 4242: Running on node1 (RUNNING)." in caplog.text
         job.say("TIMEOUT")
         assert not await one.manager.is_alive()
         told = "The job 4242 of this kernel is over. Ended, because its time was up (TIMEOUT).\n"
@@ -236,7 +237,9 @@ async def test_who_does_not_know_the_key_gets_nowhere(agent: tuple[Place, bytes]
 @pytest.mark.slow
 def test_an_agent_that_nobody_calls_ends_its_job(tmp_path: Path) -> None:
     """After `keep`, and says why in the job's log; one without a key ends at once."""
-    argv = (sys.executable, kernel_agent.__file__, "--folder", str(tmp_path), "--keep", "0")
+    # Otherwise the first call is waited for, a minute at least.
+    code = "import sys, hpchub.remote.kernel_agent as a; a._FIRST_CALL_S = 0.0; sys.exit(a.main())"
+    argv = (sys.executable, "-c", code, "--folder", str(tmp_path), "--keep", "0")
     without = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (without.returncode, "cannot be served" in without.stderr) == (5, True)
     (tmp_path / kernel_agent.KEY).write_text("ab" * 32)
