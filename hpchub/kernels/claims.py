@@ -51,15 +51,13 @@ class Claim:
         if self._lock is not None:
             self._lock.close()
 
-    def withdraw(self) -> bool:
-        """The kernel is no more; whether it was the job's last. Then the folder is gone as well."""
+    def withdraw(self) -> None:
+        """The kernel is no more. After the job's last one the folder is gone as well."""
         _claim_path(self.folder, self.kernel_id).unlink(missing_ok=True)
         self.leave()
         _lock_path(self.folder, self.kernel_id).unlink(missing_ok=True)
-        if self.has_others():
-            return False
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return True
+        if not self.has_others():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def has_others(self) -> bool:
         """Whether the job has other kernels."""

@@ -86,7 +86,7 @@ def install(spec: Kernelspec, place: Place, *, replacing: bool = False) -> Path:
     if os.path.lexists(target) and not replacing:
         raise _taken(target)
     try:
-        place.folder.mkdir(parents=True, exist_ok=True)
+        _make(place)
         # A folder around it: Jupyter takes every folder here that has a kernel.json for a kernel.
         with tempfile.TemporaryDirectory(
             prefix=".hpchub-", dir=place.folder, ignore_cleanup_errors=True
@@ -106,6 +106,14 @@ def install(spec: Kernelspec, place: Place, *, replacing: bool = False) -> Path:
             f"{place.folder} cannot be written: {error.strerror}.", "Say --user to install it for yourself."
         ) from error
     return target
+
+
+def _make(place: Place) -> None:
+    """Makes the folder of kernelspecs; what is new of an environment's or the machine's is for everybody."""
+    new = [folder for folder in (place.folder, *place.folder.parents) if not folder.exists()]
+    place.folder.mkdir(parents=True, exist_ok=True)
+    for folder in new if place.kind != "user" else ():
+        folder.chmod(_DIRECTORY_MODE)
 
 
 def remove(folder: Path) -> None:

@@ -127,7 +127,7 @@ class Kernelspec:
         return replace(self, body={**self.body, **values})
 
 
-def load_kernelspec(folder: Path, name: str = "") -> Kernelspec:
+def load_kernelspec(folder: Path) -> Kernelspec:
     """Reads kernel.json.
 
     Raises:
@@ -142,7 +142,7 @@ def load_kernelspec(folder: Path, name: str = "") -> Kernelspec:
     problem = _problem(body)
     if problem:
         raise ConfigError(f"{path} is no kernelspec: {problem}.")
-    return Kernelspec(name=(name or folder.name).lower(), folder=folder, body=body)
+    return Kernelspec(name=folder.name.lower(), folder=folder, body=body)
 
 
 def _problem(body: Any) -> str:

@@ -156,6 +156,20 @@ def test_an_environments_kernels_are_apart_from_ones_own(
 
 
 @pytest.mark.usefixtures("home")
+def test_everybody_can_read_what_is_installed_for_everybody(environment: Path, tmp_path: Path) -> None:
+    """Whatever the umask of whoever installs it."""
+    before = os.umask(0o077)
+    try:
+        there = ("--environment", str(tmp_path / "jupyter"))
+        assert main(["kernels", "install", str(environment), "--no-check", *there]) == 0
+    finally:
+        os.umask(before)
+    made = [tmp_path / "jupyter", *(tmp_path / "jupyter").rglob("*")]
+    assert [path for path in made if path.stat().st_mode & 0o044 != 0o044] == []
+    assert (tmp_path / "jupyter" / "share" / "jupyter" / "kernels" / "my-env" / "kernel.json") in made
+
+
+@pytest.mark.usefixtures("home")
 def test_the_same_folders_are_searched_as_by_jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In the same order, so that we judge the kernel that Jupyter would start."""
 
