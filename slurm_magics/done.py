@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -10,6 +11,9 @@ from slurm_magics.errors import SlurmError
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 # A line for each of some million jobs; what says more would fill the kernel's memory.
 MOST_BYTES = 1 << 29
+# Is given each piece of what a command prints as it comes, and whether it is of its standard error. The
+# streams may come from two threads.
+Show = Callable[[bytes, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Said:
     """What a command has printed so far. May be filled by two threads, one for each stream."""
 
     tool: str
+    show: Show | None = None
     stdout: list[bytes] = field(default_factory=list)
     stderr: list[bytes] = field(default_factory=list)
     _sizes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
@@ -50,6 +55,8 @@ class Said:
         """
         (self.stderr if is_error else self.stdout).append(piece)
         self._sizes[is_error] += len(piece)
+        if self.show:
+            self.show(piece, is_error)
         self.check()
 
     def check(self) -> None:

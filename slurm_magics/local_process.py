@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
-from slurm_magics.done import Cut, Done, Said
+from slurm_magics.done import Cut, Done, Said, Show
 from slurm_magics.errors import SlurmError
 
 # Slurm's own wait for the end of a step that is told to end is 32 s.
@@ -43,8 +43,10 @@ class _Command(subprocess.Popen[bytes]):
         return super().wait(0)
 
 
-def run_here(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options: Any) -> Done:
-    """What the command left.
+def run_here(
+    argv: Sequence[str], stdin: bytes, limit_s: float | None, show: Show | None = None, **options: Any
+) -> Done:
+    """What the command left. What it prints while it is being ended is not shown.
 
     Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
     without a limit are in the kernel's, which ends what it finds there when it is shut down.
@@ -58,7 +60,7 @@ def run_here(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options
     options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     if limit_s is not None:
         options["process_group"] = 0
-    said = Said(argv[0])
+    said = Said(argv[0], show)
     # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
     with ThreadPoolExecutor(1) as starter:
         starting: Future[subprocess.Popen[bytes]] = starter.submit(cast(Any, _Command), argv, **options)
@@ -66,6 +68,7 @@ def run_here(argv: Sequence[str], stdin: bytes, limit_s: float | None, **options
             process = starting.result()
             _talk(process, stdin, limit_s, said)
         except BaseException as error:
+            said.show = None
             if not starting.exception():
                 _end(starting.result(), said, gently=limit_s is None)
             if isinstance(error, KeyboardInterrupt):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from slurm_magics.done import MOST_BYTES, Done, too_long, too_slow
+from slurm_magics.done import MOST_BYTES, Done, Show, too_long, too_slow
 from slurm_magics.errors import SlurmError
 from slurm_magics.local_process import run_here
 
@@ -51,6 +51,7 @@ class Machine(Protocol):
         environ: Mapping[str, str | None] | None = None,
         cwd: PurePath | None = None,
         limit_s: float | None = None,
+        show: Show | None = None,
     ) -> Done:
         """Run a command to its end. None as a variable's value takes it out of the environment.
 
@@ -110,6 +111,7 @@ class Local:
         environ: Mapping[str, str | None] | None = None,
         cwd: PurePath | None = None,
         limit_s: float | None = None,
+        show: Show | None = None,
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
         try:
@@ -117,6 +119,7 @@ class Local:
                 tuple(argv),
                 stdin,
                 limit_s,
+                show,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
             )

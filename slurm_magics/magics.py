@@ -15,7 +15,7 @@ from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
-from slurm_magics.output import Text
+from slurm_magics.output import Live, Printed, Text
 from slurm_magics.programs import before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
@@ -196,14 +196,15 @@ class SlurmMagics:
             words, name = self._words(line, tool)
             if tool == "scontrol" and self.settings.display == "frames" and (showing := read_showing(words)):
                 return self._give(show(self.session, showing), name)
-            said = self._change(tool, words)
+            live = Live() if tool in _ENDLESS and name is None else None
+            said = self._change(tool, words, live)
             return self._give(said, name) if said or name else None
 
         return command
 
-    def _change(self, tool: str, words: list[str]) -> Text:
+    def _change(self, tool: str, words: list[str], live: Live | None = None) -> Text:
         """What a command says that may change something."""
-        answer = self.session.run((tool, *words), endless=tool in _ENDLESS)
+        answer = self.session.run((tool, *words), endless=tool in _ENDLESS, live=live)
         if tool not in _READERS:
             self.jobs.changed()
         if tool == "sacctmgr" and QUESTION in answer.text:
@@ -212,7 +213,7 @@ class SlurmMagics:
                 "-i says yes beforehand.",
                 stderr=answer.text + answer.stderr,
             )
-        return Text(answer.text + answer.stderr)
+        return (Printed if live else Text)(answer.text + answer.stderr)
 
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""

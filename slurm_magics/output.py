@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import sys
 from typing import Protocol
 
 
@@ -23,6 +24,15 @@ class Text(str):
         printer.text(self.rstrip("\n"))
 
 
+class Printed(Text):
+    """Text that has been shown as it came: IPython shows it no second time."""
+
+    __slots__ = ()
+
+    def _ipython_display_(self) -> None:
+        """IPython's own hook, which shows nothing."""
+
+
 class Decoder:
     """Bytes that come in pieces, as text with line ends as Python has them.
 
@@ -37,6 +47,30 @@ class Decoder:
     def decode(self, piece: bytes, *, final: bool = False) -> str:
         """The text of one more piece; of all that is left, where it is the final one."""
         return self._ends.decode(piece, final).replace("\r\n", "\n")
+
+
+class Live:
+    """Shows what a command prints as it comes. `shown`: how many bytes of its standard error and output."""
+
+    def __init__(self) -> None:
+        self.shown = {True: 0, False: 0}
+        self._decoders = {True: Decoder(), False: Decoder()}
+
+    def __call__(self, piece: bytes, is_error: bool) -> None:
+        """One more piece."""
+        self.shown[is_error] += len(piece)
+        self._write(is_error, piece)
+
+    def close(self) -> None:
+        """Show what waited for more."""
+        for is_error in self._decoders:
+            self._write(is_error, b"", final=True)
+
+    def _write(self, is_error: bool, piece: bytes, *, final: bool = False) -> None:
+        stream = sys.stderr if is_error else sys.stdout
+        if text := self._decoders[is_error].decode(piece, final=final):
+            stream.write(text)
+            stream.flush()
 
 
 def last_lines(text: str, count: int) -> str:

@@ -14,12 +14,12 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MAY_BE_QUEUED, MOST_BYTES, Cut, Done, too_long, too_slow
+from slurm_magics.done import MAY_BE_QUEUED, MOST_BYTES, Cut, Done, Show, too_long, too_slow
 from slurm_magics.errors import SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
-from slurm_magics.ssh_session import STUB, encoded, talk
+from slurm_magics.ssh_session import STUB, AfterMark, encoded, talk
 
 if TYPE_CHECKING:
     import paramiko
@@ -106,6 +106,7 @@ class Remote:
         environ: Mapping[str, str | None] | None = None,
         cwd: PurePath | None = None,
         limit_s: float | None = None,
+        show: Show | None = None,
     ) -> Done:
         variables = {"PATH": self._path, **(environ or {})}
         sets = [
@@ -115,7 +116,7 @@ class Remote:
         enter = [f"cd -- {shlex.quote(str(cwd))} || exit {_NO_SUCH_FOLDER}"] if cwd else []
         command = shlex.join(argv)
         begun = f"exec {command}" if limit_s is not None else _ENDLESS.replace("COMMAND", command)
-        done = self._sh("; ".join((*enter, *sets, *unsets, begun)), argv[0], stdin, limit_s)
+        done = self._sh("; ".join((*enter, *sets, *unsets, begun)), argv[0], stdin, limit_s, show)
         if cwd and done.exit_code == _NO_SUCH_FOLDER:
             raise SlurmError(f"The folder {cwd} is gone on {self.name}.")
         if done.exit_code == _NOT_FOUND and b"not found" in done.stderr:
@@ -154,7 +155,9 @@ class Remote:
         self._path, self._localtime, *values = told[:-1]
         self._environ = {name: value for name, value in zip(_LEARNT, values, strict=True) if value}
 
-    def _sh(self, script: str, tool: str, stdin: bytes, limit_s: float | None) -> Done:
+    def _sh(
+        self, script: str, tool: str, stdin: bytes, limit_s: float | None, show: Show | None = None
+    ) -> Done:
         """Run a script with /bin/sh. What the login shell prints before it is left out."""
         mark = secrets.token_hex(16)
         text = f"printf '%s\\n' {mark}; printf '%s\\n' {mark} >&2; {script}"
@@ -166,7 +169,8 @@ class Remote:
             except (EOFError, OSError, paramiko.SSHException) as error:
                 raise self._lost(tool) from error
             try:
-                done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s)
+                shown = show and AfterMark(mark, show)
+                done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s, shown)
             except Cut as cut:
                 raise Cut(_after(mark, cut.said)) from None
         if done is None:

@@ -17,6 +17,7 @@ from slurm_magics.delimited import new_mark
 from slurm_magics.done import Cut, Done
 from slurm_magics.errors import Interrupted, SlurmError, refused, translated
 from slurm_magics.machine import Machine
+from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
 
 if TYPE_CHECKING:
@@ -80,8 +81,18 @@ class Session:
         environ: Mapping[str, str | None] | None = None,
         cwd: PurePath | None = None,
         endless: bool = False,
+        live: Live | None = None,
     ) -> Answer:
-        """Run a command to its end. `endless` lifts the time limit of the settings.
+        """Run a command to its end.
+
+        Args:
+            argv: The command.
+            stdin: Its standard input.
+            environ: Variables to set, and to take out where they are None.
+            cwd: The folder to run it in.
+            endless: It runs a program for as long as that runs: no time limit, and what was printed is shown
+                where it fails or is interrupted.
+            live: Shows what it prints as it comes.
 
         Raises:
             SlurmError: It is not there, took too long, or ended with an exit code other than zero.
@@ -97,16 +108,21 @@ class Session:
                 f"Line {line} of the script has half a character, which no file can hold."
             ) from error
         try:
-            done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s)
+            done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s, show=live)
         except Cut as cut:
             if endless:
-                _pass_on(_without_own_lines(argv[0], cut.said))
+                _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)))
             raise Interrupted(argv[0]) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
+        finally:
+            if live:
+                live.close()
         stderr = _text(done.stderr)
         if done.exit_code and endless:
-            _pass_on(done)  # a program's own: what it printed before it failed, and why it did
+            _pass_on(
+                _unshown(done, live)
+            )  # a program's own: what it printed before it failed, and why it did
             raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
         if done.exit_code:
             raise refused(argv[0], done.exit_code, _text(done.stdout), stderr)
@@ -206,6 +222,13 @@ def _pass_on(said: Done) -> None:
     """Show what a program printed that gives no result."""
     sys.stdout.write(_text(said.stdout))
     sys.stderr.write(_text(said.stderr))
+
+
+def _unshown(said: Done, live: Live | None) -> Done:
+    """What has not been shown as it came."""
+    if live is None:
+        return said
+    return Done(said.exit_code, said.stdout[live.shown[False] :], said.stderr[live.shown[True] :])
 
 
 def _own_lines(tool: str, done: Done) -> str:

@@ -248,11 +248,12 @@ def test_a_command_that_never_stops_printing(
 ) -> None:
     """Is ended before it fills the memory, on either stream, with all that it has started."""
     monkeypatch.setattr("slurm_magics.done.MOST_BYTES", 1 << 20)
-    for name, stream in {"srun": 1, "squeue": 1, "sdiag": 2}.items():
+    for line, stream in {"srun --as out": 1, "squeue": 1, "sdiag": 2}.items():
+        name = line.split()[0]
         program = commands.folder / name
         program.write_text(f"#!/bin/sh\nexec >&{stream}\n/usr/bin/yes {commands.folder}\n")
         program.chmod(0o755)
-        assert "printed more than 1 MB, and was ended" in failure(shell, f"%{name}", capsys).message
+        assert "printed more than 1 MB, and was ended" in failure(shell, f"%{line}", capsys).message
     is_gone(f"yes {commands.folder}")
 
 

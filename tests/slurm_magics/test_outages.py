@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -158,6 +159,31 @@ def test_what_is_known_can_be_read_while_slurm_is_silent(
     assert asking.is_alive()
     answers.touch()
     asking.join()
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_srun_prints_is_shown_as_it_comes(
+    shell: InteractiveShell, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """Once, before its end; it is the result as well, and kept by --as it is not shown."""
+    seen = tmp_path / "seen"
+    program = commands.folder / "srun"
+    wait = f"n=0; until [ -e {seen} ] || [ $n = 600 ]; do /bin/sleep 0.05; n=$((n+1)); done; [ -e {seen} ]"
+    program.write_text(f"#!/bin/sh\n[ {stream} = stdout ] || exec >&2\necho größer\n{wait}\n")
+    program.chmod(0o755)
+    shown = io.StringIO()
+
+    def write(text: str) -> int:
+        seen.touch()
+        return io.StringIO.write(shown, text)
+
+    monkeypatch.setattr(shown, "write", write)
+    monkeypatch.setattr(sys, stream, shown)
+    shell.run_cell("out = %srun ./program").raise_error()
+    assert (shown.getvalue(), shell.user_ns["out"]) == ("größer\n", "größer\n")
+    assert shell.display_formatter.format(shell.user_ns["out"]) == ({}, {})
+    shell.run_cell("%srun --as kept ./program").raise_error()
+    assert (shown.getvalue(), shell.user_ns["kept"]) == ("größer\n", "größer\n")
 
 
 def test_ctrl_c_lets_srun_cancel(

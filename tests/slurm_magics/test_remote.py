@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -297,6 +298,24 @@ def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:
     with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for repair"):
         machine.run(["echo", "hi"], limit_s=30)
     machine.close()
+
+
+def test_what_runs_over_there_is_shown_as_it_comes(laptop: Laptop) -> None:
+    """Of both streams, and nothing of what the login shell says before."""
+    (laptop.node.home / ".bashrc").write_text("echo Welcome; echo noise >&2\n")
+    seen = laptop.node.home / "seen"
+    shown: dict[bool, bytes] = {True: b"", False: b""}
+
+    def show(piece: bytes, is_error: bool) -> None:
+        shown[is_error] += piece
+        if all(shown.values()):
+            seen.touch()
+
+    wait = f"n=0; until [ -e {seen} ] || [ $n = 600 ]; do sleep 0.05; n=$((n+1)); done; [ -e {seen} ]"
+    with contextlib.closing(laptop.connect()) as machine:
+        done = machine.run(["sh", "-c", f"echo out; echo err >&2; {wait} && echo end"], show=show)
+    assert (done.exit_code, done.stdout, done.stderr) == (0, b"out\nend\n", b"err\n")
+    assert shown == {False: done.stdout, True: done.stderr}
 
 
 @pytest.mark.parametrize(
