@@ -152,6 +152,9 @@ class RecordedBridge:
         self._loop.close()
 
     async def _clean_up(self) -> None:
+        for site in [site for runner in self._runners for site in runner.sites]:
+            await site.stop()
+        await asyncio.sleep(0.05)  # a connection that has just come belongs to its runner only now
         while self._runners:
             await self._runners.pop().cleanup()
         await asyncio.sleep(0.05)  # the loop closes the last connections' sockets in its next rounds
