@@ -17,7 +17,7 @@ from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.hostlist import expand_numbers
 from slurm_magics.job import Job
 from slurm_magics.queries import plan
-from slurm_magics.session import Session
+from slurm_magics.session import WHOLE_LISTS, Session
 from slurm_magics.submission import Outputs, Submission
 from slurm_magics.watch import Look, Watch
 
@@ -100,7 +100,7 @@ class Jobs:
     def outputs(self, job: Job) -> Outputs:
         """Where standard output goes: of the tasks that have begun, by number, and of the rest by None."""
         argv = ("scontrol", *self.clusters(job), "show", "job", job.id)
-        answer = self.session.run(argv, environ={"SLURM_BITSTR_LEN": "0"})
+        answer = self.session.run(argv, environ=WHOLE_LISTS)
         starts = [*_RECORD.finditer(answer.text)]
         found: dict[int | None, str] = {}
         tasks: set[int] = set()

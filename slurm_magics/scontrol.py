@@ -12,7 +12,7 @@ from slurm_magics.columns import kinds_by_heading
 from slurm_magics.errors import translated
 from slurm_magics.output import Text
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, Record, Records, parse_jobs, parse_table
-from slurm_magics.session import UNFILTERED, Session
+from slurm_magics.session import UNFILTERED, WHOLE_LISTS, Session
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
     from slurm_magics import frames
 
     argv = ("scontrol", "--oneliner", *showing.options, *words)
-    answer = session.run(argv, environ={"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"})
+    answer = session.run(argv, environ={"SLURM_TIME_FORMAT": "%s", **WHOLE_LISTS})
     table = parse_table(answer.text)
     if not table.headings:
         return Text(answer.text + answer.stderr)
@@ -72,7 +72,7 @@ def show(session: Session, showing: Showing) -> Record | Records | Text | pd.Dat
 
 
 def _jobs(session: Session, showing: Showing, words: Sequence[str]) -> Record | Records | Text:
-    environ = {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
+    environ = {"SLURM_TIME_FORMAT": "standard", **WHOLE_LISTS}
     answer = session.run(("scontrol", *showing.options, *words), environ=environ)
     if answer.text.startswith("JobId="):
         _require_end(answer.text, "\n\n")

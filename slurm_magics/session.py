@@ -30,7 +30,7 @@ UNFILTERED = dict.fromkeys((
     "SQUEUE_USERS",
 ))  # fmt: skip
 # Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
-_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
+WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class Session:
 
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
-        limit_s, variables = self.settings.timeout_s, {**UNFILTERED, **_WHOLE_LISTS, **environ}
+        limit_s, variables = self.settings.timeout_s, {**UNFILTERED, **WHOLE_LISTS, **environ}
         done = self.machine.run(command.argv, stdin=command.stdin, environ=variables, limit_s=limit_s)
         stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         return CommandResult(exit_code=done.exit_code, stdout=stdout, stderr=stderr)
@@ -163,7 +163,7 @@ class Session:
     def _answered(self, query: Query) -> tuple[Query, Answer]:
         """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
         try:
-            answer = self.run(query.argv, environ={**_WHOLE_LISTS, **query.environ})
+            answer = self.run(query.argv, environ={**WHOLE_LISTS, **query.environ})
         except SlurmError as error:
             if not isinstance(query, PipedQuery) or not query.older or "Unknown field" not in error.stderr:
                 raise

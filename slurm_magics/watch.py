@@ -29,8 +29,6 @@ UNKNOWN = JobStatus(state=JobState.UNKNOWN, native="UNKNOWN")
 NO_TIMES = JobTimes(native="")
 # squeue(1): start (a guess while the job waits) and end, in Unix seconds.
 _TIMES = f"{SEPARATOR}%S{SEPARATOR}%e"
-# Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
-_WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 _WIDTH = 6
 
 
@@ -153,7 +151,7 @@ class Watch:
         if not jobs:
             return {}, None
         try:
-            done = self.run(self.scheduler.history_command(jobs), _WHOLE_LISTS)
+            done = self.run(self.scheduler.history_command(jobs), {})
             return _by_job("sacct", self.scheduler.parse_history(done)), None
         except HpchubError as error:
             said = translated(error, is_passing(error))
@@ -164,7 +162,7 @@ class Watch:
         """squeue's rows: states, and beside them when each starts and ends."""
         command = self.scheduler.status_command(ids)
         argv = tuple(f"{word}{_TIMES}" if word.startswith("--format=") else word for word in command.argv)
-        result = self.run(replace(command, argv=argv), {"SLURM_TIME_FORMAT": "%s", **_WHOLE_LISTS})
+        result = self.run(replace(command, argv=argv), {"SLURM_TIME_FORMAT": "%s"})
         lines = [line.split(SEPARATOR) for line in result.stdout.split("\n")]
         text = "\n".join(SEPARATOR.join(line[:-2] if len(line) == _WIDTH else line) for line in lines)
         states = self.scheduler.parse_status(replace(result, stdout=text))
