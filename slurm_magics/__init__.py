@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-# Where a shell keeps its magics: loaded again, they keep their settings and their connection.
+# Where a shell keeps its magics. %reload_ext unloads them first: settings and connection outlast that.
 _KEPT = "_slurm_magics"
 
 
@@ -38,6 +38,5 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%unload_ext slurm_magics` calls: no magics, no connection. Jobs that people hold stay jobs."""
+    """What `%unload_ext slurm_magics` calls. Settings and connection wait for the next time."""
     getattr(shell, _KEPT).unregister()
-    delattr(shell, _KEPT)

@@ -51,13 +51,14 @@ class Said:
         """One more piece.
 
         Raises:
-            SlurmError: It is too much.
+            SlurmError: It is too much, and not kept.
         """
-        (self.stderr if is_error else self.stdout).append(piece)
         self._sizes[is_error] += len(piece)
-        if self.show:
-            self.show(piece, is_error)
         self.check()
+        (self.stderr if is_error else self.stdout).append(piece)
+        show = self.show  # another thread may end that
+        if show:
+            show(piece, is_error)
 
     def check(self) -> None:
         """SlurmError where it is too much."""

@@ -46,7 +46,7 @@ class _Command(subprocess.Popen[bytes]):
 def run_here(
     argv: Sequence[str], stdin: bytes, limit_s: float | None, show: Show | None = None, **options: Any
 ) -> Done:
-    """What the command left. What it prints while it is being ended is not shown.
+    """What the command left. What it prints while it is being ended is not given to `show`.
 
     Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
     without a limit are in the kernel's, which ends what it finds there when it is shut down.

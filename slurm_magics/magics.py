@@ -56,12 +56,11 @@ class SlurmMagics:
         self._complete_with(matcher(Completion(lambda: self.session)))
 
     def unregister(self) -> None:
-        """Take them away again, with the connection."""
+        """Take them away again."""
         for known in self._shell.magics_manager.magics.values():
             for name in (*TABLES, *COMMANDS, "sbatch", "slurm"):
                 known.pop(name, None)
         self._complete_with()
-        self._disconnect()
 
     def _complete_with(self, *matchers: Any) -> None:
         """Use these for completion, instead of those of before."""
@@ -154,11 +153,11 @@ class SlurmMagics:
 
     def _disconnect(self) -> Text:
         machine = self.session.machine
+        if not machine.name:
+            return Text("There is no connection.")
         machine.close()
         self._use(Local())
-        return Text(
-            f"Not connected to {machine.name} any more." if machine.name else "There is no connection."
-        )
+        return Text(f"Not connected to {machine.name} any more.")
 
     def _table(self, tool: str) -> Callable[[str], Any]:
         def table(line: str) -> Any:
@@ -213,7 +212,8 @@ class SlurmMagics:
                 "-i says yes beforehand.",
                 stderr=answer.text + answer.stderr,
             )
-        return (Printed if live else Text)(answer.text + answer.stderr)
+        said = answer.text + answer.stderr
+        return Printed(said, self._shell.execution_count) if live and not live.lost else Text(said)
 
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""

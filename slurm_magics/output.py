@@ -25,12 +25,25 @@ class Text(str):
 
 
 class Printed(Text):
-    """Text that has been shown as it came: IPython shows it no second time."""
+    """Text that was shown as it came: the cell that it came in, by its number, shows it no second time."""
 
-    __slots__ = ()
+    __slots__ = ("_cell",)
+    _cell: int
+
+    def __new__(cls, text: str, cell: int = -1) -> Printed:
+        """Without a number it is shown as any text."""
+        printed = super().__new__(cls, text)
+        printed._cell = cell
+        return printed
 
     def _ipython_display_(self) -> None:
-        """IPython's own hook, which shows nothing."""
+        """IPython's own hook."""
+        from IPython import get_ipython
+        from IPython.display import display
+
+        shell = get_ipython()
+        if shell is None or shell.execution_count != self._cell:
+            display(Text(self))  # type: ignore[no-untyped-call]
 
 
 class Decoder:
@@ -50,16 +63,22 @@ class Decoder:
 
 
 class Live:
-    """Shows what a command prints as it comes. `shown`: how many bytes of its standard error and output."""
+    """Shows what a command prints as it comes.
+
+    `shown`: how many bytes of its standard error and output. `lost`: the streams that take no more, which
+    is no reason to end the command.
+    """
 
     def __init__(self) -> None:
         self.shown = {True: 0, False: 0}
+        self.lost: set[bool] = set()
         self._decoders = {True: Decoder(), False: Decoder()}
 
     def __call__(self, piece: bytes, is_error: bool) -> None:
         """One more piece."""
-        self.shown[is_error] += len(piece)
         self._write(is_error, piece)
+        if is_error not in self.lost:
+            self.shown[is_error] += len(piece)
 
     def close(self) -> None:
         """Show what waited for more."""
@@ -68,9 +87,15 @@ class Live:
 
     def _write(self, is_error: bool, piece: bytes, *, final: bool = False) -> None:
         stream = sys.stderr if is_error else sys.stdout
-        if text := self._decoders[is_error].decode(piece, final=final):
-            stream.write(text)
+        text = self._decoders[is_error].decode(piece, final=final)
+        if not text or is_error in self.lost:
+            return
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        try:
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
+        except (OSError, ValueError):  # a pipe that nobody reads, a file that is closed
+            self.lost.add(is_error)
 
 
 def last_lines(text: str, count: int) -> str:

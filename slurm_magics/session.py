@@ -111,7 +111,7 @@ class Session:
             done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s, show=live)
         except Cut as cut:
             if endless:
-                _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)))
+                _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
             raise Interrupted(argv[0]) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
@@ -120,9 +120,8 @@ class Session:
                 live.close()
         stderr = _text(done.stderr)
         if done.exit_code and endless:
-            _pass_on(
-                _unshown(done, live)
-            )  # a program's own: what it printed before it failed, and why it did
+            # A program's own: what it printed before it failed, and why it did.
+            _pass_on(_unshown(done, live), live)
             raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
         if done.exit_code:
             raise refused(argv[0], done.exit_code, _text(done.stdout), stderr)
@@ -218,10 +217,12 @@ def _text(said: bytes) -> str:
     return said.decode("utf-8", "backslashreplace")
 
 
-def _pass_on(said: Done) -> None:
+def _pass_on(said: Done, live: Live | None) -> None:
     """Show what a program printed that gives no result."""
-    sys.stdout.write(_text(said.stdout))
-    sys.stderr.write(_text(said.stderr))
+    live = live or Live()
+    live(said.stdout, False)
+    live(said.stderr, True)
+    live.close()
 
 
 def _unshown(said: Done, live: Live | None) -> Done:

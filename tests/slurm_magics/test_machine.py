@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from slurm_magics.done import Said
 from slurm_magics.errors import SlurmError
 from slurm_magics.machine import Local
 
@@ -39,3 +40,14 @@ def test_a_command_that_says_nothing_more_ends_at_its_limit(machine: Local) -> N
 def test_a_killed_command_is_told_by_its_signal(machine: Local) -> None:
     """As `subprocess` tells it."""
     assert machine.run(("sh", "-c", "kill -9 $$"), limit_s=30.0).exit_code == -9
+
+
+def test_what_is_too_much_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor while the command is being ended, which may take a while."""
+    monkeypatch.setattr("slurm_magics.done.MOST_BYTES", 1000)
+    said = Said("srun")
+    said.add(b"x" * 1000)
+    for _ in range(5):
+        with pytest.raises(SlurmError, match="srun printed more than 0 MB, and was ended"):
+            said.add(b"x" * 500)
+    assert said.done(0).stdout == b"x" * 1000

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-import slurm_magics
 from slurm_magics import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from support.slurm_commands import Commands
@@ -217,13 +216,17 @@ def test_loading_is_light() -> None:
 
 
 def test_loaded_again_it_keeps_what_was_set(shell: InteractiveShell, commands: Commands) -> None:
-    """Settings, and with them the connection; unloaded it leaves no magic behind."""
+    """Settings, and with them the connection and its jobs; unloaded it leaves no magic behind."""
+    assert shell.run_cell("%reload_ext slurm_magics").success
     shell.run_cell("%slurm display text").raise_error()
-    slurm_magics.load_ipython_extension(shell)
-    assert "display    text" in shell.run_cell("%slurm").result
-    slurm_magics.unload_ipython_extension(shell)
+    session = vars(shell)["_slurm_magics"].session
+    for again in ("%reload_ext slurm_magics", "%reload_ext slurm_magics", "%slurm disconnect"):
+        assert shell.run_cell(again).success
+        assert "display    text" in shell.run_cell("%slurm").result
+        assert vars(shell)["_slurm_magics"].session is session
+    assert shell.run_cell("%unload_ext slurm_magics").success
     left = {name for known in shell.magics_manager.magics.values() for name in known}
     assert left.isdisjoint({"slurm", "squeue", "sbatch", "scancel"})
     assert not [one for one in shell.Completer.custom_matchers if one.__name__ == "slurm_matcher"]
-    slurm_magics.load_ipython_extension(shell)
-    assert "display    frames" in shell.run_cell("%slurm").result
+    assert shell.run_cell("%load_ext slurm_magics").success
+    assert "display    text" in shell.run_cell("%slurm").result

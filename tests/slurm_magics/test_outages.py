@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -15,12 +16,14 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from slurm_magics.done import Done
 from slurm_magics.errors import Interrupted
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
+from slurm_magics.output import Live
 from slurm_magics.pace import rest_s
-from slurm_magics.session import Session, Settings
+from slurm_magics.session import Session, Settings, _pass_on, _unshown
 from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 from support.tree import ROOT
@@ -181,9 +184,59 @@ def test_what_srun_prints_is_shown_as_it_comes(
     monkeypatch.setattr(sys, stream, shown)
     shell.run_cell("out = %srun ./program").raise_error()
     assert (shown.getvalue(), shell.user_ns["out"]) == ("größer\n", "größer\n")
-    assert shell.display_formatter.format(shell.user_ns["out"]) == ({}, {})
     shell.run_cell("%srun --as kept ./program").raise_error()
     assert (shown.getvalue(), shell.user_ns["kept"]) == ("größer\n", "größer\n")
+
+
+def test_what_was_shown_is_shown_again_where_it_is_asked_for(
+    commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a later cell; it travels like any other text, too."""
+    program = "import sys, pickle\nfrom IPython.core.interactiveshell import InteractiveShell\n"
+    program += "shell = InteractiveShell.instance()\nshell.history_manager.enabled = False\n"
+    program += "for cell in sys.argv[1:]:\n    shell.run_cell(cell, store_history=True).raise_error()\n"
+    program += "    print('--')\nassert pickle.loads(pickle.dumps(shell.user_ns['out'])) == 'hi\\n'"
+    commands.answer("srun", "hi\n")
+    cells = ("%load_ext slurm_magics", "%srun ./a", "out = %srun ./a", "out")
+    done = subprocess.run((sys.executable, "-c", program, *cells), capture_output=True, text=True, check=True)
+    shown = [part.strip() for part in done.stdout.split("--\n")]
+    assert [part.count("hi") for part in shown] == [0, 1, 1, 1, 0]
+
+
+class NoMore(io.StringIO):
+    """A stream whose reader goes away after the first piece."""
+
+    encoding = "latin-1"
+
+    def write(self, text: str) -> int:
+        if self.getvalue():
+            raise BrokenPipeError
+        text.encode("latin-1")
+        return super().write(text)
+
+
+def test_what_cannot_be_shown_ends_no_command(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither signs that the terminal does not know, nor a pipe that nobody reads."""
+    program = commands.folder / "srun"
+    program.write_text("#!/bin/sh\necho '→'; /bin/sleep 0.1; echo more\n")
+    program.chmod(0o755)
+    shown = NoMore()
+    monkeypatch.setattr(sys, "stdout", shown)
+    shell.run_cell("%srun --as kept ./a\nout = %srun ./a").raise_error()
+    assert shown.getvalue() == "\\u2192\n"
+    assert shell.user_ns["out"] == shell.user_ns["kept"] == "→\nmore\n"
+
+
+def test_a_command_that_is_cut_in_a_character() -> None:
+    """The rest of it follows, in its place."""
+    live = Live()
+    text = "é!\n".encode()
+    live(text[:1], False)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        _pass_on(_unshown(Done(-1, text, b""), live), live)
+    assert shown.getvalue() == "é!\n"
 
 
 def test_ctrl_c_lets_srun_cancel(
