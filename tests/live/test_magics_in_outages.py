@@ -106,7 +106,9 @@ def test_the_stop_button(demo: Demo, notebook: Notebook) -> None:
         if name == "watched":
             assert (cell.error, "goes on" in cell.text) == ("", True)
         else:
-            assert (cell.error, len(cell.text.strip().splitlines())) == ("Interrupted", 1)
+            *before, last = cell.text.strip().splitlines()
+            assert (cell.error, last.startswith("Interrupted: ")) == ("Interrupted", True), cell.text
+            assert all(line.startswith("salloc: Granted job allocation") for line in before), cell.text
     assert sorted(_jobs(demo, "--states=PENDING,RUNNING")) == ["batch", "watched"]
     notebook.well("!scancel --user=alice")
 
