@@ -116,10 +116,16 @@ class Remote:
         enter = [f"cd -- {shlex.quote(str(cwd))} || exit {_NO_SUCH_FOLDER}"] if cwd else []
         command = shlex.join(argv)
         begun = f"exec {command}" if limit_s is not None else _WITH_HANGUP.replace("COMMAND", command)
-        done = self._sh("; ".join((*enter, *sets, *unsets, begun)), argv[0], stdin, limit_s, show)
+        # Asked beforehand, and said in words of ours: srun passes a task's 127 on, with its shell's words.
+        missing = f"{argv[0]}: not on the PATH"
+        find = (
+            f"command -v {shlex.quote(argv[0])} >/dev/null 2>&1 || "
+            f"{{ printf '%s\\n' {shlex.quote(missing)} >&2; exit {_NOT_FOUND}; }}"
+        )
+        done = self._sh("; ".join((*enter, *sets, *unsets, find, begun)), argv[0], stdin, limit_s, show)
         if cwd and done.exit_code == _NO_SUCH_FOLDER:
             raise SlurmError(f"The folder {cwd} is gone on {self.name}.")
-        if done.exit_code == _NOT_FOUND and b"not found" in done.stderr:
+        if done.exit_code == _NOT_FOUND and done.stderr == f"{missing}\n".encode():
             raise SlurmError(
                 f"There is no {argv[0]} on the PATH of {self.name}.",
                 "Connect to a login node of the cluster, or set PATH in your profile there.",
