@@ -163,7 +163,7 @@ except ZeroDivisionError as caught:
 """
     job, _ = submit(shell, slurm, cell)
     assert job.result(10) == ([0, 2, 4], {})
-    kept = pickle.loads((job.submission.results / "names.pickle").read_bytes())  # noqa: S301  ours
+    kept = pickle.loads((job.submission.results / "names.pickle").read_bytes())  # noqa: S301  what the test has written
     assert locks.keys().isdisjoint(kept)
     assert pack("def f(x):\n    x = x + 1\n    return x\nf(1)", {"x": 1}).names == pack("1", {}).names
 
