@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hpchub.core.job import JobState
-from slurm_magics.card import Card, last_lines_of
+from slurm_magics.card import Card, readable_tail
 from slurm_magics.errors import SlurmError
 from slurm_magics.job_ids import parse_job_id
-from slurm_magics.pace import rest_s
+from slurm_magics.pace import rest_s, step_s
 from slurm_magics.shown import Shown
 from slurm_magics.watch import Look
 
@@ -45,7 +45,7 @@ class _Live:
 
     def pause_s(self, now: float) -> float:
         """How long it may go without a look."""
-        return next(pause_s for until_s, pause_s in _PACE if now - self.began < until_s)
+        return step_s(_PACE, now - self.began)
 
 
 class Board:
@@ -151,7 +151,7 @@ class Board:
             return ""
         machine = self._jobs.session.machine
         found = machine.read(machine.path(path), -_TAIL_BYTES)
-        return last_lines_of(found[0], count) if found else ""
+        return readable_tail(found[0], count) if found else ""
 
 
 def _title(job: Job) -> str:

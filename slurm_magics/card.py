@@ -120,7 +120,7 @@ def time_words(look: Look, now: float, zone: tzinfo) -> list[str]:
     return []
 
 
-def last_lines_of(content: bytes, count: int) -> str:
+def readable_tail(content: bytes, count: int) -> str:
     """The last lines of an output as a person should see them: no colours, of a rewritten line the last."""
     text = _ESCAPES.sub("", content.decode("utf-8", "backslashreplace")).replace("\r\n", "\n")
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 
-MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 # A line for each of some million jobs; what says more would fill the kernel's memory.
 MOST_BYTES = 1 << 29
 # Is given each piece of what a command prints as it comes, and whether it is of its standard error. The

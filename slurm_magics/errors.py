@@ -13,9 +13,10 @@ _UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
 _OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
 _WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
 _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
+MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 # What an interrupt leaves, in words.
 _AFTER_INTERRUPT = {
-    "sbatch": "The job may be in the queue all the same: look with %squeue --me before trying again.",
+    "sbatch": MAY_BE_QUEUED,
     "srun": "srun was ended, and what it had begun in the cluster is cancelled.",
     "salloc": "salloc was ended, and its allocation given back.",
     "sattach": "sattach was ended; the job goes on.",

@@ -242,9 +242,10 @@ class Job:
         return self._jobs.submit(self.submission)
 
     def plot(self, every_s: float = 5.0) -> Plot | None:
-        """CPUs and memory in use while it runs: a plot that grows until its end, each few seconds.
+        """CPUs and memory in use while it runs: a plot that grows until its end.
 
-        Outside of a notebook it is returned after two looks.
+        There are `every_s` seconds between two looks, at least one. Outside of a notebook it is
+        returned after two looks.
 
         Raises:
             SlurmError: The job does not run.

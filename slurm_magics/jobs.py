@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -37,19 +38,21 @@ _STDOUT = re.compile(r"^   StdOut=(.+)$", re.MULTILINE)
 
 
 class Jobs:
-    """The jobs of one kernel."""
+    """The jobs of one kernel. Cells, cards and plots use it from threads of their own."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self._watches: dict[str, Watch] = {}
+        self._lock = threading.Lock()
         self.board = Board(self)
 
     def watch(self, cluster: str) -> Watch:
         """The watch over all jobs of one cluster; the local one has an empty name."""
-        if cluster not in self._watches:
-            # hpchub's own parsers tell refusals apart.
-            self._watches[cluster] = Watch(Slurm(cluster), self.session.result)
-        return self._watches[cluster]
+        with self._lock:
+            if cluster not in self._watches:
+                # hpchub's own parsers tell refusals apart.
+                self._watches[cluster] = Watch(Slurm(cluster), self.session.result)
+            return self._watches[cluster]
 
     def submit(self, submission: Submission) -> Job:
         """sbatch, with the user's own options.
@@ -126,7 +129,9 @@ class Jobs:
     def changed(self) -> None:
         """Something was changed: what is known of the queue and the jobs may be wrong."""
         self.session.forget()
-        for watch in self._watches.values():
+        with self._lock:
+            watches = list(self._watches.values())
+        for watch in watches:
             watch.forget()
 
     @staticmethod

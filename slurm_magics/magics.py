@@ -218,7 +218,7 @@ class SlurmMagics:
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
         words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
-        end = before_program(words) if tool in _RUNNERS else len(words)
+        end = before_program(tool, words) if tool in _RUNNERS else len(words)
         own, name = take_option(words[:end], "as")
         words = [*own, *words[end:]]
         if name is not None and (not name.isidentifier() or iskeyword(name)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,4 +31,9 @@ def rest_s(failures: int) -> float:
 
 def fresh_s(waited_s: float) -> float:
     """How old a state may be after so many seconds of waiting, in seconds."""
-    return next(pause_s for until_s, pause_s in _PACE if waited_s < until_s)
+    return step_s(_PACE, waited_s)
+
+
+def step_s(pace: Sequence[tuple[float, float]], since_s: float) -> float:
+    """The pause of the step that so many seconds fall into, in seconds. A step: until when, and its pause."""
+    return next(pause_s for until_s, pause_s in pace if since_s < until_s)

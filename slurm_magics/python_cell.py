@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import contextlib
 import json
 import pickle
 import secrets
 import shlex
 import shutil
-import symtable
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +16,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from IPython.core.autocall import IPyAutocall
+
 from slurm_magics import python_runner
+from slurm_magics.cell_names import CellNames, names_of
 from slurm_magics.errors import SlurmError
 from slurm_magics.words import told
 
@@ -87,19 +87,20 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
         raise SlurmError(
             "%%sbatch --python needs cloudpickle.", "Install it beside slurm_magics: pip install cloudpickle"
         ) from error
-    tree = _parsed(cell)
-    if unknown := _unknown(cell, tree, names):
+    found = _names(cell)
+    if unknown := sorted(found.needed - set(names)):
         raise SlurmError(
             f"The cell uses {', '.join(unknown)}, and neither it nor the notebook has that.",
             "The job could only fail. Run the cell that makes it first.",
         )
-    used, made_here = _names(tree)
-    wanted = {name: names[name] for name in sorted(used) if name in names}
+    wanted = {name: names[name] for name in sorted(found.used) if name in names}
+    # IPython's own exit and quit end a notebook; the job has Python's.
+    wanted = {name: value for name, value in wanted.items() if not isinstance(value, IPyAutocall)}
     for name, value in list(wanted.items()):
         try:
             cloudpickle.dumps(value)
         except Exception as error:
-            if name in made_here:
+            if name in found.made:
                 del wanted[name]
                 continue
             raise SlurmError(
@@ -116,44 +117,18 @@ def pack(cell: str, names: Mapping[str, Any]) -> PythonCell:
     )
 
 
-def _parsed(cell: str) -> ast.Module:
-    """The cell's tree.
+def _names(cell: str) -> CellNames:
+    """What the cell uses and makes.
 
     Raises:
         SlurmError: It is no Python.
     """
     try:
-        compile(cell, "<cell>", "exec", dont_inherit=True)  # sees more than the parser: a return, an await
-        return ast.parse(cell, "<cell>")
+        return names_of(cell)
     except SyntaxError as error:
         raise SlurmError(f"The cell is no Python: {error.msg} (line {error.lineno}).") from error
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; far too deep
         raise SlurmError(f"The cell is no Python: {told(error)}.") from error
-
-
-def _unknown(cell: str, tree: ast.Module, names: Mapping[str, Any]) -> list[str]:
-    """The global names that a cell uses, and that nobody has made. A star in an import may make any."""
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
-        return []
-    top = symtable.symtable(cell, "<cell>", "exec")
-    used, made, scopes = set[str](), set[str](), [top]
-    for scope in scopes:
-        scopes.extend(scope.get_children())
-        for symbol in scope.get_symbols():
-            if scope is top or symbol.is_global():
-                (made if symbol.is_assigned() or symbol.is_imported() else used).add(symbol.get_name())
-    missing = used - made - set(names) - set(dir(builtins))
-    return sorted(name for name in missing if not name.startswith("__"))
-
-
-def _names(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """The names that a cell uses, and those that it gives a value itself."""
-    nodes = list(ast.walk(tree))
-    found = [node for node in nodes if isinstance(node, ast.Name)]
-    made_here = {node.id for node in found if isinstance(node.ctx, ast.Store)}
-    used = {node.id for node in found if not isinstance(node.ctx, ast.Store)}
-    changed = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
-    return used | {node.id for node in changed if isinstance(node, ast.Name)}, made_here
 
 
 def load(folder: Path, job_id: str) -> Any:

@@ -30,7 +30,7 @@ def run(cell: str, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)  # noqa: S307  as above
 
 
-def told(error: BaseException) -> str:
+def cell_traceback(error: BaseException) -> str:
     """The traceback as text, from the cell on: our own frames above it say nothing to the person."""
     whole = traceback.TracebackException.from_exception(error)
     theirs = [frame for frame in whole.stack if frame.filename != __file__]
@@ -55,7 +55,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         code = 0 if error.code is None else error.code if isinstance(error.code, int) else 1
         return {"error": f"Its cell ended with sys.exit({error.code!r}).", "exit_code": code}
     except BaseException as error:  # also an interrupt: the person is told in any case
-        text = told(error)
+        text = cell_traceback(error)
         print(text, file=sys.stderr)
         if not isinstance(error, Exception):  # raised in a notebook it would end more than a cell
             return {"error": text}

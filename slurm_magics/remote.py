@@ -14,8 +14,8 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MAY_BE_QUEUED, MOST_BYTES, Cut, Done, Show, too_long, too_slow
-from slurm_magics.errors import SlurmError
+from slurm_magics.done import MOST_BYTES, Cut, Done, Show, too_long, too_slow
+from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
@@ -49,7 +49,7 @@ _READ = (
 )
 # Without a terminal sshd ends nothing when the channel closes: Ctrl-C would leave an srun behind. At SIGHUP
 # srun and salloc cancel what they have begun.
-_ENDLESS = (
+_WITH_HANGUP = (
     "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
     "wait $p; s=$?; kill $w; exit $s"
 )
@@ -115,11 +115,17 @@ class Remote:
         unsets = [f"unset {name}" for name, value in variables.items() if value is None]
         enter = [f"cd -- {shlex.quote(str(cwd))} || exit {_NO_SUCH_FOLDER}"] if cwd else []
         command = shlex.join(argv)
-        begun = f"exec {command}" if limit_s is not None else _ENDLESS.replace("COMMAND", command)
-        done = self._sh("; ".join((*enter, *sets, *unsets, begun)), argv[0], stdin, limit_s, show)
+        begun = f"exec {command}" if limit_s is not None else _WITH_HANGUP.replace("COMMAND", command)
+        # Asked beforehand, and said in words of ours: srun passes a task's 127 on, with its shell's words.
+        missing = f"{argv[0]}: not on the PATH"
+        find = (
+            f"command -v {shlex.quote(argv[0])} >/dev/null 2>&1 || "
+            f"{{ printf '%s\\n' {shlex.quote(missing)} >&2; exit {_NOT_FOUND}; }}"
+        )
+        done = self._sh("; ".join((*enter, *sets, *unsets, find, begun)), argv[0], stdin, limit_s, show)
         if cwd and done.exit_code == _NO_SUCH_FOLDER:
             raise SlurmError(f"The folder {cwd} is gone on {self.name}.")
-        if done.exit_code == _NOT_FOUND and b"not found" in done.stderr:
+        if done.exit_code == _NOT_FOUND and done.stderr == f"{missing}\n".encode():
             raise SlurmError(
                 f"There is no {argv[0]} on the PATH of {self.name}.",
                 "Connect to a login node of the cluster, or set PATH in your profile there.",

@@ -49,7 +49,7 @@ def read_request(
     Raises:
         SlurmError: The template is not there or lacks a value, or there is no script at all.
     """
-    end = before_program(words)
+    end = before_program("sbatch", words)
     left, dry_run = take_flag(list(words[:end]), "--dry-run")
     left, wait = take_flag(left, "--wait", "-W")
     left, no_fill = take_flag(left, "--no-fill")

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 # sstat(1): averages over the tasks of a step, so the tasks count. It knows no other delimiter than |.
 _FIELDS = "JobID,NTasks,AveCPU,AveRSS"
 _MOST_SAMPLES = 500
+# Each sample is a question to every node of the job.
+_LEAST_S = 1.0
 
 
 def sample_command(job_id: str, where: Sequence[str] = ()) -> tuple[str, ...]:
@@ -99,6 +101,8 @@ class Usage:
 def follow(jobs: Jobs, job: Job, every_s: float) -> Plot | None:
     """A plot that grows until the job ends; outside of a notebook a plot of two looks.
 
+    There are `every_s` seconds between two looks, at least one.
+
     Raises:
         SlurmError: The job does not run.
     """
@@ -107,26 +111,27 @@ def follow(jobs: Jobs, job: Job, every_s: float) -> Plot | None:
         raise SlurmError(
             f"Job {job.id} does not run: it is {state.native}.", "job.efficiency() tells of ended jobs."
         )
+    pause_s = max(_LEAST_S, every_s)
     usage = Usage(jobs, job)
     usage.look()
     if not in_kernel():
-        time.sleep(every_s)
+        time.sleep(pause_s)
         usage.look()
         return usage.plot()
     shown = Shown(*_page(usage))
     thread = threading.Thread(
-        target=_keep, args=(usage, shown, every_s), name="slurm-magics-plot", daemon=True
+        target=_keep, args=(usage, shown, pause_s), name="slurm-magics-plot", daemon=True
     )
     thread.start()
     return None
 
 
-def _keep(usage: Usage, shown: Shown, every_s: float) -> None:
+def _keep(usage: Usage, shown: Shown, pause_s: float) -> None:
     while True:
-        look = usage.jobs.look(usage.job, every_s)
+        look = usage.jobs.look(usage.job, pause_s)
         if look.status.state.is_final or (look.trouble and not look.trouble.retryable):
             return
-        time.sleep(every_s)
+        time.sleep(pause_s)
         try:
             usage.look()
         except SlurmError as error:  # it ends at this moment, or Slurm is away: the next look tells

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from hpchub.schedulers.slurm import Slurm
 from slurm_magics import SlurmError
+from slurm_magics.jobs import Jobs
+from slurm_magics.machine import Local
+from slurm_magics.session import Session, Settings
 from support.slurm_commands import Commands
 
 STATUS = "{id}\x1f{state}\x1fc1\x1fNone\x1f1795259154\x1f1795262754\n"
@@ -372,3 +378,16 @@ def test_a_template_that_fails(
     assert "The template 'bad' cannot be used" in error.message
     assert "Traceback" not in capsys.readouterr().out
     assert slurm.calls() == []
+
+
+def test_a_cluster_has_one_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a cell and a card ask for the first time at the same moment."""
+
+    def slow(cluster: str) -> Slurm:
+        time.sleep(0.05)
+        return Slurm(cluster)
+
+    monkeypatch.setattr("slurm_magics.jobs.Slurm", slow)
+    jobs = Jobs(Session(Local(), Settings()))
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(map(id, pool.map(jobs.watch, ["there"] * 8)))) == 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +15,12 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import image
 
 from slurm_magics import SlurmError
+from slurm_magics.job import Job
+from slurm_magics.jobs import Jobs
+from slurm_magics.machine import Local
 from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
+from slurm_magics.session import Session, Settings
+from slurm_magics.submission import Outputs, Submission
 from slurm_magics.usage import parse_sstat
 from support.slurm_commands import Commands
 
@@ -120,3 +128,20 @@ def test_what_sstat_may_say_besides(line: str) -> None:
     """Is an error in a line, not a sample."""
     with pytest.raises(SlurmError, match="sstat answered with something unexpected"):
         parse_sstat(f"42.batch|1|00:01|1K\n{line}\n", 7.0)
+
+
+@pytest.mark.parametrize(("every_s", "slept_s"), [(0, 1.0), (-3, 1.0), (2.5, 2.5)])
+def test_slurm_has_a_pause_between_two_looks(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, every_s: float, slept_s: float
+) -> None:
+    """A second at the least, whatever was asked for: each look is a question to every node of the job."""
+    slept = list[float]()
+    monkeypatch.setattr(
+        "slurm_magics.usage.time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic)
+    )
+    commands.answer("squeue", "42\x1fRUNNING\x1fc1\x1fNone\x1f1795259154\x1f1795262754\n")
+    commands.answer("sstat", "42.batch|1|00:00:05|4568K\n")
+    jobs = Jobs(Session(Local(), Settings()))
+    job = Job(jobs, "42", Submission(words=(), folder=Path.cwd()), "", Outputs())
+    assert job.plot(every_s) is not None
+    assert slept == [slept_s]

@@ -9,7 +9,7 @@ from datetime import UTC
 import pytest
 
 from hpchub.core.job import JobState, JobStatus, JobTimes
-from slurm_magics.card import Card, last_lines_of
+from slurm_magics.card import Card, readable_tail
 from slurm_magics.progress import Progress, fraction, line
 from slurm_magics.watch import Look
 
@@ -100,4 +100,4 @@ def test_a_card_tells_why_and_when() -> None:
 )
 def test_the_last_lines_are_for_people(content: bytes, shown: str) -> None:
     """Without colours, and of a line that was written again the last state."""
-    assert last_lines_of(content, 2) == shown
+    assert readable_tail(content, 2) == shown

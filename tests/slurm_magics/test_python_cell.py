@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import stat
 import subprocess
@@ -98,11 +99,73 @@ def test_what_nobody_has_made_is_named(shell: InteractiveShell, slurm: Commands)
         "match [1, 2]:\n    case [first, *rest]:\n        print(first, rest)",
         "from os.path import *\njoin('a', 'b')",
         "total = given\ntotal += 1",
+        "class Model:\n    given = given\n    other: int = 1\nModel().given",
+        "step: int = 1\nstep",
+        "exit(0)",
     ],
 )
 def test_what_the_cell_makes_itself_is_known(cell: str) -> None:
     """Whichever way a name is made, in whichever scope."""
     assert pack(cell, {"given": 1}).cell == cell
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "exec('made = 1')\nprint(made)",
+        "globals().update(given)\nrate",
+        "vars().update(given)\nrate",
+        "import builtins\nbuiltins.rate = 1\nrate",
+        "try:\n    rate\nexcept NameError:\n    print('without')",
+        "try:\n    rate()\nexcept Exception:\n    print('without')",
+        "try:\n    rate()\nexcept:\n    print('without')",
+        "def never():\n    return made_later",
+        "(lambda: rate)",
+    ],
+)
+def test_what_may_run_is_not_refused(cell: str) -> None:
+    """Only what must fail is: who means to make a name at run time, or to live without one, knows better."""
+    assert pack(cell, {"given": {}}).cell == cell
+
+
+@pytest.mark.parametrize("name", ["display", "__IPYTHON__", "get_ipython"])
+def test_what_ipython_alone_has_is_refused(shell: InteractiveShell, slurm: Commands, name: str) -> None:
+    """A job has Python's own names, though a notebook finds these among them."""
+    error = shell.run_cell(f"%%sbatch --python\n{name}").error_in_exec
+    assert isinstance(error, SlurmError)
+    assert name in error.message
+    assert slurm.calls("sbatch") == []
+
+
+def test_an_exit_is_pythons_own(shell: InteractiveShell, slurm: Commands) -> None:
+    """IPython's would end the notebook, and stays there."""
+    assert submit(shell, slurm, "exit(3)")[1] == 3
+
+
+def test_variables_of_functions_and_loops_stay_at_home(shell: InteractiveShell, slurm: Commands) -> None:
+    """The notebook's variables of the same names are others: some could not travel."""
+    locks = {name: threading.Lock() for name in ("argument", "local", "step", "key", "one", "caught")}
+    shell.user_ns |= locks
+    cell = """
+def twice(argument):
+    local = argument * 2
+    for step in range(3):
+        local += 0 * step
+    return local, (lambda one: one)(1), locals()
+class Kind:
+    key = 1
+    other = key
+try:
+    1 / 0
+except ZeroDivisionError as caught:
+    print(caught)
+[twice(one)[0] for one in range(3)], {key: step for key, step in {}.items()}
+"""
+    job, _ = submit(shell, slurm, cell)
+    assert job.result(10) == ([0, 2, 4], {})
+    kept = pickle.loads((job.submission.results / "names.pickle").read_bytes())  # noqa: S301  what the test has written
+    assert locks.keys().isdisjoint(kept)
+    assert pack("def f(x):\n    x = x + 1\n    return x\nf(1)", {"x": 1}).names == pack("1", {}).names
 
 
 def test_each_task_of_an_array_has_a_result(shell: InteractiveShell, slurm: Commands) -> None:

@@ -151,10 +151,17 @@ def test_magics_work_over_there(laptop: Laptop, shell: InteractiveShell) -> None
 
 def test_a_missing_command_is_said(cluster: Remote) -> None:
     """With the machine's name."""
-    with pytest.raises(SlurmError, match="no no-squeue on the PATH of cluster"):
-        cluster.run(["no-squeue"], limit_s=30)
+    for limit_s in (30, None):
+        with pytest.raises(SlurmError, match="no no-squeue on the PATH of cluster"):
+            cluster.run(["no-squeue"], limit_s=limit_s)
     with pytest.raises(SlurmError, match="folder /nowhere is gone on cluster"):
         cluster.run(["true"], cwd=PurePosixPath("/nowhere"), limit_s=30)
+
+
+def test_a_task_may_miss_a_command(cluster: Remote) -> None:
+    """srun passes the task's 127 on, with what its shell said: srun itself was there."""
+    done = cluster.run(["bash", "-c", "no-squeue"])
+    assert (done.exit_code, b"no-squeue: command not found" in done.stderr) == (127, True)
 
 
 def test_an_unknown_host_is_refused(laptop: Laptop) -> None:

@@ -124,13 +124,24 @@ def test_other_languages_have_their_own_backslashes() -> None:
 @pytest.mark.parametrize(
     ("line", "own"),
     [
-        ("-n 2 --label ./program --as x", "-n 2 --label"),
-        ("--as job -p cpu --hold run.sh --wait -h", "--as job -p cpu --hold"),
-        ("-n2 -lu -N1 -J name -- -x", "-n2 -lu -N1 -J name"),
-        ("--time=5 --mem 1G --exclusive=user", "--time=5 --mem 1G --exclusive=user"),
-        ("", ""),
+        ("srun -n 2 --label ./program --as x", "-n 2 --label"),
+        ("sbatch --as job -p cpu --hold run.sh --wait -h", "--as job -p cpu --hold"),
+        ("sbatch -W run.sh --wait -h", "-W"),
+        ("sbatch -vW --wait run.sh --as x", "-vW --wait"),
+        ("srun -W 30 ./program --as x", "-W 30"),
+        ("srun -lW 30 --wait 30 ./program --as x", "-lW 30 --wait 30"),
+        (
+            "srun --bcast --send-libs --immediate --whole ./program --as x",
+            "--bcast --send-libs --immediate --whole",
+        ),
+        ("salloc -I5 -K9 -k ./program --as x", "-I5 -K9 -k"),
+        ("srun -lK1 -n 2 ./program --as x", "-lK1 -n 2"),
+        ("srun -n2 -lu -N1 -J name -- -x", "-n2 -lu -N1 -J name"),
+        ("srun --time=5 --mem 1G --exclusive=user", "--time=5 --mem 1G --exclusive=user"),
+        ("srun", ""),
     ],
 )
 def test_a_program_has_options_of_its_own(line: str, own: str) -> None:
     """What stands behind it is not the magic's."""
-    assert line.split()[: before_program(line.split())] == own.split()
+    tool, *words = line.split()
+    assert words[: before_program(tool, words)] == own.split()
