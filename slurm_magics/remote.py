@@ -19,7 +19,7 @@ from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
-from slurm_magics.ssh_session import STUB, AfterMark, encoded, talk
+from slurm_magics.ssh_session import STUB, AfterMark, after_mark, encoded, talk
 
 if TYPE_CHECKING:
     import paramiko
@@ -178,7 +178,7 @@ class Remote:
                 shown = show and AfterMark(mark, show)
                 done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s, shown)
             except Cut as cut:
-                raise Cut(_after(mark, cut.said)) from None
+                raise Cut(after_mark(mark, cut.said)) from None
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
@@ -198,7 +198,7 @@ class Remote:
                 + (f". It said: {said[-300:]}" if said else "."),
                 "Check its start-up files, such as .bashrc.",
             )
-        return _after(mark, done)
+        return after_mark(mark, done)
 
     def _channel(self) -> paramiko.Channel:
         """A session on the connection, which is made where there is none.
@@ -267,9 +267,3 @@ class Remote:
         if tool in _SUBMITTERS:
             hint = MAY_BE_QUEUED
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
-
-
-def _after(mark: str, done: Done) -> Done:
-    """Without what the login shell said before the command began."""
-    out, err = (text.partition(f"{mark}\n".encode())[2] for text in (done.stdout, done.stderr))
-    return Done(done.exit_code, out, err)

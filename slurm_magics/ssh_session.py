@@ -31,6 +31,12 @@ def encoded(script: str) -> bytes:
     )
 
 
+def after_mark(mark: str, done: Done) -> Done:
+    """Without what the login shell said before the command began. `AfterMark` shows the very same."""
+    out, err = (text.partition(f"{mark}\n".encode())[2] for text in (done.stdout, done.stderr))
+    return Done(done.exit_code, out, err)
+
+
 class AfterMark:
     """Shows of each stream what follows a line: what the login shell says before is no part of it."""
 

@@ -19,12 +19,10 @@ class Cluster:
     def __init__(self, queue: dict[str, str], accounting: dict[str, str] | None = None) -> None:
         self.queue, self.accounting = queue, accounting
         self.asked: list[str] = []
-        self.environs: list[dict[str, str]] = []
 
     def run(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         tool = command.argv[0]
         self.asked.append(tool)
-        self.environs.append(dict(environ))
         if tool == "squeue":
             rows = [f"{row}\x1f{state}\x1fc1\x1fNone\x1f1\x1f2" for row, state in self.queue.items()]
             return CommandResult(exit_code=0, stdout="\n".join(rows), stderr="")
@@ -85,14 +83,6 @@ def test_tasks_that_leave_while_the_accounting_is_away() -> None:
     assert told(watch, "42_1", "42_2", "42") == (["UNKNOWN", "RUNNING", "RUNNING"], (0, 2))
     trouble = watch.look("42_1", 60.0).trouble
     assert trouble is not None and "did not answer sacct" in trouble.message
-
-
-def test_lists_of_tasks_are_asked_for_in_full() -> None:
-    """Slurm would shorten them after 64 characters."""
-    cluster = Cluster({}, {})
-    told(Watch(Slurm(), cluster.run), "42")
-    assert cluster.asked[:2] == ["squeue", "sacct"]
-    assert {environ["SLURM_BITSTR_LEN"] for environ in cluster.environs} == {"0"}
 
 
 @pytest.mark.parametrize("row", ["42_[1,3,7,...]", "42_[1-3"])
