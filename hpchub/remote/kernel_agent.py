@@ -33,6 +33,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple  # noqa: UP035  Python 3.8
 
@@ -223,7 +224,12 @@ class Kernel:
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     async def _tell_end(self, process: subprocess.Popen[bytes]) -> None:
-        code = await asyncio.get_running_loop().run_in_executor(None, end_of, process)
+        # The loop's own pool has few threads on a small job, and this one is held until the kernel ends.
+        thread = ThreadPoolExecutor(1)
+        try:
+            code = await asyncio.get_running_loop().run_in_executor(thread, end_of, process)
+        finally:
+            thread.shutdown(wait=False)
         if code < 0 and not self._asked_to_end:
             # Slurm signals all of a job's processes at once, and then the job is what ends.
             await asyncio.sleep(_JOB_FIRST_S)
