@@ -173,7 +173,8 @@ class SlurmProvisioner(KernelProvisionerBase):
 
         Raises:
             HpchubError: The job was refused or did not start; the node cannot be reached; the kernel's
-                command is not there. Nothing is left in the queue.
+                command is not there. Nothing is left in the queue, unless this server is stopping: then
+                the job stays, for the next one and the same notebook.
         """
         try:
             with in_lines():
@@ -184,7 +185,7 @@ class SlurmProvisioner(KernelProvisionerBase):
                 if isinstance(error, HpchubError):
                     await self._died(f"The kernel cannot be restarted. {error}")
                 await self._give_up()
-            elif self._is_left() and self._job is not None and self._job.id:
+            elif self._is_left() and self._job is not None and self._job.is_recorded:
                 self._leave()
             else:
                 await self._end()
