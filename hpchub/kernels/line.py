@@ -131,10 +131,17 @@ class Line:
         return await self._here(self._end())
 
     def close(self) -> None:
-        """Leaves the kernel alone and ends the thread; the sockets are gone."""
+        """Leaves the kernel alone and ends the thread; the sockets are gone.
+
+        What does not end in time is logged, and left to the end of this process.
+        """
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_END_S)
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_END_S)
+        except TimeoutError:
+            _log.error("kernel.line_not_closed node=%s", self.place.node)
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         self._loop.close()
