@@ -15,3 +15,10 @@ def test_a_library_that_is_missing_is_named(
     assert cli.main(["doctor"]) == 1
     said = capsys.readouterr().err
     assert said == "hpchub doctor: a_library_of_the_hub is not installed here, which it needs.\n"
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could install it: the traceback says where it is wanted."""
+    monkeypatch.setitem(cli._VERBS, "doctor", ("hpchub.no_such_module", ""))
+    with pytest.raises(ModuleNotFoundError, match=r"hpchub\.no_such_module"):
+        cli.main(["doctor"])

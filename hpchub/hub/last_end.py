@@ -7,7 +7,7 @@ a server that ended while no hub ran.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from jupyterhub.user import User
@@ -32,7 +32,7 @@ _JUPYTERS_PAGES = frozenset(
 class LastEnd:
     """`why` it ended, as HTML; empty where not by itself. `unknown` where nobody can tell just now."""
 
-    why: str = ""
+    why: Markup = field(default_factory=Markup)
     server_name: str = ""
     unknown: bool = False
 

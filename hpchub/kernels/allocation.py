@@ -74,6 +74,11 @@ class Allocation:
         return bytes.fromhex(read_private_file(self.folder / kernel_agent.KEY).decode().strip())
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether another notebook server could find it."""
+        return (self.folder / RECORD).exists()
+
+    @property
     def explanation(self) -> str:
         """Its state and why, in plain words; while no state is known, why not."""
         if not self.status.native:
@@ -101,12 +106,15 @@ class Allocation:
         )
         asked = asyncio.ensure_future(_run(_SLURM.submit_command(script, self._name)))
         try:
-            self.id = _SLURM.parse_submit(await asyncio.shield(asked))
+            self._record(await asyncio.shield(asked), settings)
         except asyncio.CancelledError:
             # sbatch goes on, and the job that it submits would be nobody's.
             with contextlib.suppress(HpchubError):
-                self.id = _SLURM.parse_submit(await asked)
+                self._record(await asked, settings)
             raise
+
+    def _record(self, answer: CommandResult, settings: JobSettings) -> None:
+        self.id = _SLURM.parse_submit(answer)
         record = {"job": self.id, "share": settings.share}
         write_private_file(self.folder / RECORD, json.dumps(record).encode(), replace=False)
         _log.info("kernel.job_submitted job=%s", self.id)

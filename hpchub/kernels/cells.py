@@ -67,7 +67,11 @@ class Cells:
             return
         self._publisher = publisher = self._context.socket(zmq.XPUB)
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each who subscribes, not only of the first
-        publisher.bind(f"ipc://{self._path}")
+        try:
+            publisher.bind(f"ipc://{self._path}")
+        except zmq.ZMQError as error:  # the reason itself is in the log by now, and has other ways to people
+            _log.error("kernel.cell_not_told error=%s", error)
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LISTENERS_S):
                 while listeners > 0:

@@ -27,6 +27,7 @@ from hpchub.remote.kernel_agent import (
     CONTROL,
     GREETING,
     LINE_BYTES,
+    LISTEN_WAIT_S,
     PUMP_BYTES,
     PrivateFolder,
     Streams,
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _CONNECT_S = 10.0
+# The agent answers for a channel once the kernel listens.
+_CHANNEL_S = LISTEN_WAIT_S + _CONNECT_S
 _START_S = 30.0
 _END_S = 15.0
 _PING_S = 5.0
@@ -128,10 +131,17 @@ class Line:
         return await self._here(self._end())
 
     def close(self) -> None:
-        """Leaves the kernel alone and ends the thread; the sockets are gone."""
+        """Leaves the kernel alone and ends the thread; the sockets are gone.
+
+        What does not end in time is logged, and left to the end of this process.
+        """
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_END_S)
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(_END_S)
+        except TimeoutError:
+            _log.error("kernel.line_not_closed node=%s", self.place.node)
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         self._loop.close()
@@ -295,7 +305,7 @@ class Line:
         role = f"{self._kernel_id}/{part}"
         writer: asyncio.StreamWriter | None = None
         try:
-            async with asyncio.timeout(_CONNECT_S if part == CONTROL else None):
+            async with asyncio.timeout(_CONNECT_S if part == CONTROL else _CHANNEL_S):
                 reader, writer = await self._connect()
                 first = await reader.readline()
                 if not first:

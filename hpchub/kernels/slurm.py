@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -173,7 +174,8 @@ class SlurmProvisioner(KernelProvisionerBase):
 
         Raises:
             HpchubError: The job was refused or did not start; the node cannot be reached; the kernel's
-                command is not there. Nothing is left in the queue.
+                command is not there. Nothing is left in the queue, unless this server is stopping: then
+                the job stays, for the next one and the same notebook.
         """
         try:
             with in_lines():
@@ -184,7 +186,7 @@ class SlurmProvisioner(KernelProvisionerBase):
                 if isinstance(error, HpchubError):
                     await self._died(f"The kernel cannot be restarted. {error}")
                 await self._give_up()
-            elif self._is_left() and self._job is not None and self._job.id:
+            elif self._is_left() and self._job is not None and self._job.is_recorded:
                 self._leave()
             else:
                 await self._end()
@@ -287,7 +289,7 @@ class SlurmProvisioner(KernelProvisionerBase):
                         raise
                     await asyncio.sleep(1.0)
         except BaseException:
-            line.close()
+            await asyncio.to_thread(line.close)
             raise
         self._tell("")
         return line
@@ -322,9 +324,14 @@ class SlurmProvisioner(KernelProvisionerBase):
         self.log.warning(
             "hpchub: job %s and its kernel stay for %d s, for this notebook", job.id, self._settings.keep_s
         )
-        if line is not None:
-            line.close()
-        mine.leave()
+
+        def leave() -> None:
+            if line is not None:
+                line.close()
+            mine.leave()
+
+        # It may take seconds, which Jupyter's loop has not; but this process waits for it.
+        threading.Thread(target=leave, name="hpchub-leave").start()
 
     def _is_given_up(self) -> bool:
         """Whether somebody wants the kernel shut down that still waits."""

@@ -33,6 +33,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple  # noqa: UP035  Python 3.8
 
@@ -41,6 +42,7 @@ CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 CONTROL = "agent"
 KEY, ADDRESS = "key", "agent.json"
 SILENCE_S = 30.0
+LISTEN_WAIT_S = 60.0
 LINE_BYTES = 4 * 1024 * 1024
 PUMP_BYTES = 256 * 1024
 
@@ -49,7 +51,6 @@ _PROOF_BYTES = 512
 _PROOF_WAIT_S = 10.0
 _UNPROVEN = 32
 _PLAIN_ROOT = re.compile(r"[A-Za-z0-9/._-]{1,60}", re.ASCII)
-_LISTEN_WAIT_S = 60.0
 _PAUSE_S = 0.05
 _END_WAIT_S = 5.0
 _JOB_FIRST_S = 0.5
@@ -188,7 +189,7 @@ class Kernel:
 
     async def channel(self, name: str) -> Optional[Streams]:  # noqa: UP045  Python 3.8
         """A connection to one of its sockets, once it listens; None where it ends before."""
-        for _ in range(int(_LISTEN_WAIT_S / _PAUSE_S)):
+        for _ in range(int(LISTEN_WAIT_S / _PAUSE_S)):
             if not self.runs:
                 return None
             port = self._info[f"{name}_port"]
@@ -223,7 +224,12 @@ class Kernel:
         shutil.rmtree(self._runtime, ignore_errors=True)
 
     async def _tell_end(self, process: subprocess.Popen[bytes]) -> None:
-        code = await asyncio.get_running_loop().run_in_executor(None, end_of, process)
+        # The loop's own pool has few threads on a small job, and this one is held until the kernel ends.
+        thread = ThreadPoolExecutor(1)
+        try:
+            code = await asyncio.get_running_loop().run_in_executor(thread, end_of, process)
+        finally:
+            thread.shutdown(wait=False)
         if code < 0 and not self._asked_to_end:
             # Slurm signals all of a job's processes at once, and then the job is what ends.
             await asyncio.sleep(_JOB_FIRST_S)

@@ -106,15 +106,20 @@ def failure(tool: str, result: CommandResult) -> HpchubError:
 
 def rejection(result: CommandResult) -> SubmitRejected | None:
     """sbatch's refusal in its own words, and what to do; None where these are no words of sbatch."""
+    message = told_by_sbatch(result)
+    if not message:
+        return None
+    hint = next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
+    return SubmitRejected(f"Slurm refused the job: {message}", hint)
+
+
+def told_by_sbatch(result: CommandResult) -> str:
+    """Why it submitted nothing, as sentences of its own; empty where these are no words of sbatch."""
     lines = [line for line in result.stderr.split("\n") if line.startswith("sbatch: ")]
     words = list(dict.fromkeys(filter(None, (_printable(_PREFIX.sub("", line)) for line in lines))))
     # A site's job_submit plugin explains first; Slurm then adds only that there was an error.
     told = [line for line in words if line not in _VAGUE] or words
-    if not told:
-        return None
-    message = " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in told)
-    hint = next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
-    return SubmitRejected(f"Slurm refused the job: {message}", hint)
+    return " ".join(line if line.endswith((".", "!", "?")) else f"{line}." for line in told)
 
 
 def _was_never_sent(said: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
@@ -61,3 +62,14 @@ async def test_a_notebook_that_listens_late_is_told(tmp_path: Path) -> None:
     finally:
         cells.close()
         context.destroy(linger=0)
+
+
+async def test_a_socket_that_cannot_be_made_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who reports why a kernel ended gets no other error in its place."""
+    cells = Cells(tmp_path / "gone" / "k-2", KEY)
+    cells._asked = {"msg_id": "1", "msg_type": "execute_request"}
+    await cells.write("The job is over.", 0)
+    cells.close()
+    assert "kernel.cell_not_told error=No such file or directory" in caplog.text

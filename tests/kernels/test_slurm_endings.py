@@ -24,9 +24,11 @@ from traitlets.config import Configurable
 
 from hpchub.cli import main
 from hpchub.errors import ConfigError, HostUnreachable, StartFailed
+from hpchub.kernels import allocation, slurm
 from hpchub.kernels import line as line_module
 from hpchub.kernels.allocation import Place
 from hpchub.kernels.cells import Cells
+from hpchub.kernels.claims import records
 from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.line import Line
 from hpchub.remote import kernel_agent
@@ -89,23 +91,31 @@ async def test_a_wait_that_is_broken_off_leaves_no_job(
     assert "--keep 0" in job.script, "without a notebook nobody else could go on with it"
 
 
-async def test_a_start_that_is_broken_off_while_sbatch_runs_leaves_no_job(
-    job: OneJob, kernel: Install
+@pytest.mark.parametrize("how", ["cancelled", "stopping", "full"])
+async def test_a_start_that_is_broken_off_while_sbatch_runs_leaves_no_job_that_nobody_finds(
+    job: OneJob, kernel: Install, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """sbatch goes on then, and its answer is waited for, since the job would be nobody's."""
+    """sbatch goes on then, and its answer is waited for. A server that stops leaves the job to the next one,
+    unless the home is full and its number cannot be kept.
+    """
     kernel()
     job.hold()
     sbatch = job.folder / "sbatch"
     waits = f"touch {job.folder}/began; until [ -e {job.folder}/goes ]; do sleep 0.02; done\necho 4242"
     sbatch.write_text(sbatch.read_text().replace("echo 4242", waits))
-    starting = asyncio.create_task(Notebook().start())
+    monkeypatch.setattr(slurm, "server_is_stopping", lambda _: how != "cancelled")
+    starting = asyncio.create_task(Notebook().start("/home/a.ipynb"))
     await until(lambda: (job.folder / "began").exists())
+    if how == "full":
+        monkeypatch.setattr(allocation, "RECORD", "gone/record.json")
     starting.cancel()
     await asyncio.sleep(0)
     (job.folder / "goes").touch()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+    left = how == "stopping"
+    assert [record["job"] for _, record in records()] == (["4242"] if left else [])
+    assert [line.split()[-1] for line in job.cancelled] == ([] if left else ["4242"])
 
 
 @pytest.mark.parametrize("option", ["--array=1-3", "--wait", "--wrap=rm", "--test-only"])
