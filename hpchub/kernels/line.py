@@ -154,7 +154,7 @@ class Line:
 
     async def _open(self) -> None:
         reader, self._control = await self._dial(CONTROL)
-        self._take(json.loads(await asyncio.wait_for(reader.readline(), _CONNECT_S)))
+        self._take(json.loads(await _within(_CONNECT_S, reader.readline())))
         self.lost_at = None
         self._spawn(self._stay(reader))
         self._spawn(self._ping())
@@ -164,12 +164,11 @@ class Line:
             self._answers.get_nowait()
         await self._send({**request, "do": "start"})
         try:
-            answer = await asyncio.wait_for(self._answers.get(), _START_S)
+            answer = await _within(_START_S, self._answers.get())
         except TimeoutError:
             raise self._unreachable("does not answer") from None
         if answer["event"] == "refused":
             raise StartFailed(f"The kernel cannot be started on {self.place.node}: {answer['message']}.")
-        self.runs, self.exit_code = True, None
 
     async def _is_listening(self) -> bool:
         try:
@@ -182,7 +181,7 @@ class Line:
     async def _end(self) -> bool:
         await self._send({"do": "end"})
         try:
-            while (await asyncio.wait_for(self._answers.get(), _END_S))["event"] != "over":
+            while (await _within(_END_S, self._answers.get()))["event"] != "over":
                 continue
         except TimeoutError:
             return False
@@ -199,7 +198,7 @@ class Line:
         """Listen to the agent; connect again for as long as nobody says that the job is over."""
         while True:
             try:
-                while line := await asyncio.wait_for(reader.readline(), _SILENCE_S):
+                while line := await _within(_SILENCE_S, reader.readline()):
                     self._take(json.loads(line))
             except (OSError, ValueError) as error:
                 _log.info("kernel.control_lost node=%s error=%s", self.place.node, error)
@@ -220,6 +219,8 @@ class Line:
         elif message["event"] == "job ends":
             self.job_ends = True
         elif message["event"] != "pong":
+            if message["event"] == "started":  # here, for its end may be the next message
+                self.runs, self.exit_code = True, None
             self._answers.put_nowait(message)
 
     async def _ping(self) -> None:
@@ -232,14 +233,14 @@ class Line:
         self._most_listeners = 0
         for number, name in enumerate(CHANNELS, 1):
 
-            async def carry(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name
-            ) -> None:
-                await self._carry(name, (reader, writer))
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
+                # Held from now on: a task that is cancelled before it has begun closes nothing.
+                self._held.add(writer)
+                self._spawn(self._carry(name, (reader, writer)))
 
             path = self._folder / f"k-{number}"
             path.unlink(missing_ok=True)
-            self._servers.append(await asyncio.start_unix_server(carry, path, limit=PUMP_BYTES))
+            self._servers.append(await asyncio.start_unix_server(accept, path, limit=PUMP_BYTES))
         if self._cells is None:
             self._cells = Cells(
                 self._folder / f"k-{CHANNELS.index('iopub') + 1}", self.connection_info["key"]
@@ -268,7 +269,6 @@ class Line:
 
         Closed at once it would come back late, and miss what a restarted kernel publishes first.
         """
-        self._held.add(inner[1])
         if name == "iopub":
             self._listeners += 1
             self._most_listeners = max(self._listeners, self._most_listeners)
@@ -286,8 +286,10 @@ class Line:
                 await join(inner, outer)
         finally:
             heard.cancel()
-            dial.cancel()
-            self._held.discard(inner[1])
+            if not dial.cancel() and not dial.cancelled() and dial.exception() is None:
+                dial.result()[1].close()
+            if not inner[1].transport.get_write_buffer_size():
+                self._held.discard(inner[1])
             self._listeners -= name == "iopub"
             inner[1].close()
 
@@ -349,16 +351,26 @@ class Line:
 
     async def _close(self) -> None:
         self._stop_listening()
+        for _ in range(3):  # asyncio's steps with a connection that has just come
+            await asyncio.sleep(0)
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._held:
+            writer.transport.abort()  # whatever is still to be written
         if self._cells is not None:
             self._cells.close()
         if self._control is not None:
             self._control.close()
         if self._step is not None:
             await self._step.close()
+
+
+async def _within(limit_s: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """As `asyncio.wait_for`, which in Python 3.11 may drop a cancellation that comes with the result."""
+    async with asyncio.timeout(limit_s):
+        return await work
 
 
 async def _hear(reader: asyncio.StreamReader, heard: bytearray) -> None:

@@ -104,3 +104,19 @@ async def test_a_node_that_cannot_be_reached_holds_up_no_other_kernel(
         await provisioner._connect(job, mine)
     assert len(closed_in) == 1
     assert closed_in[0] is not threading.current_thread()
+
+
+async def test_a_kernel_that_ends_at_once_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end comes right behind the word that it was started, and is not forgotten over that."""
+    line = Line(Place(address="127.0.0.1", port=1, node="here"), bytes(32), "kernel-1")
+
+    async def answer(_request: dict[str, Any]) -> None:
+        line._take({"event": "started"})
+        line._take({"event": "state", "runs": False, "code": 7, "memory": 0})
+
+    monkeypatch.setattr(line, "_send", answer)
+    try:
+        await line.start({})
+        assert (line.runs, line.exit_code) == (False, 7)
+    finally:
+        await asyncio.to_thread(line.close)
