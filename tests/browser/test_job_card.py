@@ -16,22 +16,24 @@ _CARD = ".slurm-magics-card"
 
 # WCAG's contrast of an element's text and what is behind it; half transparent layers are put on each other.
 _CONTRAST = """
+const found = document.querySelector(arguments[0]);
 const parse = (text) => text.match(/[0-9.]+/g).map(Number);
 let back = [0, 0, 0], layers = [];
-for (let e = arguments[0]; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
+for (let e = found; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
 for (const [r, g, b, a = 1] of layers) back = back.map((below, i) => below * (1 - a) + [r, g, b][i] * a);
 const light = (colour) => {
   const [r, g, b] = colour.map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
-const two = [light(parse(getComputedStyle(arguments[0]).color).slice(0, 3)), light(back)];
+const two = [light(parse(getComputedStyle(found).color).slice(0, 3)), light(back)];
 return (Math.max(...two) + 0.05) / (Math.min(...two) + 0.05);
 """
 
 
 def contrast(person: Person, css: str) -> float:
     """Of the text of the first element that fits, 1 to 21."""
-    return float(person.driver.execute_script(_CONTRAST, person.find(css)))
+    person.find(css)  # waits for it; the card may draw another one before the script runs
+    return float(person.driver.execute_script(_CONTRAST, css))
 
 
 def test_a_card_follows_its_job(demo: Demo, person_of: PersonOf) -> None:
