@@ -40,3 +40,5 @@ def person_of(
         server = Server(demo, hub_login(user), user)
         if server.model():
             server.stop()
+        # What a test that failed has submitted would be in the way of others.
+        demo.exec("login1", ["scancel", f"--user={user}"], user=user)
