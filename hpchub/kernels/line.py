@@ -13,6 +13,7 @@ import hmac
 import json
 import logging
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Coroutine
@@ -71,6 +72,7 @@ class Line:
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._servers: list[asyncio.Server] = []
         self._held: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
         self._listeners = self._most_listeners = 0
         self._was_reached = False
         self._cells: Cells | None = None
@@ -129,6 +131,16 @@ class Line:
     async def end(self) -> bool:
         """Ends the kernel, and the job with its last one; False where the agent does not answer."""
         return await self._here(self._end())
+
+    def cut(self) -> None:
+        """Keeps from the kernel whatever Jupyter sends once this has returned; `close` is to follow.
+
+        Without a way through the thread: a server that stops asks the kernel to end in the next moment.
+        """
+        self._is_cut = True
+        for writer in list(self._held):
+            with contextlib.suppress(OSError):  # its other side is gone
+                writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Leaves the kernel alone and ends the thread; the sockets are gone.
@@ -234,6 +246,9 @@ class Line:
         for number, name in enumerate(CHANNELS, 1):
 
             def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
+                if self._is_cut:
+                    writer.close()
+                    return
                 # Held from now on: a task that is cancelled before it has begun closes nothing.
                 self._held.add(writer)
                 self._spawn(self._carry(name, (reader, writer)))

@@ -324,6 +324,8 @@ class SlurmProvisioner(KernelProvisionerBase):
         self.log.warning(
             "hpchub: job %s and its kernel stay for %d s, for this notebook", job.id, self._settings.keep_s
         )
+        if line is not None:
+            line.cut()
 
         def leave() -> None:
             if line is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from hpchub.kernels import line as line_module
 from hpchub.kernels.allocation import Allocation, Place
 from hpchub.kernels.claims import Purpose
 from hpchub.kernels.line import Line
-from hpchub.remote.kernel_agent import GREETING
+from hpchub.remote.kernel_agent import GREETING, proof
 from support.kernel_jobs import until
 
 
@@ -66,14 +67,49 @@ async def test_a_server_that_stops_waits_for_no_line_in_its_loop(tmp_path: Path)
     provisioner = slurm.SlurmProvisioner(kernel_id="1", kernel_spec=KernelSpec())
     provisioner._claim = claims.claim(tmp_path, purpose)
     provisioner._job = Allocation(tmp_path, "4242")
-    line: Any = SimpleNamespace(close=lambda: goes.wait(20))
+    cuts: list[bool] = []
+    line: Any = SimpleNamespace(cut=lambda: cuts.append(True), close=lambda: goes.wait(20))
     provisioner._line = line
     began = time.monotonic()
     provisioner._leave()
+    assert cuts, "until it is closed Jupyter's request to end reaches the kernel"
     assert claims._is_held(tmp_path)
     assert time.monotonic() - began < 15
     goes.set()
     await until(lambda: not claims._is_held(tmp_path))
+
+
+async def test_a_line_that_is_cut_carries_nothing_more() -> None:
+    """From that moment on, however long the closing takes; and who comes again is not let in either."""
+    key, heard = bytes(32), asyncio.Event()
+
+    async def be_the_agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{GREETING} 00\n".encode())
+        role, nonce, _ = (await reader.readline()).decode().split()
+        writer.write(f"ok {proof(key, 'agent', role, '00', nonce)}\n".encode())
+        if await reader.read(5) == b"early":
+            heard.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(be_the_agent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    line = Line(Place(address="127.0.0.1", port=port, node="here"), key, "kernel-1")
+    await line.listen()
+    control = f"{line.connection_info['ip']}-{line.connection_info['control_port']}"
+    with socket.socket(socket.AF_UNIX) as jupyter, socket.socket(socket.AF_UNIX) as again:
+        try:
+            jupyter.connect(control)
+            jupyter.sendall(b"early")
+            await asyncio.wait_for(heard.wait(), 10)
+            line.cut()
+            with pytest.raises(BrokenPipeError):
+                jupyter.sendall(b"end, please")
+            again.connect(control)
+            assert await asyncio.to_thread(again.recv, 1) == b""
+        finally:
+            await asyncio.to_thread(line.close)
+            server.close()
 
 
 async def test_a_node_that_cannot_be_reached_holds_up_no_other_kernel(

@@ -97,11 +97,14 @@ def until(what):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201  whatev
 
 
 def cell(client: BlockingKernelClient, code: str) -> str:
-    """What a cell prints."""
+    """What a cell prints, and its error."""
     said: list[str] = []
-    client.execute_interactive(
-        code, timeout=LIMIT_S, output_hook=lambda message: said.append(message["content"].get("text", ""))
-    )
+
+    def take(message: dict[str, dict[str, str]]) -> None:
+        content = message["content"]
+        said.append(content.get("text", "") or content.get("evalue", ""))
+
+    client.execute_interactive(code, timeout=LIMIT_S, output_hook=take)
     return "".join(said)
 
 
