@@ -241,7 +241,7 @@ class Line:
             await self._send({"do": "ping"})
 
     async def _listen(self) -> None:
-        self._stop_listening()
+        await self._stop_listening()
         self._most_listeners = 0
         for number, name in enumerate(CHANNELS, 1):
 
@@ -253,26 +253,39 @@ class Line:
                 self._held.add(writer)
                 self._spawn(self._carry(name, (reader, writer)))
 
+            if self._is_cut:
+                return
             path = self._folder / f"k-{number}"
             path.unlink(missing_ok=True)
-            self._servers.append(await asyncio.start_unix_server(accept, path, limit=PUMP_BYTES))
+            # Kept before it serves: who is cancelled while it begins to would leave it to nobody.
+            server = await asyncio.start_unix_server(accept, path, limit=PUMP_BYTES, start_serving=False)
+            self._servers.append(server)
+            await server.start_serving()
         if self._cells is None:
             self._cells = Cells(
                 self._folder / f"k-{CHANNELS.index('iopub') + 1}", self.connection_info["key"]
             )
         self._cells.follow()
 
-    def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers = []
+    async def _stop_listening(self) -> None:
+        servers, self._servers = self._servers, []
+        try:
+            for server in servers:
+                for listening in server.sockets:
+                    self._loop.remove_reader(listening.fileno())
+            # asyncio's steps with a connection that has just come: a closed server would lose and not close it.
+            for _ in range(3):
+                await asyncio.sleep(0)
+        finally:
+            for server in servers:
+                server.close()
         if self._cells is not None:
             self._cells.stop()
 
     async def _write(self, text: str) -> None:
         if self._cells is None:
             return
-        self._stop_listening()
+        await self._stop_listening()
         for number in range(1, len(CHANNELS) + 1):
             (self._folder / f"k-{number}").unlink(missing_ok=True)
         for writer in list(self._held):
@@ -365,9 +378,8 @@ class Line:
         task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
-        self._stop_listening()
-        for _ in range(3):  # asyncio's steps with a connection that has just come
-            await asyncio.sleep(0)
+        self._is_cut = True
+        await self._stop_listening()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()

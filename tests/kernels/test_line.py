@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -110,6 +111,28 @@ async def test_a_line_that_is_cut_carries_nothing_more() -> None:
         finally:
             await asyncio.to_thread(line.close)
             server.close()
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_connects_when_a_line_stops_is_not_kept(steps: int) -> None:
+    """However far asyncio is with it: a Jupyter that stays connected to nothing hears no reason."""
+    line = Line(Place(address="127.0.0.1", port=1, node="here"), bytes(32), "kernel-1")
+    await line.listen()
+
+    async def connect_and_stop() -> None:
+        jupyter.connect(f"{line.connection_info['ip']}-{line.connection_info['hb_port']}")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await line._write("It has ended.")
+
+    with socket.socket(socket.AF_UNIX) as jupyter:
+        jupyter.settimeout(10)
+        try:
+            await line._here(connect_and_stop())
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(jupyter.recv, 1) == b""
+        finally:
+            await asyncio.to_thread(line.close)
 
 
 async def test_a_node_that_cannot_be_reached_holds_up_no_other_kernel(

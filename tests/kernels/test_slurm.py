@@ -284,7 +284,7 @@ async def test_a_kernel_may_listen_on_loopback_ports(agent: tuple[Place, bytes])
 
     client = AsyncKernelClient()
     client.load_connection_info(line.connection_info)  # type: ignore[arg-type]
-    client.start_channels()
+    client.start_channels(hb=False)  # which takes a kernel for dead that is silent for a second
     await client.wait_for_ready(timeout=60)
     client.stop_channels()
     assert await line.end()

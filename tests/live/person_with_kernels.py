@@ -73,7 +73,7 @@ class Server:
         self.kernel_id = self.ask("sessions", body)["kernel"]["id"]  # type: ignore[index, call-overload]
         client = BlockingKernelClient(connection_file=find_connection_file(self.kernel_id))
         client.load_connection_file()
-        client.start_channels()
+        client.start_channels(hb=False)  # which takes a kernel for dead that is silent for a second
         client.wait_for_ready(timeout=LIMIT_S)
         return client
 
