@@ -273,7 +273,7 @@ class Line:
             for server in servers:
                 for listening in server.sockets:
                     self._loop.remove_reader(listening.fileno())
-            # asyncio's steps with a connection that has just come: a closed server would lose and not close it.
+            # The steps of asyncio with a connection that has just come: a closed server would lose it, open.
             for _ in range(3):
                 await asyncio.sleep(0)
         finally:
