@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from support.tree import ROOT
 
 
+@pytest.mark.slow
 def test_every_part_is_there() -> None:
     """Nothing that it needs of the rest has gone away."""
     argv = (sys.executable, "-m", "bench", "--help")

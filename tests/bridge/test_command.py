@@ -76,6 +76,7 @@ async def answering(config: Path, socket: Path) -> AsyncIterator[subprocess.Pope
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 async def test_it_runs_until_it_is_told_to_end(number: signal.Signals, config: Path, short_dir: Path) -> None:
     """It answers on a private socket, ends with 0, and takes the socket with it; the database stays."""
     socket = short_dir / "b" / "bridge.sock"
@@ -135,6 +136,7 @@ def test_a_wrong_setting_says_where(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wrong_cluster_file_says_where(config: Path) -> None:
     """The file, the line and the nearest key; no traceback."""
     path = config.parent / "clusters.d" / "alpha.toml"

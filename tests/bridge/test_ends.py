@@ -152,6 +152,7 @@ async def test_a_service_account(
     assert after.certificate.key != before.certificate.key
 
 
+@pytest.mark.slow
 async def test_within_five_seconds(
     ends: Ends, sessions: Sessions, pool: FakeSlurm, signer: SignerClient, login: Login
 ) -> None:

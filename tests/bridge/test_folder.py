@@ -236,6 +236,7 @@ def test_a_server_can_be_interrupted(account: Account) -> None:
     assert int((folder / "server.log").read_text().split()[1], 16) & 0b110 == 0
 
 
+@pytest.mark.slow
 def test_a_server_is_ended_at_once(account: Account) -> None:
     """Even one that was started a moment ago is found and ended."""
     for number in range(5):

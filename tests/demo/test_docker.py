@@ -34,6 +34,7 @@ def config() -> Iterator[dict[str, Any]]:
     yield yaml.safe_load(done.stdout)
 
 
+@pytest.mark.slow
 def test_services_are_the_hosts(config: dict[str, Any]) -> None:
     """Each host and the hub is one service, named as it names itself, all of one image."""
     assert set(config["services"]) == {*CLUSTER_HOSTS, HUB}

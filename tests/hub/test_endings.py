@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from hpchub.bridge.endings import Endings
 from hpchub.errors import HostUnreachable
 from hpchub.hub.endings import EndedServers
@@ -54,6 +56,7 @@ async def test_a_server_that_ended_before_it_is_watched() -> None:
         assert await heard.get() == "early"
 
 
+@pytest.mark.slow
 async def test_ends_are_heard_of_across_a_restart_of_the_bridge() -> None:
     """A bridge that was away and counts anew is listened to from its beginning."""
     bridge, heard = Bridge(), asyncio.Queue[str]()

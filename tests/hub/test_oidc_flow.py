@@ -140,6 +140,7 @@ async def test_how_the_hub_proves_itself(forge: Forge, tmp_path: Path) -> None:
     assert not {"Authorization", "client_secret"} & set(public)
 
 
+@pytest.mark.slow
 async def test_answers_that_are_none(forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused code is a refusal; all else is an error that repeats neither code nor token nor secret."""
     monkeypatch.setattr(oidc_flow, "_TIMEOUT_S", 0.3)

@@ -100,6 +100,7 @@ async def test_an_environment_that_is_gone_is_named_before_launch(
 
 
 @pytest.mark.usefixtures("modules", "containers")
+@pytest.mark.slow
 def test_check_names_what_is_missing(
     environment: Path, installed: Install, tmp_path: Path, capfd: Printed
 ) -> None:

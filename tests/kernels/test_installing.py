@@ -400,6 +400,7 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path, home: Path, capfd: Print
     assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["site"]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_jupyter_would_not_offer_is_named(
     installed: Install, environment: Path, tmp_path: Path, capfd: Printed
 ) -> None:

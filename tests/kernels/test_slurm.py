@@ -139,6 +139,7 @@ async def test_a_wait_shows_its_reason_and_ends(
     assert list((home / ".hpchub/kernels").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_a_job_that_ends_at_once_says_so(job: OneJob, kernel: Install, home: Path) -> None:
     """With the last words of its log."""
     kernel(python="/nowhere/python3")

@@ -228,6 +228,7 @@ async def test_a_kernel_that_is_kept_for_no_time_still_starts(tmp_path: Path) ->
         assert line.runs
 
 
+@pytest.mark.slow
 async def test_what_a_kernel_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     """A killed kernel's own processes would hold the job's memory, and its restart would have less."""
     async with called(tmp_path, "60", "/dev/null") as line:
@@ -245,6 +246,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 async def test_a_job_that_was_found_again_is_waited_for_no_longer(
     job: OneJob, kernel: Install, home: Path
 ) -> None:
@@ -304,6 +306,7 @@ async def test_who_goes_away_while_a_kernel_is_lost_is_not_waited_for() -> None:
     await asyncio.to_thread(line.close)
 
 
+@pytest.mark.slow
 async def test_why_a_kernel_ended_reaches_all_who_listened(tmp_path: Path) -> None:
     """Also those whose socket is late to come back, as on a machine that has a lot to do."""
     cells = Cells(tmp_path / "k-2", b"key")

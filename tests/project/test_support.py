@@ -51,6 +51,7 @@ def test_what_ci_is_set_to(monkeypatch: pytest.MonkeyPatch, ci: str, counts: boo
     assert counts_skips() is counts
 
 
+@pytest.mark.slow
 def test_a_skip_is_a_skip_on_a_laptop(tmp_path: Path) -> None:
     """Without CI, what is missing is named and passes."""
     result = _run(tmp_path, "")
@@ -58,6 +59,7 @@ def test_a_skip_is_a_skip_on_a_laptop(tmp_path: Path) -> None:
     assert "1 passed, 2 skipped, 1 xfailed" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
     """With CI, a skipped test fails and says why, a module that skips itself while it is collected does so
     as well, and an expected failure stays expected.

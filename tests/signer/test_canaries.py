@@ -144,6 +144,7 @@ def folder() -> Iterator[Path]:
         yield inner
 
 
+@pytest.mark.slow
 def test_no_canary_sings(folder: Path, user_key: Any) -> None:
     """The authority's key, the grants', the person's, passwords, seeds, codes and tickets: in no log, and in
     no file but the three to be protected; no process of the same account sees them; a crash dumps nothing.

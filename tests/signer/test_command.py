@@ -45,6 +45,7 @@ def call(config: Path, *action: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_from_init_to_sigterm(
     config: Path, user_key: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +88,7 @@ def test_from_init_to_sigterm(
     assert not client.socket_path.exists()
 
 
+@pytest.mark.slow
 def test_serve_says_what_is_missing(config: Path) -> None:
     """Without keys, or with loose ones, serve ends with code 1 and names the path; no traceback."""
     config.parent.chmod(0o700)
@@ -117,6 +119,7 @@ def test_set_password_refuses(
     assert not (config.parent / "passwords").exists()
 
 
+@pytest.mark.slow
 def test_set_password_on_a_terminal(config: Path) -> None:
     """On a terminal the password is asked for twice and not shown."""
     outer, inner = pty.openpty()

@@ -373,6 +373,7 @@ async def test_a_curve_and_a_token_without_kid(desk: Desk) -> None:
     assert (await desk.present(token)).username == "alice"
 
 
+@pytest.mark.slow
 async def test_provider_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Down, slow, or full of nonsense: nobody is refused as wrong, nothing is granted, and it is recorded."""
     monkeypatch.setattr(oidc_keys, "_AGAIN_S", 0.0)
@@ -422,6 +423,7 @@ async def test_a_provider_proves_itself_by_tls(tmp_path: Path, oidc: OidcSetting
     assert "CertificateError" in str(caught.value.__cause__)
 
 
+@pytest.mark.slow
 async def test_staff_can_ask_the_provider(
     desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

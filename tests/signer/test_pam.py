@@ -36,6 +36,7 @@ def ask(namespace: tuple[str, ...], pairs: list[tuple[str, str]], service: str =
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_pam_decides(namespace: tuple[str, ...]) -> None:
     """pam_unix accepts the right password only; locked and expired accounts are refused with it."""
     good, wrong, unknown, locked, expired, empty, cut, root = ask(

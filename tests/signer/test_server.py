@@ -201,6 +201,7 @@ async def test_grants_survive_a_restart_and_end_at_their_ceiling(
             await client.certificate(login.grant, user_key.public, Profile.CONTROL)
 
 
+@pytest.mark.slow
 async def test_an_expired_grant_is_refused(settings: SignerSettings, user_key: Any) -> None:
     """On the real clock: a login whose ceiling has passed mints nothing."""
     short = replace(settings, policy=replace(settings.policy, login_ceiling_s=1))

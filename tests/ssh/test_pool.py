@@ -268,6 +268,7 @@ async def test_expired_certificate_is_not_tried(
         assert node.most_handshakes == 0
 
 
+@pytest.mark.slow
 async def test_open_connection_outlives_its_certificate(
     fake_node: Starter, pool_for: PoolFor, source: Source
 ) -> None:
