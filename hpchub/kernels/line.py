@@ -1,19 +1,16 @@
 """A notebook server's line to one kernel in a job: control, and the kernel's sockets as if it ran here.
 
 A thread with an event loop of its own serves it, because Jupyter's blocking managers run theirs only
-while somebody waits. The kernel's five unix sockets lie in a 0700 folder on this node; each connection
-to one of them is carried to the agent (hpchub/remote/kernel_agent.py), which joins it to the kernel's own.
+while somebody waits. Control is one connection to the kernel agent (hpchub/remote/kernel_agent.py), which
+starts the kernel and tells of its end. The sockets are doors.py's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import logging
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Coroutine
@@ -21,35 +18,19 @@ from typing import Any, TypeVar
 
 from hpchub.errors import HostUnreachable, StartFailed
 from hpchub.kernels.allocation import Place
-from hpchub.kernels.cells import Cells
+from hpchub.kernels.dialing import CONNECT_S, Dialer
+from hpchub.kernels.doors import Doors
 from hpchub.kernels.step import Step
-from hpchub.remote.kernel_agent import (
-    CHANNELS,
-    CONTROL,
-    GREETING,
-    LINE_BYTES,
-    LISTEN_WAIT_S,
-    PUMP_BYTES,
-    PrivateFolder,
-    Streams,
-    join,
-    message_key,
-    proof,
-)
+from hpchub.remote.kernel_agent import CONTROL, PrivateFolder, message_key
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
-_CONNECT_S = 10.0
-# The agent answers for a channel once the kernel listens.
-_CHANNEL_S = LISTEN_WAIT_S + _CONNECT_S
 _START_S = 30.0
 _END_S = 15.0
 _PING_S = 5.0
 _SILENCE_S = 20.0
 _AGAIN_S = 1.0
-# A kernel that is restarted is there again soon, and one that is not may stay away for hours.
-_DIAL_AGAIN_S, _DIAL_OFTEN = 0.1, 100
 
 
 class Line:
@@ -62,20 +43,14 @@ class Line:
         self.memory_kills = 0
         self.job_ends = False
         self.lost_at: float | None = None
-        self._key = key
-        self._kernel_id = kernel_id
         self._private = PrivateFolder()
-        self._folder = self._private.path
-        self._step = Step(place.step, self._folder / "agent.sock") if place.step else None
+        folder = self._private.path
+        self._step = Step(place.step, folder / "agent.sock") if place.step else None
+        self._dialer = Dialer(place, key, kernel_id, self._step)
+        self._doors = Doors(folder, self._dialer, message_key(key, kernel_id).encode())
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._servers: list[asyncio.Server] = []
-        self._held: set[asyncio.StreamWriter] = set()
-        self._is_cut = False
-        self._listeners = self._most_listeners = 0
-        self._was_reached = False
-        self._cells: Cells | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
         self._thread.start()
@@ -83,12 +58,7 @@ class Line:
     @property
     def connection_info(self) -> dict[str, Any]:
         """What a Jupyter client needs, as in a connection file; `key` as bytes."""
-        ports = {f"{name}_port": number for number, name in enumerate(CHANNELS, 1)}
-        key = message_key(self._key, self._kernel_id).encode()
-        return {
-            "transport": "ipc", "ip": str(self._folder / "k"), "key": key,
-            "signature_scheme": "hmac-sha256", **ports,
-        }  # fmt: skip
+        return self._doors.connection_info
 
     @property
     def is_lost(self) -> bool:
@@ -118,11 +88,11 @@ class Line:
 
     async def listen(self) -> None:
         """Makes the five sockets, anew: Jupyter removes them with each restart."""
-        await self._here(self._listen())
+        await self._here(self._doors.open())
 
     async def write(self, text: str) -> None:
         """Writes under the notebook's cell why the kernel is gone, in the kernel's place."""
-        await self._here(self._write(text))
+        await self._here(self._doors.write(text))
 
     async def send_signal(self, number: int) -> None:
         """To the kernel and what it has started. Lost where the agent is."""
@@ -137,10 +107,7 @@ class Line:
 
         Without a way through the thread: a server that stops asks the kernel to end in the next moment.
         """
-        self._is_cut = True
-        for writer in list(self._held):
-            with contextlib.suppress(OSError):  # its other side is gone
-                writer.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._doors.cut()
 
     def close(self) -> None:
         """Leaves the kernel alone and ends the thread; the sockets are gone.
@@ -165,8 +132,8 @@ class Line:
     # -- what follows runs in the thread --------------------------------------------------------
 
     async def _open(self) -> None:
-        reader, self._control = await self._dial(CONTROL)
-        self._take(json.loads(await _within(_CONNECT_S, reader.readline())))
+        reader, self._control = await self._dialer.dial(CONTROL)
+        self._take(json.loads(await _within(CONNECT_S, reader.readline())))
         self.lost_at = None
         self._spawn(self._stay(reader))
         self._spawn(self._ping())
@@ -178,13 +145,13 @@ class Line:
         try:
             answer = await _within(_START_S, self._answers.get())
         except TimeoutError:
-            raise self._unreachable("does not answer") from None
+            raise self._dialer.unreachable("does not answer") from None
         if answer["event"] == "refused":
             raise StartFailed(f"The kernel cannot be started on {self.place.node}: {answer['message']}.")
 
     async def _is_listening(self) -> bool:
         try:
-            _, writer = await self._dial("hb")
+            _, writer = await self._dialer.dial("hb")
         except HostUnreachable:
             return False
         writer.close()
@@ -221,10 +188,10 @@ class Line:
                 self._control = None
             await asyncio.sleep(_AGAIN_S)
             with contextlib.suppress(HostUnreachable):
-                reader, self._control = await self._dial(CONTROL)
+                reader, self._control = await self._dialer.dial(CONTROL)
 
     def _take(self, message: dict[str, Any]) -> None:
-        self.lost_at, self._was_reached = None, True
+        self.lost_at = None
         if message["event"] == "state":
             self.runs, self.exit_code = bool(message["runs"]), message["code"]
             self.memory_kills = int(message["memory"])
@@ -240,154 +207,18 @@ class Line:
             await asyncio.sleep(_PING_S)
             await self._send({"do": "ping"})
 
-    async def _listen(self) -> None:
-        await self._stop_listening()
-        self._most_listeners = 0
-        for number, name in enumerate(CHANNELS, 1):
-
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
-                if self._is_cut:
-                    writer.close()
-                    return
-                # Held from now on: a task that is cancelled before it has begun closes nothing.
-                self._held.add(writer)
-                self._spawn(self._carry(name, (reader, writer)))
-
-            if self._is_cut:
-                return
-            path = self._folder / f"k-{number}"
-            path.unlink(missing_ok=True)
-            # Kept before it serves: who is cancelled while it begins to would leave it to nobody.
-            server = await asyncio.start_unix_server(accept, path, limit=PUMP_BYTES, start_serving=False)
-            self._servers.append(server)
-            await server.start_serving()
-        if self._cells is None:
-            self._cells = Cells(
-                self._folder / f"k-{CHANNELS.index('iopub') + 1}", self.connection_info["key"]
-            )
-        self._cells.follow()
-
-    async def _stop_listening(self) -> None:
-        servers, self._servers = self._servers, []
-        try:
-            for server in servers:
-                for listening in server.sockets:
-                    self._loop.remove_reader(listening.fileno())
-            # The steps of asyncio with a connection that has just come: a closed server would lose it, open.
-            for _ in range(3):
-                await asyncio.sleep(0)
-        finally:
-            for server in servers:
-                server.close()
-        if self._cells is not None:
-            self._cells.stop()
-
-    async def _write(self, text: str) -> None:
-        if self._cells is None:
-            return
-        await self._stop_listening()
-        for number in range(1, len(CHANNELS) + 1):
-            (self._folder / f"k-{number}").unlink(missing_ok=True)
-        for writer in list(self._held):
-            writer.close()
-        await self._cells.write(text, self._most_listeners - 1)  # one was ours
-
-    async def _carry(self, name: str, inner: Streams) -> None:
-        """One of Jupyter's connections, held until there is a kernel.
-
-        Closed at once it would come back late, and miss what a restarted kernel publishes first.
-        """
-        if name == "iopub":
-            self._listeners += 1
-            self._most_listeners = max(self._listeners, self._most_listeners)
-        # ZeroMQ's greeting: it goes away, and comes again, where none is returned for 30 s.
-        early = bytearray()
-        dial = asyncio.ensure_future(self._dial_until_there(name))
-        heard = asyncio.ensure_future(_hear(inner[0], early))
-        try:
-            await asyncio.wait((dial, heard), return_when=asyncio.FIRST_COMPLETED)
-            if not heard.done():
-                heard.cancel()
-                await asyncio.gather(heard, return_exceptions=True)
-                outer = dial.result()
-                outer[1].write(bytes(early))
-                await join(inner, outer)
-        finally:
-            heard.cancel()
-            if not dial.cancel() and not dial.cancelled() and dial.exception() is None:
-                dial.result()[1].close()
-            if not inner[1].transport.get_write_buffer_size():
-                self._held.discard(inner[1])
-            self._listeners -= name == "iopub"
-            inner[1].close()
-
-    async def _dial_until_there(self, name: str) -> Streams:
-        tries = 0
-        while True:
-            try:
-                return await self._dial(name)
-            except HostUnreachable:
-                tries += 1
-                await asyncio.sleep(_DIAL_AGAIN_S if tries < _DIAL_OFTEN else _AGAIN_S)
-
-    async def _dial(self, part: str) -> Streams:
-        """A connection that both sides have proven."""
-        role = f"{self._kernel_id}/{part}"
-        writer: asyncio.StreamWriter | None = None
-        try:
-            async with asyncio.timeout(_CONNECT_S if part == CONTROL else _CHANNEL_S):
-                reader, writer = await self._connect()
-                first = await reader.readline()
-                if not first:
-                    raise ValueError("the connection was closed")
-                greeting, agent_nonce = first.decode("ascii").split()
-                if greeting != GREETING:
-                    raise ValueError("something else answers")
-                nonce = secrets.token_hex(16)
-                shown = proof(self._key, "client", role, agent_nonce, nonce)
-                writer.write(f"{role} {nonce} {shown}\n".encode())
-                word, answer = (await reader.readline()).decode("ascii").split()
-                expected = proof(self._key, "agent", role, agent_nonce, nonce)
-                if word != "ok" or not hmac.compare_digest(answer, expected):
-                    raise ValueError("it does not know the key")
-        except (OSError, ValueError, asyncio.CancelledError) as error:
-            if writer is not None:
-                writer.close()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise self._unreachable(str(error) or type(error).__name__) from error
-        return reader, writer
-
-    async def _connect(self) -> Streams:
-        if self._step is not None:
-            return await self._step.connect(LINE_BYTES)
-        return await asyncio.open_connection(self.place.address, self.place.port, limit=LINE_BYTES)
-
-    def _unreachable(self, why: str) -> HostUnreachable:
-        place = self.place
-        return HostUnreachable(
-            f"The kernel's node {place.node} cannot be reached {place.way}: {why}.",
-            ""
-            if place.step or self._was_reached
-            else "Where this machine may not reach the nodes' ports, say attach=srun.",
-        )
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
-        self._is_cut = True
-        await self._stop_listening()
+        await self._doors.stop()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for writer in self._held:
-            writer.transport.abort()  # whatever is still to be written
-        if self._cells is not None:
-            self._cells.close()
+        self._doors.close()
         if self._control is not None:
             self._control.close()
         if self._step is not None:
@@ -398,9 +229,3 @@ async def _within(limit_s: float, work: Coroutine[Any, Any, _T]) -> _T:
     """As `asyncio.wait_for`, which in Python 3.11 may drop a cancellation that comes with the result."""
     async with asyncio.timeout(limit_s):
         return await work
-
-
-async def _hear(reader: asyncio.StreamReader, heard: bytearray) -> None:
-    """Keeps what comes, until the other side goes away."""
-    while data := await reader.read(PUMP_BYTES):
-        heard.extend(data)

@@ -16,7 +16,7 @@ from jupyter_client.kernelspec import KernelSpec
 
 from hpchub.core.job import JobState, JobStatus
 from hpchub.errors import HostUnreachable
-from hpchub.kernels import claims, slurm
+from hpchub.kernels import claims, dialing, slurm
 from hpchub.kernels import line as line_module
 from hpchub.kernels.allocation import Allocation, Place
 from hpchub.kernels.claims import Purpose
@@ -27,7 +27,7 @@ from support.kernel_jobs import until
 
 async def test_a_node_that_falls_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The channel to a kernel that was just started has a limit, like control."""
-    monkeypatch.setattr(line_module, "_CHANNEL_S", 0.1)
+    monkeypatch.setattr(dialing, "_CHANNEL_S", 0.1)
     left = asyncio.Event()
 
     async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,7 +123,7 @@ async def test_who_connects_when_a_line_stops_is_not_kept(steps: int) -> None:
         jupyter.connect(f"{line.connection_info['ip']}-{line.connection_info['hb_port']}")
         for _ in range(steps):
             await asyncio.sleep(0)
-        await line._write("It has ended.")
+        await line._doors.write("It has ended.")
 
     with socket.socket(socket.AF_UNIX) as jupyter:
         jupyter.settimeout(10)

@@ -296,13 +296,13 @@ async def test_who_goes_away_while_a_kernel_is_lost_is_not_waited_for() -> None:
     """ZeroMQ comes again every 30 s: for hours without the node, each would be one more that dials."""
     line = Line(Place(address="127.0.0.1", port=1, node="gone"), bytes(32), "kernel-1")
     await line.listen()
-    await until(lambda: len(line._held) == 1)  # ours, which follows the cells
+    await until(lambda: len(line._doors._held) == 1)  # ours, which follows the cells
     for _ in range(3):
         _, writer = await asyncio.open_unix_connection(f"{line.connection_info['ip']}-1")
         writer.write(b"a greeting")
-        await until(lambda: len(line._held) == 2)
+        await until(lambda: len(line._doors._held) == 2)
         writer.close()
-        await until(lambda: len(line._held) == 1)
+        await until(lambda: len(line._doors._held) == 1)
     await asyncio.to_thread(line.close)
 
 
