@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hpchub.errors import UnexpectedOutput
 from slurm_magics import columns
 from slurm_magics.delimited import Table
+from slurm_magics.done import as_text
 from slurm_magics.options import Syntax, scan
 from slurm_magics.piped import WIDTH, parse_piped, parse_wide
 from slurm_magics.reports import default_fields, percentages_apart, read_title
@@ -141,7 +142,7 @@ class PipedQuery:
         return replace(self, argv=self.wide, wide=(), is_wide=True)
 
     def _piped(self, answer: bytes) -> Table | None:
-        return parse_piped(self.argv[0], answer.decode("utf-8", "backslashreplace"), self.twice)
+        return parse_piped(self.argv[0], as_text(answer), self.twice)
 
     def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """The answer as a frame, and the lines that were no part of it. A report's title is in its `attrs`.

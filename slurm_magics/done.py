@@ -24,6 +24,11 @@ class Done:
     stderr: bytes
 
 
+def as_text(said: bytes) -> str:
+    """What a command said, as text; bytes that are no UTF-8 are shown as `\\xff`."""
+    return said.decode("utf-8", "backslashreplace")
+
+
 class Cut(KeyboardInterrupt):
     """Ctrl-C while a command ran; `said` is what it had printed until then."""
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.delimited import Table, spread_clusters, unique
+from slurm_magics.done import as_text
 
 # Wider than any text that people give such things; what does not fit is an error.
 WIDTH = 1000
@@ -87,11 +88,11 @@ def parse_wide(tool: str, answer: bytes) -> Table:
     """
     ruler = _RULER.search(answer)
     if not ruler:
-        raise UnexpectedOutput(tool, _text(answer[:80]))
+        raise UnexpectedOutput(tool, as_text(answer[:80]))
     dashes = ruler[0]
     widths = _widths(dashes)
     before, head = answer[: ruler.start() - len(dashes)], answer[ruler.start() - len(dashes) : ruler.start()]
-    notices = [line for line in _text(before).split("\n") if line.strip()]
+    notices = [line for line in as_text(before).split("\n") if line.strip()]
     names: dict[int, str] = {}
     if notices and notices[-1].startswith(_CLUSTER):
         names[0] = notices.pop().removeprefix(_CLUSTER).strip()
@@ -100,7 +101,7 @@ def parse_wide(tool: str, answer: bytes) -> Table:
     while place < len(answer):
         end = answer.find(b"\n", place) + 1
         if answer.startswith(_CLUSTER.encode(), place) and answer.startswith(head + dashes, end):
-            names[len(rows)] = _text(answer[place:end]).removeprefix(_CLUSTER).strip()
+            names[len(rows)] = as_text(answer[place:end]).removeprefix(_CLUSTER).strip()
             place = end + len(head + dashes)
             continue
         rows.append(_cells(tool, answer[place : place + len(dashes)], widths))
@@ -126,13 +127,9 @@ def _cells(tool: str, row: bytes, widths: list[int]) -> list[str]:
         cell = row[place : place + width]
         place += width + 1
         if row[place - 1 : place] != b" " or (len(cell.rstrip()) == width >= WIDTH and cell.endswith(b"+")):
-            raise UnexpectedOutput(tool, _text(row.strip()[:80]))
+            raise UnexpectedOutput(tool, as_text(row.strip()[:80]))
         # Slurm puts what it writes itself to the right, of texts only the end is padded.
-        cells.append(_text(cell.rstrip(b" ") if width >= WIDTH else cell.strip(b" ")))
+        cells.append(as_text(cell.rstrip(b" ") if width >= WIDTH else cell.strip(b" ")))
     if row[place:] != b"\n":
-        raise UnexpectedOutput(tool, _text(row.strip()[:80]))
+        raise UnexpectedOutput(tool, as_text(row.strip()[:80]))
     return cells
-
-
-def _text(answer: bytes) -> str:
-    return answer.decode("utf-8", "backslashreplace")

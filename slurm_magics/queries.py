@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from slurm_magics import columns
 from slurm_magics.accounting import plan_piped
 from slurm_magics.delimited import UNIT, parse_delimited, parse_marked
+from slurm_magics.done import as_text
 from slurm_magics.errors import SlurmError
 from slurm_magics.options import Syntax, scan
 from slurm_magics.values import Kind
@@ -98,7 +99,7 @@ class TableQuery:
             quick = frames.marked_to_frame(answer, self.mark, self.kinds, zone=zone, parts=self.parts)
             if quick is not None:
                 return quick, ()
-        text = answer.decode("utf-8", "backslashreplace")
+        text = as_text(answer)
         if self.is_marked:
             table = parse_marked(tool, text, self.mark, self.user_text)
         else:

@@ -14,7 +14,7 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MOST_BYTES, Cut, Done, Show, too_long, too_slow
+from slurm_magics.done import MOST_BYTES, Cut, Done, Show, as_text, too_long, too_slow
 from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.ssh_config import Target
@@ -141,7 +141,7 @@ class Remote:
         if done.exit_code == _TOO_LONG:
             raise too_long(path, int(first))
         if done.exit_code or not first.isdigit():
-            said = done.stderr.decode("utf-8", "replace").strip()
+            said = as_text(done.stderr).strip()
             raise SlurmError(f"{path} cannot be read on {self.name}: {said or 'nothing was said'}")
         return content, int(first) + len(content)
 
@@ -192,7 +192,7 @@ class Remote:
         if done.exit_code < 0:
             raise self._lost(tool)
         if mark.encode() not in done.stdout:
-            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+            said = as_text(done.stderr or done.stdout).strip()
             raise SlurmError(
                 f"Your login shell on {self.name} ended before {tool} began"
                 + (f". It said: {said[-300:]}" if said else "."),

@@ -295,14 +295,14 @@ def _appears(path: Path) -> None:
 
 
 def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:
-    """What it prints is no part of an answer; one that ends before the command is named."""
+    """What it prints is no part of an answer; one that ends before the command is named, with its bytes."""
     profile = laptop.node.home / ".bashrc"
     profile.write_text("echo Welcome; echo noise >&2\n")
     machine = laptop.connect()
     done = machine.run(["echo", "hi"], limit_s=30)
     assert (done.stdout, done.stderr) == (b"hi\n", b"")
-    profile.write_text("echo Closed for repair >&2; exit 1\n")
-    with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for repair"):
+    profile.write_text("printf 'Closed for r\\351paration\\n' >&2; exit 1\n")
+    with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for r\\xe9paration"):
         machine.run(["echo", "hi"], limit_s=30)
     machine.close()
 
