@@ -16,7 +16,7 @@ from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Live, Printed, Text
-from slurm_magics.programs import before_program
+from slurm_magics.programs import SUBMITTERS, before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
 from slurm_magics.session import Session, Settings
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
-# These run what has options of its own.
-_RUNNERS = frozenset({"srun", "salloc", "sbatch"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -218,7 +216,7 @@ class SlurmMagics:
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
         words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
-        end = before_program(tool, words) if tool in _RUNNERS else len(words)
+        end = before_program(tool, words) if tool in SUBMITTERS else len(words)
         own, name = take_option(words[:end], "as")
         words = [*own, *words[end:]]
         if name is not None and (not name.isidentifier() or iskeyword(name)):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from slurm_magics.done import MOST_BYTES, Cut, Done, Show, as_text, too_long, too_slow
 from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
+from slurm_magics.programs import SUBMITTERS
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
 from slurm_magics.ssh_session import STUB, AfterMark, after_mark, encoded, talk
@@ -53,7 +54,6 @@ _WITH_HANGUP = (
     "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
     "wait $p; s=$?; kill $w; exit $s"
 )
-_SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
 _TOO_LONG = 46
@@ -186,7 +186,7 @@ class Remote:
                 raise too_slow(tool, limit_s or 0.0)
             raise SlurmError(
                 f"{self.name} does not answer any more: the connection is given up, while {tool} ran.",
-                MAY_BE_QUEUED if tool in _SUBMITTERS else "Run the cell again: it connects anew.",
+                MAY_BE_QUEUED if tool in SUBMITTERS else "Run the cell again: it connects anew.",
                 retryable=True,
             )
         if done.exit_code < 0:
@@ -264,6 +264,6 @@ class Remote:
             if connection.is_alive:
                 return SlurmError(f"{tool} was ended by a signal on {self.name}.")
         hint = "Run the cell again: it connects anew."
-        if tool in _SUBMITTERS:
+        if tool in SUBMITTERS:
             hint = MAY_BE_QUEUED
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)
