@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from hpchub.core.command import CommandResult
 from hpchub.errors import HpchubError, SchedulerUnavailable, UnexpectedOutput
 from hpchub.schedulers.slurm_errors import failure, rejection
+
+if TYPE_CHECKING:
+    from slurm_magics.job import Job
 
 _UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
 # These ask slurmdbd, all others slurmctld.
@@ -16,7 +20,6 @@ _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accoun
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
 # What an interrupt leaves, in words.
 _AFTER_INTERRUPT = {
-    "sbatch": MAY_BE_QUEUED,
     "srun": "srun was ended, and what it had begun in the cluster is cancelled.",
     "salloc": "salloc was ended, and its allocation given back.",
     "sattach": "sattach was ended; the job goes on.",
@@ -57,10 +60,15 @@ class SlurmError(HpchubError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or the stop button, while a command ran."""
+    """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same."""
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(_AFTER_INTERRUPT.get(tool, f"{tool} was given up."))
+    def __init__(self, tool: str, job: Job | None = None) -> None:
+        words = _AFTER_INTERRUPT.get(tool, f"{tool} was given up.")
+        if job is not None:
+            cluster = f"-M {job.cluster} " if job.cluster else ""
+            words = f"{job} has been submitted and goes on; %scancel {cluster}{job.id} ends it."
+        super().__init__(words)
+        self.job = job
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""

@@ -111,7 +111,12 @@ class SlurmMagics:
                     "Elsewhere Python and its packages are other ones than those of the job.",
                 )
             request.python.store()
-        job = self.jobs.submit(request.submission)
+        try:
+            job = self.jobs.submit(request.submission)
+        except Interrupted as interrupt:
+            if interrupt.job is not None:
+                self._give(interrupt.job, name)
+            raise
         given = self._give(job, name)
         if request.wait:
             print(f"Job {job.id}")

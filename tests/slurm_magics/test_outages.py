@@ -325,14 +325,60 @@ def test_ctrl_c_at_any_moment(
 
 
 def test_ctrl_c_behind_sbatch_loses_no_job(
-    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It has been submitted: the person gets it."""
+    """It has been submitted: the person gets it, and its number. The cell ends all the same."""
 
     def press(*_: object, **__: object) -> None:
         raise Interrupted("scontrol")
 
-    commands.answer("sbatch", "42\n")
+    commands.answer("sbatch", "42;alpha\n")
     monkeypatch.setattr(Jobs, "outputs", press)
-    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
+    assert isinstance(shell.run_cell("%%sbatch --as job\ntrue").error_in_exec, Interrupted)
     assert shell.user_ns["job"].id == "42"
+    shown = capsys.readouterr().out.strip()
+    assert shown == (
+        "Interrupted: Job 42 on alpha has been submitted and goes on; %scancel -M alpha 42 ends it."
+    )
+
+
+@pytest.mark.parametrize("answer", ["echo 42", "echo sbatch: error: Invalid partition name >&2; exit 1"])
+def test_ctrl_c_while_sbatch_runs_waits_for_its_answer(
+    shell: InteractiveShell,
+    commands: Commands,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+) -> None:
+    """However often it is pressed: a job whose number nobody knows would run all the same."""
+    begun, goes = tmp_path / "begun", tmp_path / "goes"
+    commands.answer("scontrol")
+    program = commands.folder / "sbatch"
+    waits = f"n=0; until [ -e {goes} ] || [ $n = 600 ]; do /bin/sleep 0.05; n=$((n+1)); done"
+    program.write_text(f"#!/bin/sh\n/bin/cat >/dev/null\necho >{begun}\n{waits}\n{answer}\n")
+    program.chmod(0o755)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def press() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        for _ in range(3):
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.02)
+        goes.touch()
+
+    threading.Thread(target=press).start()
+    error = shell.run_cell("%%sbatch --as job\ntrue").error_in_exec
+    shown, errors = capsys.readouterr()
+    assert errors == "Waiting for the number of the job that sbatch submits.\n"
+    if answer == "echo 42":
+        assert isinstance(error, Interrupted)
+        assert shell.user_ns["job"].id == "42"
+        assert shown.strip() == "Interrupted: Job 42 has been submitted and goes on; %scancel 42 ends it."
+    else:
+        assert shown.startswith("SlurmError: Slurm refused the job: Invalid partition name")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
