@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
 
-from slurm_magics.accounting import QUESTION, is_question
 from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
+from slurm_magics.entities import QUESTION, is_question
 from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.jobs import Jobs
