@@ -47,16 +47,18 @@ _HINTS = (
 class SlurmError(HpchubError):
     """A command refused, failed or is not there. `stderr` has all that it said.
 
-    `retryable`: it may pass by itself, so that who waits for a job goes on waiting.
+    `retryable`: it may pass by itself, so that who waits for a job goes on waiting. `brief` is shown in place
+    of a message that stands above already.
     """
 
     def __init__(self, message: str, hint: str = "", *, stderr: str = "", retryable: bool = False) -> None:
         super().__init__(message, hint, retryable=retryable)
         self.stderr = stderr
+        self.brief = ""
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""
-        return [f"{type(self).__name__}: {self.message}", *([self.hint] if self.hint else [])]
+        return [f"{type(self).__name__}: {self.brief or self.message}", *([self.hint] if self.hint else [])]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -73,6 +75,18 @@ class Interrupted(KeyboardInterrupt):
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""
         return [f"Interrupted: {self}"]
+
+
+def failed(tool: str, exit_code: int, own_words: str, stderr: str, *, is_shown: bool) -> SlurmError:
+    """The error of a command that ran a program: of what it printed only its own words are looked at.
+
+    Where all of that has been shown, the words are not shown again.
+    """
+    error = refused(tool, exit_code, "", own_words)
+    error.stderr = stderr
+    if is_shown and error.message.startswith(f"{tool}: "):  # its words, and not what they mean
+        error.brief = f"{tool} ended with exit code {exit_code}."
+    return error
 
 
 def refused(tool: str, exit_code: int, stdout: str, stderr: str) -> SlurmError:

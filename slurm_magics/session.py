@@ -15,7 +15,7 @@ from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
 from slurm_magics.done import Cut, Done, as_text
-from slurm_magics.errors import Interrupted, SlurmError, refused, translated
+from slurm_magics.errors import Interrupted, SlurmError, failed, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
@@ -121,8 +121,8 @@ class Session:
         stderr = as_text(done.stderr)
         if done.exit_code and endless:
             # A program's own: what it printed before it failed, and why it did.
-            _pass_on(_unshown(done, live), live)
-            raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
+            is_shown = _pass_on(_unshown(done, live), live)
+            raise failed(argv[0], done.exit_code, _own_lines(argv[0], done), stderr, is_shown=is_shown)
         if done.exit_code:
             raise refused(argv[0], done.exit_code, as_text(done.stdout), stderr)
         return Answer(done.stdout, stderr)
@@ -213,12 +213,13 @@ def _show(notices: str) -> None:
         print(notices.strip(), file=sys.stderr)
 
 
-def _pass_on(said: Done, live: Live | None) -> None:
-    """Show what a program printed that gives no result."""
+def _pass_on(said: Done, live: Live | None) -> bool:
+    """Show what a program printed that gives no result; whether all of its standard error could be shown."""
     live = live or Live()
     live(said.stdout, False)
     live(said.stderr, True)
     live.close()
+    return True not in live.lost
 
 
 def _unshown(said: Done, live: Live | None) -> Done:
