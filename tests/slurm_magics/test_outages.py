@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.async_helpers import get_asyncio_loop
 from IPython.core.interactiveshell import InteractiveShell
 
 from slurm_magics.done import Done
@@ -268,6 +270,54 @@ def test_ctrl_c_lets_srun_cancel(
     assert errors == ""
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
+
+
+def test_ctrl_c_ends_an_await(
+    shell: InteractiveShell, jobs: Jobs, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In plain IPython, which has no handler of its own: one line, and nothing goes on behind it. Ctrl-C in
+    other code is its own.
+    """
+    commands.answer("squeue", ROW.format(id=42, state="RUNNING"))
+    shell.user_ns["job"] = a_job(jobs)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def press() -> None:
+        while not commands.calls("squeue"):
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with contextlib.closing(get_asyncio_loop()) as loop:
+        error = shell.run_cell("await job").error_in_exec
+        assert isinstance(error, KeyboardInterrupt)
+        assert capsys.readouterr().out.strip() == "Not waiting any more. Job 42 goes on."
+        assert not asyncio.all_tasks(loop)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        others = "import signal\nasync def f(): signal.raise_signal(2)\nawait f()"
+        error = shell.run_cell(others).error_in_exec
+    assert isinstance(error, KeyboardInterrupt)
+    assert "Traceback" in capsys.readouterr().out
+
+
+def test_a_wait_that_is_left_behind_keeps_no_ctrl_c(jobs: Jobs, commands: Commands) -> None:
+    """Where its loop has stopped, Ctrl-C is Python's again. A wait that is cancelled stays cancelled."""
+    commands.answer("squeue", ROW.format(id=42, state="RUNNING"))
+
+    async def wait() -> None:
+        await a_job(jobs)
+
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        waiting = loop.create_task(wait())
+        loop.run_until_complete(asyncio.sleep(0.01))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(waiting)
+        loop.run_until_complete(loop.shutdown_default_executor())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow
