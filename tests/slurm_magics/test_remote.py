@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -233,6 +234,19 @@ def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     command = "  ProxyCommand sh -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & cat >&3'".replace("sh -c", "bash -c")
     machine = laptop.connect(jump + command, "far")
     assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    machine.close()
+
+
+def test_ctrl_c_is_not_for_a_proxy_command(laptop: Laptop, tmp_path: Path) -> None:
+    """Jupyter's stop button signals all that the kernel has started: the connection outlasts it."""
+    pid = tmp_path / "pid"
+    talk = "exec 3<>/dev/tcp/127.0.0.1/%p; cat <&3 & exec cat >&3"
+    proxy = f"  ProxyCommand bash -c 'echo $$ >{pid}; {talk}'\n"
+    machine = laptop.connect(f"Host cluster\n{proxy}")
+    before = logins(laptop.node)
+    os.kill(int(pid.read_text()), signal.SIGINT)
+    assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    assert logins(laptop.node) == before
     machine.close()
 
 
