@@ -221,6 +221,14 @@ def test_no_key_at_all(laptop: Laptop) -> None:
     assert "ssh-add" in caught.value.hint
 
 
+def test_a_key_is_tried_once(laptop: Laptop, agent: None) -> None:
+    """Also one that is in the agent and in a file: sshd lets nobody try many."""
+    (laptop.folder / "key-cert.pub").unlink()
+    subprocess.run(("ssh-add", "-q", str(laptop.folder / "key")), check=True)
+    with pytest.raises(SlurmError, match="with any of 1 keys"):
+        laptop.connect()
+
+
 def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     """Each hop's key is verified and each connection ends with the last one."""
     jump = f"Host far\n  HostName 127.0.0.1\n  Port {laptop.node.port}\n  User {USER}\n"
