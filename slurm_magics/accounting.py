@@ -13,7 +13,7 @@ from slurm_magics import columns
 from slurm_magics.delimited import Table
 from slurm_magics.done import as_text
 from slurm_magics.entities import LATER_FIELDS, entity_fields, full_name, is_question, verb_place
-from slurm_magics.options import Syntax, scan
+from slurm_magics.options import HELP, JSON, Syntax, scan
 from slurm_magics.piped import WIDTH, parse_piped, parse_wide
 from slurm_magics.reports import default_fields, percentages_apart, read_title
 from slurm_magics.values import Kind
@@ -25,31 +25,27 @@ if TYPE_CHECKING:
 _SHAPE = dict.fromkeys(
     ["-n", "--no", "--noh", "--nohe", "--noheader", "-p", "-P", "--parsable", "--parsable2"], "noheader"
 )
-_HELP = {
-    "--help": "text", "--usage": "text", "-V": "text", "--version": "text", "--json": "text",
-    "--yaml": "text",
-}  # fmt: skip
 _SSHARE = Syntax(
     with_value="AMou",
     known={
-        **_SHAPE, **_HELP, "-h": "noheader", "-o": "format=", "--format": "format=", "-e": "text",
+        **_SHAPE, **HELP, **JSON, "-h": "noheader", "-o": "format=", "--format": "format=", "-e": "text",
         "--helpformat": "text", "-l": "long", "--long": "long", "-m": "partition", "--partition": "partition",
     },
     kept=frozenset({"text", "long", "partition"}),
 )  # fmt: skip
 _SSTAT = Syntax(
     with_value="jo",
-    known={**_SHAPE, **_HELP, "-h": "text", "-e": "text", "--helpformat": "text"},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-e": "text", "--helpformat": "text"},
     kept=frozenset({"text"}),
 )
 _SREPORT = Syntax(
     with_value="MstT",
-    known={**_SHAPE, **_HELP, "-h": "text", "-T": "tres=", "--tres": "tres="},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-T": "tres=", "--tres": "tres="},
     kept=frozenset({"text", "tres"}),
 )
 _SACCTMGR = Syntax(
     with_value="",
-    known={**_SHAPE, **_HELP, "-h": "text", "-s": "associations", "--associations": "associations"},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-s": "associations", "--associations": "associations"},
     kept=frozenset({"text", "associations"}),
 )
 

@@ -12,8 +12,8 @@ from slurm_magics.columns import SPRIO, SPRIO_KINDS
 from slurm_magics.delimited import Table, parse_marked, unique
 from slurm_magics.done import as_text
 from slurm_magics.errors import SlurmError
-from slurm_magics.options import Syntax, scan
-from slurm_magics.queries import NO_HEADINGS, short_format, short_letters
+from slurm_magics.formats import short_format, short_letters
+from slurm_magics.options import HELP, NO_HEADINGS, Syntax, scan
 from slurm_magics.values import Kind
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _SYNTAX = Syntax(
     with_value="MoSpu",
     known={
-        "--help": "text", "--helpformat": "text", "--usage": "text", "-V": "text", "--version": "text",
-        **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=", "-l": "long",
-        "--long": "long", "-n": "norm", "--norm": "norm", "-w": "weights", "--weights": "weights",
+        **HELP, **NO_HEADINGS, "--helpformat": "text", "-h": "noheader", "-o": "format=",
+        "--format": "format=", "-l": "long", "--long": "long", "-n": "norm", "--norm": "norm",
+        "-w": "weights", "--weights": "weights",
     },
     kept=frozenset({"text", "norm", "weights"}),
 )  # fmt: skip

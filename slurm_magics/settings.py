@@ -1,4 +1,4 @@
-"""`%slurm`: what can be set, and to what."""
+"""`%slurm`: what can be set, and to what; and where `%slurm connect` leads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from slurm_magics.ssh_config import Target, parse_target
 
 _DISPLAYS = ("frames", "text")
 _SECONDS = {"fresh": "fresh_s", "timeout": "timeout_s"}
-
-
 # Of ssh's options, those that name a way to the host.
 _SSH_OPTIONS = frozenset({"-F", "-i", "-l", "-p", "-J", "-o"})
 
