@@ -30,11 +30,15 @@ def as_text(said: bytes) -> str:
 
 
 class Cut(KeyboardInterrupt):
-    """Ctrl-C while a command ran; `said` is what it had printed until then."""
+    """Ctrl-C while a command ran; `said` is what it had printed until then.
 
-    def __init__(self, said: Done) -> None:
+    `is_killed`: it was told to end, and did not.
+    """
+
+    def __init__(self, said: Done, *, is_killed: bool = False) -> None:
         super().__init__("while a command ran")
         self.said = said
+        self.is_killed = is_killed
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""

@@ -18,6 +18,7 @@ _OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
 _WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
 _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
+_MAY_GO_ON = "What it had begun may go on: look with %squeue --me."
 # What an interrupt leaves, in words.
 _AFTER_INTERRUPT = {
     "srun": "srun was ended, and what it had begun in the cluster is cancelled.",
@@ -62,10 +63,15 @@ class SlurmError(HpchubError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same."""
+    """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same.
 
-    def __init__(self, tool: str, job: Job | None = None) -> None:
+    `is_killed`: it had no time to cancel what it had begun.
+    """
+
+    def __init__(self, tool: str, job: Job | None = None, *, is_killed: bool = False) -> None:
         words = _AFTER_INTERRUPT.get(tool, f"{tool} was given up.")
+        if is_killed:
+            words = f"{tool} did not end when it was told to, and was killed. {_MAY_GO_ON}"
         if job is not None:
             cluster = f"-M {job.cluster} " if job.cluster else ""
             words = f"{job} has been submitted and goes on; %scancel {cluster}{job.id} ends it."

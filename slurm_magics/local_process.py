@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from slurm_magics.done import Cut, Done, Said, Show
 from slurm_magics.errors import SlurmError
+from slurm_magics.interrupts import held_back
 
 # Slurm's own wait for the end of a step that is told to end is 32 s.
 _CANCELS_WITHIN_S = 40.0
@@ -69,10 +70,13 @@ def run_here(
             _talk(process, stdin, limit_s, said)
         except BaseException as error:
             said.show = None
-            if not starting.exception():
-                _end(starting.result(), said, gently=limit_s is None)
+            has_ended = True
+            if not starting.exception() and limit_s is None:
+                has_ended = _end_gently(starting.result(), said)
+            elif not starting.exception():
+                _kill(starting.result())
             if isinstance(error, KeyboardInterrupt):
-                raise Cut(said.done(-1)) from None
+                raise Cut(said.done(-1), is_killed=not has_ended) from None
             raise
         _close(process)
     return said.done(process.returncode)
@@ -118,25 +122,34 @@ def _rest(process: subprocess.Popen[bytes], ends_at: float | None, limit_s: floa
     return rest_s
 
 
-def _end(process: subprocess.Popen[bytes], said: Said, *, gently: bool) -> None:
-    """End a command. srun and salloc are given the time to cancel what they have begun.
+def _end_gently(process: subprocess.Popen[bytes], said: Said) -> bool:
+    """End a command that is given the time to cancel what it has begun; whether that was enough.
 
-    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
+    At SIGHUP srun and salloc do; salloc minds no other signal while its command runs (checked on 22.05).
+    A second Ctrl-C would leave a job behind that waits in the queue for an srun that is gone.
     """
+    words = f"Waiting for {said.tool} to cancel what it has begun."
     deadline = time.monotonic() + _CANCELS_WITHIN_S
     try:
-        if gently:
+        with contextlib.suppress(KeyboardInterrupt), held_back(words):
             process.send_signal(signal.SIGHUP)
-        while gently and process.poll() is None and time.monotonic() < deadline:
-            # It may have more to say than a pipe holds, or than is wanted.
-            with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
-                _talk(process, b"", 0.2, said)
-    finally:  # a second Ctrl-C included
-        if not gently and process.returncode is None:  # with what a site's wrapper has started
-            os.killpg(process.pid, signal.SIGKILL)
+            while process.poll() is None and time.monotonic() < deadline:
+                # It may have more to say than a pipe holds, or than is wanted.
+                with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
+                    _talk(process, b"", 0.2, said)
+        return process.poll() is not None
+    finally:
         process.kill()
         process.wait()
         _close(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command at once, with what a site's wrapper has started."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _close(process)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -112,7 +112,7 @@ class Session:
         except Cut as cut:
             if endless:
                 _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
-            raise Interrupted(argv[0]) from None
+            raise Interrupted(argv[0], is_killed=cut.is_killed) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
         finally:

@@ -241,14 +241,22 @@ def test_a_command_that_is_cut_in_a_character() -> None:
     assert shown.getvalue() == "é!\n"
 
 
+@pytest.mark.parametrize("presses", [1, 3])
 def test_ctrl_c_lets_srun_cancel(
-    shell: InteractiveShell, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shell: InteractiveShell,
+    commands: Commands,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    presses: int,
 ) -> None:
-    """It is told by SIGHUP and waited for; what it printed and one line are shown, and no traceback."""
-    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    """It is told by SIGHUP and waited for, however often that is pressed; what it printed and one line are
+    shown, and no traceback.
+    """
+    begun, told, goes, ended = (tmp_path / name for name in ("begun", "told", "goes", "ended"))
     program = commands.folder / "srun"
     script = (
-        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; echo srun: forced >&2; exit' HUP\n"
+        f"cancel() {{ echo >{told}; until [ -e {goes} ]; do /bin/sleep 0.05; done; echo >{ended}; }}\n"
+        "trap 'cancel; echo last; echo srun: forced >&2; exit' HUP\n"
         f"echo first\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
     )
     program.write_text(f"#!/bin/sh\n{script}")
@@ -260,6 +268,12 @@ def test_ctrl_c_lets_srun_cancel(
         while not begun.exists():
             time.sleep(0.01)
         signal.pthread_kill(main, signal.SIGINT)
+        while not told.exists():
+            time.sleep(0.01)
+        for _ in range(presses - 1):
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.02)
+        goes.touch()
 
     threading.Thread(target=press).start()
     error = shell.run_cell("%srun hostname").error_in_exec
@@ -267,9 +281,28 @@ def test_ctrl_c_lets_srun_cancel(
     assert ended.exists()
     shown, errors = capsys.readouterr()
     assert shown.startswith("first\nlast\n")
-    assert errors == ""
+    assert errors == ("" if presses == 1 else "Waiting for srun to cancel what it has begun.\n")
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
+
+
+def test_an_srun_that_does_not_end_is_killed(
+    shell: InteractiveShell,
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And it is not said that anything was cancelled."""
+    monkeypatch.setattr("slurm_magics.local_process._CANCELS_WITHIN_S", 0.1)
+    program = commands.folder / "srun"
+    program.write_text(
+        f"#!/bin/sh\ntrap '' HUP\nkill -INT {os.getpid()}\nwhile :; do /bin/sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    assert isinstance(shell.run_cell("%srun hostname").error_in_exec, Interrupted)
+    assert "srun did not end when it was told to, and was killed. What it had begun may go on" in (
+        capsys.readouterr().out
+    )
 
 
 def test_ctrl_c_ends_an_await(
