@@ -14,8 +14,8 @@ from slurm_magics.shown import in_kernel
 
 
 @contextmanager
-def held_back(words: str) -> Iterator[None]:
-    """Ctrl-C in here, once or often, comes at the end; where it was pressed these words are shown at once.
+def held_back(words: str = "") -> Iterator[None]:
+    """Ctrl-C in here, once or often, comes at the end; words, where there are some, are shown at once.
 
     An error in here comes in its place. In another thread than the main one Ctrl-C never comes.
     """
@@ -27,7 +27,7 @@ def held_back(words: str) -> Iterator[None]:
 
     def note(_number: int, _frame: FrameType | None) -> None:
         nonlocal pressed
-        if not pressed:
+        if words and not pressed:
             print(words, file=sys.stderr, flush=True)
         pressed = True
 

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 from slurm_magics.done import Cut, Done, Said, Show
 from slurm_magics.errors import SlurmError
@@ -62,23 +61,22 @@ def run_here(
     if limit_s is not None:
         options["process_group"] = 0
     said = Said(argv[0], show)
-    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
-    with ThreadPoolExecutor(1) as starter:
-        starting: Future[subprocess.Popen[bytes]] = starter.submit(cast(Any, _Command), argv, **options)
-        try:
-            process = starting.result()
-            _talk(process, stdin, limit_s, said)
-        except BaseException as error:
-            said.show = None
-            has_ended = True
-            if not starting.exception() and limit_s is None:
-                has_ended = _end_gently(starting.result(), said)
-            elif not starting.exception():
-                _kill(starting.result())
-            if isinstance(error, KeyboardInterrupt):
-                raise Cut(said.done(-1), is_killed=not has_ended) from None
-            raise
-        _close(process)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with held_back():  # else it could start, and nobody know of it
+            process = _Command(argv, **options)
+        _talk(process, stdin, limit_s, said)
+    except BaseException as error:
+        said.show = None
+        has_ended = True
+        if process is not None and limit_s is None:
+            has_ended = _end_gently(process, said)
+        elif process is not None:
+            _kill(process)
+        if isinstance(error, KeyboardInterrupt):
+            raise Cut(said.done(-1), is_killed=not has_ended) from None
+        raise
+    _close(process)
     return said.done(process.returncode)
 
 

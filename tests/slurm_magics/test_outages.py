@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
 from IPython.core.async_helpers import get_asyncio_loop
 from IPython.core.interactiveshell import InteractiveShell
 
+from slurm_magics import local_process
 from slurm_magics.done import Done
 from slurm_magics.errors import Interrupted
 from slurm_magics.job import Job
@@ -284,6 +286,27 @@ def test_ctrl_c_lets_srun_cancel(
     assert errors == ("" if presses == 1 else "Waiting for srun to cancel what it has begun.\n")
     assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
     assert "Traceback" not in shown
+
+
+def test_ctrl_c_while_a_command_starts(
+    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has started, and is ended: a job of its would be nobody's."""
+    started = []
+
+    class Starting(local_process._Command):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(local_process, "_Command", Starting)
+    program = commands.folder / "srun"
+    program.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    program.chmod(0o755)
+    assert isinstance(shell.run_cell("%srun ./program").error_in_exec, Interrupted)
+    (process,) = started
+    assert process.returncode == -signal.SIGHUP
 
 
 def test_an_srun_that_does_not_end_is_killed(
