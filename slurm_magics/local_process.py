@@ -68,13 +68,13 @@ def run_here(
         _talk(process, stdin, limit_s, said)
     except BaseException as error:
         said.show = None
-        has_ended = True
+        is_killed = False
         if process is not None and limit_s is None:
-            has_ended = _end_gently(process, said)
+            is_killed = not _end_gently(process, said)
         elif process is not None:
             _kill(process)
         if isinstance(error, KeyboardInterrupt):
-            raise Cut(said.done(-1), is_killed=not has_ended) from None
+            raise Cut(said.done(-1), is_killed=is_killed) from None
         raise
     _close(process)
     return said.done(process.returncode)
