@@ -19,8 +19,8 @@ from slurm_magics.output import Live, Printed, Text
 from slurm_magics.programs import SUBMITTERS, before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
-from slurm_magics.session import Session, Settings
-from slurm_magics.settings import change, read_target
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings, change, read_target
 from slurm_magics.submit import read_request
 from slurm_magics.words import split_words, take_flag, take_option
 

@@ -19,6 +19,7 @@ from slurm_magics.errors import Interrupted, SlurmError, failed, refused, transl
 from slurm_magics.machine import Machine
 from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
+from slurm_magics.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,16 +32,6 @@ UNFILTERED = dict.fromkeys((
 ))  # fmt: skip
 # Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
 WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
-
-
-@dataclass(slots=True)
-class Settings:
-    """What `%slurm` shows and changes."""
-
-    display: str = "frames"
-    fresh_s: float = 3.0
-    timeout_s: float = 60.0
-    templates: str = ""
 
 
 @dataclass(frozen=True, slots=True)

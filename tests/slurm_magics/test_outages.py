@@ -27,7 +27,8 @@ from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
 from slurm_magics.output import Live
 from slurm_magics.pace import rest_s
-from slurm_magics.session import Session, Settings, _pass_on, _unshown
+from slurm_magics.session import Session, _pass_on, _unshown
+from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 from support.tree import ROOT

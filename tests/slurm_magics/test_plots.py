@@ -19,7 +19,8 @@ from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
 from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
-from slurm_magics.session import Session, Settings
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
 from slurm_magics.usage import parse_sstat
 from support.slurm_commands import Commands
