@@ -103,7 +103,7 @@ def test_ctrl_c_in_the_middle_of_a_query(
         signal.pthread_kill(main, signal.SIGINT)
 
     before = logins(laptop.node)
-    threading.Thread(target=press).start()
+    threading.Thread(target=press, daemon=True).start()
     assert isinstance(there.run_cell("%squeue").error_in_exec, Interrupted)
     shown = capsys.readouterr().out
     assert "Interrupted: squeue was given up." in shown
@@ -135,7 +135,7 @@ def test_ctrl_c_while_sbatch_runs_over_there(laptop: Laptop, there: InteractiveS
         goes.touch()
 
     before = logins(laptop.node)
-    threading.Thread(target=press).start()
+    threading.Thread(target=press, daemon=True).start()
     assert isinstance(there.run_cell("%%sbatch --as job\ntrue").error_in_exec, Interrupted)
     assert there.user_ns["job"].id == "42"
     assert logins(laptop.node) == before
