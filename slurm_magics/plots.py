@@ -82,7 +82,7 @@ def plot_nodes(frame: pd.DataFrame) -> Plot:
         SlurmError: The columns that it needs are not there.
     """
     _need("sinfo", frame, ("PARTITION", "CPUS_A", "CPUS_I", "CPUS_O"))
-    plot, (axes,) = _figure(1, min(_MOST_BARS, max(1, len(frame))))
+    plot, (axes,) = _figure(1, max(1, frame["PARTITION"].nunique()))
     counts = frame.groupby(frame["PARTITION"].astype(str), sort=False)[["CPUS_A", "CPUS_I", "CPUS_O"]].sum()
     rows = counts.astype("int64")
     series = [("in use", _BLUE, "CPUS_A"), ("free", _GREEN, "CPUS_I"), ("not available", _RED, "CPUS_O")]
