@@ -189,6 +189,7 @@ def _bars(axes: Axes, names: list[str], series: list[tuple[str, str, list[int]]]
     spare = max(0.0, 1 - len(names) / 2)  # a single bar is no thicker than one of two
     axes.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _names_are_text(axes)
     _legend(axes, [Patch(color=colour, label=label) for label, colour, _ in series])
 
 
@@ -213,8 +214,7 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     lengths = (end - start).clip(least) * jobs["Start"].notna().to_numpy()
     axes.barh(places, lengths, left=start, height=0.7, color=colours)
     axes.set_yticks(places, rows)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+    _names_are_text(axes)
     locator = dates.AutoDateLocator(tz=jobs["Submit"].dt.tz)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=jobs["Submit"].dt.tz))
@@ -222,6 +222,12 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     patches = [Patch(color=colour_of(state), label=name) for name, state in _ENDS]
     _legend(axes, [Patch(color=_AMBER, label="waited"), *patches])
+
+
+def _names_are_text(axes: Axes) -> None:
+    """Else a name with two dollar signs is a formula, and most are none."""
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
 
 
 def _plain(name: str) -> str:

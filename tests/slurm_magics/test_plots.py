@@ -76,6 +76,11 @@ def test_who_uses_what() -> None:
     assert (len(labels), labels[-1]) == (15, "26 others")
 
 
+def test_a_users_name_is_no_formula() -> None:
+    """Whatever signs a site allows in it."""
+    assert plot_queue(queue(("1", r"a$\b$", "RUNNING", 4)))._repr_png_().startswith(b"\x89PNG")
+
+
 def test_many_partitions_have_room() -> None:
     """Each name can be read: none is written over the next one."""
     names = [f"partition{number:02d}" for number in range(40)]
