@@ -15,6 +15,7 @@ from typing import Any
 from bench.magics import MARK
 from slurm_magics import cells, columns, frames, session
 from slurm_magics.machine import Local
+from slurm_magics.settings import Settings
 from slurm_magics.values import Kind
 
 ROUNDS = 9
@@ -40,7 +41,7 @@ def main() -> dict[str, float]:
     _time(spent, cells, "cut", lambda *_: _CUT)
     _time(spent, Local, "run", lambda *_: _ASK)
     os.environ["BENCH_ANSWER"] = str(folder / f"all-{count}")
-    asked = session.Session(Local(), session.Settings())
+    asked = session.Session(Local(), Settings())
     rounds = []
     for _ in range(ROUNDS):
         asked.forget()

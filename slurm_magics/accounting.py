@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from hpchub.errors import UnexpectedOutput
 from slurm_magics import columns
 from slurm_magics.delimited import Table
-from slurm_magics.options import Syntax, scan
+from slurm_magics.done import as_text
+from slurm_magics.entities import LATER_FIELDS, entity_fields, full_name, is_question, verb_place
+from slurm_magics.options import HELP, JSON, Syntax, scan
 from slurm_magics.piped import WIDTH, parse_piped, parse_wide
 from slurm_magics.reports import default_fields, percentages_apart, read_title
 from slurm_magics.values import Kind
@@ -23,31 +25,27 @@ if TYPE_CHECKING:
 _SHAPE = dict.fromkeys(
     ["-n", "--no", "--noh", "--nohe", "--noheader", "-p", "-P", "--parsable", "--parsable2"], "noheader"
 )
-_HELP = {
-    "--help": "text", "--usage": "text", "-V": "text", "--version": "text", "--json": "text",
-    "--yaml": "text",
-}  # fmt: skip
 _SSHARE = Syntax(
     with_value="AMou",
     known={
-        **_SHAPE, **_HELP, "-h": "noheader", "-o": "format=", "--format": "format=", "-e": "text",
+        **_SHAPE, **HELP, **JSON, "-h": "noheader", "-o": "format=", "--format": "format=", "-e": "text",
         "--helpformat": "text", "-l": "long", "--long": "long", "-m": "partition", "--partition": "partition",
     },
     kept=frozenset({"text", "long", "partition"}),
 )  # fmt: skip
 _SSTAT = Syntax(
     with_value="jo",
-    known={**_SHAPE, **_HELP, "-h": "text", "-e": "text", "--helpformat": "text"},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-e": "text", "--helpformat": "text"},
     kept=frozenset({"text"}),
 )
 _SREPORT = Syntax(
     with_value="MstT",
-    known={**_SHAPE, **_HELP, "-h": "text", "-T": "tres=", "--tres": "tres="},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-T": "tres=", "--tres": "tres="},
     kept=frozenset({"text", "tres"}),
 )
 _SACCTMGR = Syntax(
     with_value="",
-    known={**_SHAPE, **_HELP, "-h": "text", "-s": "associations", "--associations": "associations"},
+    known={**_SHAPE, **HELP, **JSON, "-h": "text", "-s": "associations", "--associations": "associations"},
     kept=frozenset({"text", "associations"}),
 )
 
@@ -58,57 +56,6 @@ _SHARES_LONG = (
     "TRESRunMins"
 )
 
-# The fields that sacctmgr shows itself, by what is listed: sacctmgr(1).
-_LIMITS = (
-    "Share,Priority,GrpJobs,GrpNodes,GrpCPUs,GrpMem,GrpSubmit,GrpWall,GrpCPUMins,MaxJobs,MaxNodes,MaxCPUs"
-)
-_OWN_LIMITS = "MaxSubmit,MaxWall,MaxCPUMins,QOS,DefaultQOS"
-_ENTITIES: dict[str, str] = {
-    "accounts": "Account,Description,Organization",
-    "acct": "Account,Description,Organization",
-    "associations": "Cluster,Account,User,Partition",
-    "clusters": "Cluster,ControlHost,ControlPort,RPC",
-    "events": "Cluster,NodeName,TimeStart,TimeEnd,State,Reason,User",
-    "federations": "Federation,Cluster,ID,Features,FedState",
-    "qos": "Name,Priority,GraceTime,Preempt,PreemptExemptTime,PreemptMode,Flags,UsageThreshold,UsageFactor,"
-    "GrpTRES,GrpTRESMins,GrpTRESRunMins,GrpJobs,GrpSubmit,GrpWall,MaxTRES,MaxTRESPerNode,MaxTRESMins,MaxWall,"
-    "MaxTRESPerUser,MaxJobsPerUser,MaxSubmitJobsPerUser,MaxTRESPerAccount,MaxTRESRunMinsPerAccount,"
-    "MaxTRESRunMinsPerUser,MaxJobsPerAccount,MaxSubmitJobsPerAccount,MinTRES",
-    "instances": "Cluster,NodeName,TimeStart,TimeEnd,InstanceId,InstanceType,Extra",
-    "resources": "Name,Server,Type,Count,LastConsumed,Allocated,ServerType",
-    "reservations": "Cluster,Name,TRES,TimeStart,TimeEnd,UnusedWall",
-    "transactions": "Time,Action,Actor,Where,Info",
-    "txn": "Time,Action,Actor,Where,Info",
-    "tres": "Type,Name,ID",
-    "users": "User,DefaultAccount,AdminLevel",
-    "wckeys": "WCKey,Cluster,User",
-}
-# What else is shown when one of these words stands in the line, too.
-_MORE: dict[tuple[str, str], str] = {
-    ("accounts", "withassoc"): f"Cluster,ParentName,User,{_LIMITS},{_OWN_LIMITS}",
-    ("accounts", "withcoordinators"): "Coordinators",
-    ("clusters", "withfed"): "Federation,ID,Features,FedState",
-    ("resources", "withclusters"): "Cluster,Allowed",
-    ("transactions", "withassocinfo"): "User,Account,Cluster",
-    ("users", "withcoordinators"): "Coordinators",
-    (
-        "users",
-        "withassoc",
-    ): f"Cluster,Account,Partition,Share,Priority,MaxJobs,MaxNodes,MaxCPUs,{_OWN_LIMITS}",
-}
-_ALIASES = {"acct": "accounts", "txn": "transactions"}
-# Not with wolimits, for clusters, or with woplimits, for associations.
-_ASSOC_LIMITS = (
-    "Share,Priority,GrpJobs,GrpTRES,GrpSubmit,GrpWall,GrpTRESMins,MaxJobs,MaxTRES,MaxTRESPerNode,MaxSubmit,MaxWall,"
-    "MaxTRESMins,QOS,DefaultQOS,GrpTRESRunMins"
-)
-_CLUSTER_LIMITS = "Share,GrpJobs,GrpTRES,GrpSubmit,MaxJobs,MaxTRES,MaxSubmit,MaxWall,QOS,DefaultQOS"
-_CLUSTER_EVENTS = "Cluster,TRES,TimeStart,TimeEnd,ClusterNodes"
-# Refused by Slurm 22.05 and older.
-_LATER = frozenset({"LastConsumed"})
-
-# How sacctmgr asks back.
-QUESTION = "(N/y)"
 _FORMAT_WORD = re.compile(r"f(?:o(?:r(?:m(?:a(?:t)?)?)?)?)?=(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -141,7 +88,7 @@ class PipedQuery:
         return replace(self, argv=self.wide, wide=(), is_wide=True)
 
     def _piped(self, answer: bytes) -> Table | None:
-        return parse_piped(self.argv[0], answer.decode("utf-8", "backslashreplace"), self.twice)
+        return parse_piped(self.argv[0], as_text(answer), self.twice)
 
     def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """The answer as a frame, and the lines that were no part of it. A report's title is in its `attrs`.
@@ -260,20 +207,18 @@ def _sreport(words: Sequence[str]) -> PipedQuery | None:
 
 def _sacctmgr(words: Sequence[str]) -> PipedQuery | None:
     options = scan(words, _SACCTMGR)
-    at = _first_name(options.rest)
-    entity = options.rest[at + 1].lower() if at + 1 < len(options.rest) else ""
+    at = verb_place(options.rest)
+    entity = full_name(options.rest[at + 1]) if at + 1 < len(options.rest) else ""
     others = options.rest[at + 2 :]
-    names = [name for name in _ENTITIES if entity and name.startswith(entity)]
-    is_table = "text" not in options.found and is_question(options.rest)
-    if not is_table or len({_ENTITIES[name] for name in names}) != 1:
+    if not entity or "text" in options.found or not is_question(options.rest):
         return None
     rest = [word for word in others if not _FORMAT_WORD.fullmatch(word)]
     spec = ",".join(match[1] for word in others if (match := _FORMAT_WORD.fullmatch(word)))
     asked = [word.lower() for word in rest] + ["withassoc"] * ("associations" in options.found)
-    fields = _fields(spec or _entity_fields(_ALIASES.get(names[0], names[0]), asked))
+    fields = _fields(spec or entity_fields(entity, asked))
     argv = ("sacctmgr", *options.rest[: at + 2], *rest)
     query = _listed(argv, fields, is_tree="tree" in asked)
-    older = [field for field in fields if field not in _LATER]
+    older = [field for field in fields if field not in LATER_FIELDS]
     return query if spec or older == fields else replace(query, older=_listed(argv, older))
 
 
@@ -286,32 +231,3 @@ def _listed(argv: Sequence[str], fields: Sequence[str], *, is_tree: bool = False
         environ={"SLURM_TIME_FORMAT": "%s"},
         is_tree=is_tree,
     )
-
-
-def is_question(words: Sequence[str]) -> bool:
-    """Whether sacctmgr shall show something, and change nothing."""
-    at = _first_name(words)
-    verb = words[at].lower() if at < len(words) else ""
-    return len(verb) >= 3 and any(one.startswith(verb) for one in ("show", "list"))
-
-
-def _first_name(words: Sequence[str]) -> int:
-    """The place of the first word that is no option."""
-    return next((place for place, word in enumerate(words) if not word.startswith("-")), len(words))
-
-
-def _entity_fields(entity: str, asked: Sequence[str]) -> str:
-    """What sacctmgr shows of it, with these words in the line."""
-    if entity == "events" and any(re.fullmatch(r"event[a-z]*=c[a-z]*", word) for word in asked):
-        return _CLUSTER_EVENTS
-    fields = [_ENTITIES[entity]]
-    if entity == "associations" and not any(word.startswith("wopl") for word in asked):
-        fields.append(_ASSOC_LIMITS)
-    if entity == "clusters" and not any(word.startswith("wol") for word in asked):
-        fields.append(_CLUSTER_LIMITS)
-    for (one, option), more in _MORE.items():
-        if one == entity and any(len(word) >= 5 and option.startswith(word) for word in asked):
-            fields.append(more)
-    if entity == "resources":
-        fields.append("Flags")
-    return ",".join(fields)

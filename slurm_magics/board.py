@@ -65,9 +65,9 @@ class Board:
         look = self._jobs.look(job, max_age_s)
         trouble = look.trouble.message if look.trouble else ""
         try:
-            return Card(title=_title(job), look=look, lines=self._lines(job, look, lines), trouble=trouble)
+            return Card(title=str(job), look=look, lines=self._lines(job, look, lines), trouble=trouble)
         except SlurmError as error:
-            return Card(title=_title(job), look=look, trouble=trouble or error.message)
+            return Card(title=str(job), look=look, trouble=trouble or error.message)
 
     def show(self, job: Job) -> None:
         """Put the job's card on the page, and keep it up to date until the job ends."""
@@ -94,7 +94,7 @@ class Board:
         asking.join(_PATIENCE_S)
         if found:
             return found[0]
-        return Card(title=_title(job), look=self._jobs.last_look(job), trouble="Slurm has not answered yet.")
+        return Card(title=str(job), look=self._jobs.last_look(job), trouble="Slurm has not answered yet.")
 
     def _now(self) -> None:
         """Look at once: a button was pressed."""
@@ -152,10 +152,6 @@ class Board:
         machine = self._jobs.session.machine
         found = machine.read(machine.path(path), -_TAIL_BYTES)
         return readable_tail(found[0], count) if found else ""
-
-
-def _title(job: Job) -> str:
-    return f"Job {job.id}" + (f" on {job.cluster}" if job.cluster else "")
 
 
 def _more(live: _Live) -> None:

@@ -10,6 +10,7 @@ from html import escape
 from hpchub.core.job import JobState, JobStatus
 from hpchub.core.units import render_time
 from hpchub.schedulers.slurm_states import explain
+from slurm_magics.done import as_text
 from slurm_magics.watch import Look
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
@@ -122,7 +123,7 @@ def time_words(look: Look, now: float, zone: tzinfo) -> list[str]:
 
 def readable_tail(content: bytes, count: int) -> str:
     """The last lines of an output as a person should see them: no colours, of a rewritten line the last."""
-    text = _ESCAPES.sub("", content.decode("utf-8", "backslashreplace")).replace("\r\n", "\n")
+    text = _ESCAPES.sub("", as_text(content)).replace("\r\n", "\n")
     lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
     shown = "\n".join(lines).rstrip("\n").split("\n")[-count:]
     return "\n".join("".join(char for char in line if char.isprintable() or char == "\t") for line in shown)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from slurm_magics import values
 from slurm_magics.delimited import UNIT, unique
+from slurm_magics.done import as_text
 
 NOTHING = -(2**63)  # NaT, in numpy's integers
 
@@ -230,7 +231,7 @@ class Cells:
     def _few_texts(self) -> list[str]:
         found = self._few_bytes()
         if not all(map(str.isascii, found)):
-            found = [cell.encode("latin-1").decode("utf-8", "backslashreplace") for cell in found]
+            found = [as_text(cell.encode("latin-1")) for cell in found]
         if len({*found[:_SAMPLE]}) == _SAMPLE:  # job ids
             return found
         known: dict[str, str] = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from slurm_magics.done import as_text
 from slurm_magics.errors import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 
@@ -176,7 +177,7 @@ def _ask(
     except SlurmError as error:
         _log.info("magics.no_completion command=%s error=%s", argv[0], error.message)
         return
-    text = "" if done.exit_code else done.stdout.decode("utf-8", "replace")
+    text = "" if done.exit_code else as_text(done.stdout)
     question.found = sorted(set(read(text)))
 
 

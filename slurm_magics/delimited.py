@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from hpchub.errors import UnexpectedOutput
 
 UNIT = "\x1f"
-_CLUSTER = "CLUSTER: "
+# With -M, before the headings of each cluster.
+CLUSTER = "CLUSTER: "
 
 
 def new_mark() -> str:
@@ -117,13 +118,13 @@ def _table(columns: list[list[str]], outside: dict[int, list[str]], tail: str, s
         columns=tuple(columns[skip:]),
         rows=len(columns[0]),
         clusters=_spread(names, len(columns[0])) if names else None,
-        notices=tuple(line for line in lines if not line.startswith(_CLUSTER)),
+        notices=tuple(line for line in lines if not line.startswith(CLUSTER)),
     )
 
 
 def _cluster(lines: list[str]) -> str:
     """The cluster that some lines before a row announce."""
-    names = [line.removeprefix(_CLUSTER).strip() for line in lines if line.startswith(_CLUSTER)]
+    names = [line.removeprefix(CLUSTER).strip() for line in lines if line.startswith(CLUSTER)]
     return names[-1] if names else ""
 
 

@@ -24,12 +24,21 @@ class Done:
     stderr: bytes
 
 
-class Cut(KeyboardInterrupt):
-    """Ctrl-C while a command ran; `said` is what it had printed until then."""
+def as_text(said: bytes) -> str:
+    """What a command said, as text; bytes that are no UTF-8 are shown as `\\xff`."""
+    return said.decode("utf-8", "backslashreplace")
 
-    def __init__(self, said: Done) -> None:
+
+class Cut(KeyboardInterrupt):
+    """Ctrl-C while a command ran; `said` is what it had printed until then.
+
+    `is_killed`: it was told to end, and did not.
+    """
+
+    def __init__(self, said: Done, *, is_killed: bool = False) -> None:
         super().__init__("while a command ran")
         self.said = said
+        self.is_killed = is_killed
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from hpchub.core.command import CommandResult
 from hpchub.errors import HpchubError, SchedulerUnavailable, UnexpectedOutput
 from hpchub.schedulers.slurm_errors import failure, rejection
+
+if TYPE_CHECKING:
+    from slurm_magics.job import Job
 
 _UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
 # These ask slurmdbd, all others slurmctld.
@@ -14,9 +18,9 @@ _OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
 _WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
 _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
+_MAY_GO_ON = "What it had begun may go on: look with %squeue --me."
 # What an interrupt leaves, in words.
 _AFTER_INTERRUPT = {
-    "sbatch": MAY_BE_QUEUED,
     "srun": "srun was ended, and what it had begun in the cluster is cancelled.",
     "salloc": "salloc was ended, and its allocation given back.",
     "sattach": "sattach was ended; the job goes on.",
@@ -44,27 +48,51 @@ _HINTS = (
 class SlurmError(HpchubError):
     """A command refused, failed or is not there. `stderr` has all that it said.
 
-    `retryable`: it may pass by itself, so that who waits for a job goes on waiting.
+    `retryable`: it may pass by itself, so that who waits for a job goes on waiting. `brief` is shown in place
+    of a message that stands above already.
     """
 
     def __init__(self, message: str, hint: str = "", *, stderr: str = "", retryable: bool = False) -> None:
         super().__init__(message, hint, retryable=retryable)
         self.stderr = stderr
+        self.brief = ""
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""
-        return [f"{type(self).__name__}: {self.message}", *([self.hint] if self.hint else [])]
+        return [f"{type(self).__name__}: {self.brief or self.message}", *([self.hint] if self.hint else [])]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or the stop button, while a command ran."""
+    """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same.
 
-    def __init__(self, tool: str) -> None:
-        super().__init__(_AFTER_INTERRUPT.get(tool, f"{tool} was given up."))
+    `is_killed`: it had no time to cancel what it had begun.
+    """
+
+    def __init__(self, tool: str, job: Job | None = None, *, is_killed: bool = False) -> None:
+        words = _AFTER_INTERRUPT.get(tool, f"{tool} was given up.")
+        if is_killed:
+            words = f"{tool} did not end when it was told to, and was killed. {_MAY_GO_ON}"
+        if job is not None:
+            cluster = f"-M {job.cluster} " if job.cluster else ""
+            words = f"{job} has been submitted and goes on; %scancel {cluster}{job.id} ends it."
+        super().__init__(words)
+        self.job = job
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""
         return [f"Interrupted: {self}"]
+
+
+def failed(tool: str, exit_code: int, own_words: str, stderr: str, *, is_shown: bool) -> SlurmError:
+    """The error of a command that ran a program: of what it printed only its own words are looked at.
+
+    Where all of that has been shown, the words are not shown again.
+    """
+    error = refused(tool, exit_code, "", own_words)
+    error.stderr = stderr
+    if is_shown and error.message.startswith(f"{tool}: "):  # its words, and not what they mean
+        error.brief = f"{tool} ended with exit code {exit_code}."
+    return error
 
 
 def refused(tool: str, exit_code: int, stdout: str, stderr: str) -> SlurmError:

@@ -14,6 +14,7 @@ from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
 from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
+from slurm_magics.interrupts import raised_where_awaited
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Decoder, Text, last_lines
 from slurm_magics.pace import count_failure, fresh_s, rest_s
@@ -118,9 +119,10 @@ class Job:
     def __await__(self) -> Generator[None, None, str]:
         """`await job` waits for the end without holding up the kernel; the result is the state."""
         try:
-            return (yield from self._ended().__await__())
-        except asyncio.CancelledError as error:
-            # The stop button, as a rule. IPython's own hook: what it shows in place of a traceback.
+            with raised_where_awaited():
+                return (yield from self._ended().__await__())
+        except (asyncio.CancelledError, KeyboardInterrupt) as error:
+            # The stop button or Ctrl-C, as a rule. IPython's own hook: what it shows for a traceback.
             told: Any = error
             told._render_traceback_ = lambda: [f"Not waiting any more. Job {self.id} goes on."]
             raise

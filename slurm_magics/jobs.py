@@ -16,6 +16,7 @@ from slurm_magics.delimited import new_mark
 from slurm_magics.efficiency import FIELDS
 from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.hostlist import expand_numbers
+from slurm_magics.interrupts import held_back
 from slurm_magics.job import Job
 from slurm_magics.queries import plan
 from slurm_magics.session import WHOLE_LISTS, Session
@@ -55,11 +56,26 @@ class Jobs:
             return self._watches[cluster]
 
     def submit(self, submission: Submission) -> Job:
-        """sbatch, with the user's own options.
+        """sbatch, with the user's own options. Its answer is waited for, whatever is pressed meanwhile.
 
         Raises:
             SlurmError: Slurm refused, or did not answer, or gave no id.
+            Interrupted: Somebody pressed Ctrl-C. It has the job.
         """
+        job: Job | None = None
+        try:
+            with held_back("Waiting for the number of the job that sbatch submits."):
+                job = self._handed_in(submission)
+            job.outputs.learn(self.outputs(job))
+        except SlurmError:
+            if job is None:
+                raise
+            _log.warning("magics.no_output_path job=%s", job.id)  # asked again when somebody wants it
+        except KeyboardInterrupt:
+            raise Interrupted("sbatch", job) from None
+        return job
+
+    def _handed_in(self, submission: Submission) -> Job:
         argv = ("sbatch", "--parsable", *submission.words)
         answer = self.session.run(argv, stdin=submission.script, cwd=submission.folder)
         matches = [_PARSABLE.fullmatch(line.strip()) for line in answer.text.split("\n")]
@@ -69,12 +85,7 @@ class Jobs:
             raise SlurmError(f"sbatch gave no job id. It said: {said}", stderr=answer.stderr)
         job_id, cluster = found[-1].groups(default="")
         self.changed()
-        job = Job(self, job_id, submission, cluster, Outputs())
-        try:
-            job.outputs.learn(self.outputs(job))
-        except (SlurmError, Interrupted):  # the job is there: it is not lost with the path of its output
-            _log.warning("magics.no_output_path job=%s", job_id)  # asked again when somebody wants it
-        return job
+        return Job(self, job_id, submission, cluster, Outputs())
 
     def status(self, job: Job, max_age_s: float) -> JobStatus:
         """The job's status, no older than that many seconds.

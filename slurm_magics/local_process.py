@@ -10,11 +10,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 from slurm_magics.done import Cut, Done, Said, Show
 from slurm_magics.errors import SlurmError
+from slurm_magics.interrupts import held_back
 
 # Slurm's own wait for the end of a step that is told to end is 32 s.
 _CANCELS_WITHIN_S = 40.0
@@ -61,20 +61,22 @@ def run_here(
     if limit_s is not None:
         options["process_group"] = 0
     said = Said(argv[0], show)
-    # Started by another thread, where Ctrl-C cannot come between the command's start and our hold on it.
-    with ThreadPoolExecutor(1) as starter:
-        starting: Future[subprocess.Popen[bytes]] = starter.submit(cast(Any, _Command), argv, **options)
-        try:
-            process = starting.result()
-            _talk(process, stdin, limit_s, said)
-        except BaseException as error:
-            said.show = None
-            if not starting.exception():
-                _end(starting.result(), said, gently=limit_s is None)
-            if isinstance(error, KeyboardInterrupt):
-                raise Cut(said.done(-1)) from None
-            raise
-        _close(process)
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with held_back():  # else it could start, and nobody know of it
+            process = _Command(argv, **options)
+        _talk(process, stdin, limit_s, said)
+    except BaseException as error:
+        said.show = None
+        is_killed = False
+        if process is not None and limit_s is None:
+            is_killed = not _end_gently(process, said)
+        elif process is not None:
+            _kill(process)
+        if isinstance(error, KeyboardInterrupt):
+            raise Cut(said.done(-1), is_killed=is_killed) from None
+        raise
+    _close(process)
     return said.done(process.returncode)
 
 
@@ -118,25 +120,34 @@ def _rest(process: subprocess.Popen[bytes], ends_at: float | None, limit_s: floa
     return rest_s
 
 
-def _end(process: subprocess.Popen[bytes], said: Said, *, gently: bool) -> None:
-    """End a command. srun and salloc are given the time to cancel what they have begun.
+def _end_gently(process: subprocess.Popen[bytes], said: Said) -> bool:
+    """End a command that is given the time to cancel what it has begun; whether that was enough.
 
-    At SIGHUP they do; salloc minds no other signal while its command runs (checked on 22.05).
+    At SIGHUP srun and salloc do; salloc minds no other signal while its command runs (checked on 22.05).
+    A second Ctrl-C would leave a job behind that waits in the queue for an srun that is gone.
     """
+    words = f"Waiting for {said.tool} to cancel what it has begun."
     deadline = time.monotonic() + _CANCELS_WITHIN_S
     try:
-        if gently:
+        with contextlib.suppress(KeyboardInterrupt), held_back(words):
             process.send_signal(signal.SIGHUP)
-        while gently and process.poll() is None and time.monotonic() < deadline:
-            # It may have more to say than a pipe holds, or than is wanted.
-            with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
-                _talk(process, b"", 0.2, said)
-    finally:  # a second Ctrl-C included
-        if not gently and process.returncode is None:  # with what a site's wrapper has started
-            os.killpg(process.pid, signal.SIGKILL)
+            while process.poll() is None and time.monotonic() < deadline:
+                # It may have more to say than a pipe holds, or than is wanted.
+                with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
+                    _talk(process, b"", 0.2, said)
+        return process.poll() is not None
+    finally:
         process.kill()
         process.wait()
         _close(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command at once, with what a site's wrapper has started."""
+    if process.returncode is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _close(process)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import no_var_expand
 
-from slurm_magics.accounting import QUESTION, is_question
 from slurm_magics.completion import Completion, matcher
 from slurm_magics.delimited import new_mark
+from slurm_magics.entities import QUESTION, is_question
 from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Live, Printed, Text
-from slurm_magics.programs import before_program
+from slurm_magics.programs import SUBMITTERS, before_program
 from slurm_magics.queries import plan
 from slurm_magics.scontrol import read_showing, show
-from slurm_magics.session import Session, Settings
-from slurm_magics.settings import change, read_target
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings, change, read_target
 from slurm_magics.submit import read_request
 from slurm_magics.words import split_words, take_flag, take_option
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
-# These run what has options of its own.
-_RUNNERS = frozenset({"srun", "salloc", "sbatch"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -113,7 +111,12 @@ class SlurmMagics:
                     "Elsewhere Python and its packages are other ones than those of the job.",
                 )
             request.python.store()
-        job = self.jobs.submit(request.submission)
+        try:
+            job = self.jobs.submit(request.submission)
+        except Interrupted as interrupt:
+            if interrupt.job is not None:
+                self._give(interrupt.job, name)
+            raise
         given = self._give(job, name)
         if request.wait:
             print(f"Job {job.id}")
@@ -218,7 +221,7 @@ class SlurmMagics:
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
         words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
-        end = before_program(tool, words) if tool in _RUNNERS else len(words)
+        end = before_program(tool, words) if tool in SUBMITTERS else len(words)
         own, name = take_option(words[:end], "as")
         words = [*own, *words[end:]]
         if name is not None and (not name.isidentifier() or iskeyword(name)):

@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 
 from slurm_magics.errors import SlurmError
 
+# What several commands know.
+HELP = {"--help": "text", "--usage": "text", "-V": "text", "--version": "text"}
+JSON = {"--json": "text", "--yaml": "text"}
+# `scan` knows abbreviations from six characters on. Without headings the first row would be taken for them.
+NO_HEADINGS = {"--noheader": "noheader", "--noh": "noheader"}
+
 
 @dataclass(frozen=True, slots=True)
 class Syntax:

@@ -15,11 +15,11 @@ import re
 from itertools import pairwise
 
 from hpchub.errors import UnexpectedOutput
-from slurm_magics.delimited import Table, spread_clusters, unique
+from slurm_magics.delimited import CLUSTER, Table, spread_clusters, unique
+from slurm_magics.done import as_text
 
 # Wider than any text that people give such things; what does not fit is an error.
 WIDTH = 1000
-_CLUSTER = "CLUSTER: "
 # In 20.11 a column has 53 dashes at most, and they and its heading stand at the column's right end.
 _RULER = re.compile(rb"^(?: *-+ )+\n", re.MULTILINE)
 _DASHES = re.compile(rb" *-+(?= )")
@@ -46,12 +46,12 @@ def parse_piped(tool: str, text: str, twice: int) -> Table | None:
     width = head.count("|")
     rows: list[list[str]] = []
     names: dict[int, str] = {}
-    place = first - 1 if first and lines[first - 1].startswith(_CLUSTER) else first
+    place = first - 1 if first and lines[first - 1].startswith(CLUSTER) else first
     notices = lines[:place]
     while place < len(lines) - 1:
         line = lines[place]
-        if line.startswith(_CLUSTER) and lines[place + 1] == head:
-            names[len(rows)] = line.removeprefix(_CLUSTER).strip()
+        if line.startswith(CLUSTER) and lines[place + 1] == head:
+            names[len(rows)] = line.removeprefix(CLUSTER).strip()
             place += 2
             continue
         fields = line.split("|")
@@ -87,20 +87,20 @@ def parse_wide(tool: str, answer: bytes) -> Table:
     """
     ruler = _RULER.search(answer)
     if not ruler:
-        raise UnexpectedOutput(tool, _text(answer[:80]))
+        raise UnexpectedOutput(tool, as_text(answer[:80]))
     dashes = ruler[0]
     widths = _widths(dashes)
     before, head = answer[: ruler.start() - len(dashes)], answer[ruler.start() - len(dashes) : ruler.start()]
-    notices = [line for line in _text(before).split("\n") if line.strip()]
+    notices = [line for line in as_text(before).split("\n") if line.strip()]
     names: dict[int, str] = {}
-    if notices and notices[-1].startswith(_CLUSTER):
-        names[0] = notices.pop().removeprefix(_CLUSTER).strip()
+    if notices and notices[-1].startswith(CLUSTER):
+        names[0] = notices.pop().removeprefix(CLUSTER).strip()
     rows: list[list[str]] = []
     place = ruler.end()
     while place < len(answer):
         end = answer.find(b"\n", place) + 1
-        if answer.startswith(_CLUSTER.encode(), place) and answer.startswith(head + dashes, end):
-            names[len(rows)] = _text(answer[place:end]).removeprefix(_CLUSTER).strip()
+        if answer.startswith(CLUSTER.encode(), place) and answer.startswith(head + dashes, end):
+            names[len(rows)] = as_text(answer[place:end]).removeprefix(CLUSTER).strip()
             place = end + len(head + dashes)
             continue
         rows.append(_cells(tool, answer[place : place + len(dashes)], widths))
@@ -126,13 +126,9 @@ def _cells(tool: str, row: bytes, widths: list[int]) -> list[str]:
         cell = row[place : place + width]
         place += width + 1
         if row[place - 1 : place] != b" " or (len(cell.rstrip()) == width >= WIDTH and cell.endswith(b"+")):
-            raise UnexpectedOutput(tool, _text(row.strip()[:80]))
+            raise UnexpectedOutput(tool, as_text(row.strip()[:80]))
         # Slurm puts what it writes itself to the right, of texts only the end is padded.
-        cells.append(_text(cell.rstrip(b" ") if width >= WIDTH else cell.strip(b" ")))
+        cells.append(as_text(cell.rstrip(b" ") if width >= WIDTH else cell.strip(b" ")))
     if row[place:] != b"\n":
-        raise UnexpectedOutput(tool, _text(row.strip()[:80]))
+        raise UnexpectedOutput(tool, as_text(row.strip()[:80]))
     return cells
-
-
-def _text(answer: bytes) -> str:
-    return answer.decode("utf-8", "backslashreplace")

@@ -82,7 +82,7 @@ def plot_nodes(frame: pd.DataFrame) -> Plot:
         SlurmError: The columns that it needs are not there.
     """
     _need("sinfo", frame, ("PARTITION", "CPUS_A", "CPUS_I", "CPUS_O"))
-    plot, (axes,) = _figure(1, min(_MOST_BARS, max(1, len(frame))))
+    plot, (axes,) = _figure(1, max(1, frame["PARTITION"].nunique()))
     counts = frame.groupby(frame["PARTITION"].astype(str), sort=False)[["CPUS_A", "CPUS_I", "CPUS_O"]].sum()
     rows = counts.astype("int64")
     series = [("in use", _BLUE, "CPUS_A"), ("free", _GREEN, "CPUS_I"), ("not available", _RED, "CPUS_O")]
@@ -189,6 +189,7 @@ def _bars(axes: Axes, names: list[str], series: list[tuple[str, str, list[int]]]
     spare = max(0.0, 1 - len(names) / 2)  # a single bar is no thicker than one of two
     axes.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _names_are_text(axes)
     _legend(axes, [Patch(color=colour, label=label) for label, colour, _ in series])
 
 
@@ -213,8 +214,7 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     lengths = (end - start).clip(least) * jobs["Start"].notna().to_numpy()
     axes.barh(places, lengths, left=start, height=0.7, color=colours)
     axes.set_yticks(places, rows)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+    _names_are_text(axes)
     locator = dates.AutoDateLocator(tz=jobs["Submit"].dt.tz)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=jobs["Submit"].dt.tz))
@@ -222,6 +222,12 @@ def _timeline(axes: Axes, jobs: pd.DataFrame, now: pd.Timestamp) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     patches = [Patch(color=colour_of(state), label=name) for name, state in _ENDS]
     _legend(axes, [Patch(color=_AMBER, label="waited"), *patches])
+
+
+def _names_are_text(axes: Axes) -> None:
+    """Else a name with two dollar signs is a formula, and most are none."""
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)
 
 
 def _plain(name: str) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.columns import SPRIO, SPRIO_KINDS
 from slurm_magics.delimited import Table, parse_marked, unique
+from slurm_magics.done import as_text
 from slurm_magics.errors import SlurmError
-from slurm_magics.options import Syntax, scan
-from slurm_magics.queries import NO_HEADINGS, short_format, short_letters
+from slurm_magics.formats import short_format, short_letters
+from slurm_magics.options import HELP, NO_HEADINGS, Syntax, scan
 from slurm_magics.values import Kind
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 _SYNTAX = Syntax(
     with_value="MoSpu",
     known={
-        "--help": "text", "--helpformat": "text", "--usage": "text", "-V": "text", "--version": "text",
-        **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=", "-l": "long",
-        "--long": "long", "-n": "norm", "--norm": "norm", "-w": "weights", "--weights": "weights",
+        **HELP, **NO_HEADINGS, "--helpformat": "text", "-h": "noheader", "-o": "format=",
+        "--format": "format=", "-l": "long", "--long": "long", "-n": "norm", "--norm": "norm",
+        "-w": "weights", "--weights": "weights",
     },
     kept=frozenset({"text", "norm", "weights"}),
 )  # fmt: skip
@@ -51,7 +52,7 @@ class PriorityQuery:
         """
         from slurm_magics import frames
 
-        text = answer.decode("utf-8", "backslashreplace")
+        text = as_text(answer)
         headings = unique([SPRIO[letter] for letter in self.letters])
         if text.startswith(_NONE_FOUND):
             table = Table(headings, tuple([] for _ in headings), 0, notices=(text.split("\n")[0],))

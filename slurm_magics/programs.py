@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# These make a job. Behind their own options stands what it runs, with options of its own.
+SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 # Options that take no value, or only one after `=`. Any other takes the next word.
 _FLAGS = frozenset((
     "--bcast", "--bell", "--compress", "--contiguous", "--debugger-test", "--disable-status", "--dry-run",

@@ -13,23 +13,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from slurm_magics import columns
 from slurm_magics.accounting import plan_piped
-from slurm_magics.delimited import UNIT, parse_delimited, parse_marked
+from slurm_magics.delimited import parse_delimited, parse_marked
+from slurm_magics.done import as_text
 from slurm_magics.errors import SlurmError
-from slurm_magics.options import Syntax, scan
+from slurm_magics.formats import long_format, short_format, short_letters
+from slurm_magics.options import HELP, JSON, NO_HEADINGS, Syntax, scan
+from slurm_magics.priorities import plan_priorities
 from slurm_magics.values import Kind
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_HELP = {"--help": "text", "--usage": "text", "-V": "text", "--version": "text"}
-_JSON = {"--json": "text", "--yaml": "text"}
-# `scan` knows abbreviations from six characters on. Without headings the first row would be taken for them.
-NO_HEADINGS = {"--noheader": "noheader", "--noh": "noheader"}
-
 _SQUEUE = Syntax(
     with_value="AijLMnOopqRStuUw",
     known={
-        **_HELP, **_JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
+        **HELP, **JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
         "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
         "-l": "long", "--long": "long", "-s": "steps", "--steps": "steps", "--start": "start",
     },
@@ -38,7 +36,7 @@ _SQUEUE = Syntax(
 _SINFO = Syntax(
     with_value="iMnOopSt",
     known={
-        **_HELP, **_JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
+        **HELP, **JSON, **NO_HEADINGS, "-h": "noheader", "-o": "format=", "--format": "format=",
         "-O": "long_format=", "--Format": "long_format=", "-i": "iterate=", "--iterate": "iterate=",
         "-l": "long", "--long": "long", "-N": "nodes", "--Node": "nodes", "-R": "reasons",
         "--list-reasons": "reasons", "-s": "summary", "--summarize": "summary", "-T": "text",
@@ -49,7 +47,7 @@ _SINFO = Syntax(
 _SACCT = Syntax(
     with_value="AEFfgijKkMNoqrSsuWwx",
     known={
-        **_HELP, **_JSON, **NO_HEADINGS, "-h": "text", "--helpformat": "text", "-e": "text", "-c": "text",
+        **HELP, **JSON, **NO_HEADINGS, "-h": "text", "--helpformat": "text", "-e": "text", "-c": "text",
         "--completion": "text", "-B": "text", "--batch-script": "text", "--env-vars": "text",
         "-n": "noheader", "-o": "format=", "--format": "format=",
         "-p": "noheader", "--parsable": "noheader", "-P": "noheader", "--parsable2": "noheader",
@@ -68,8 +66,6 @@ _SQUEUE_ALL = "aAbBcCdDeEfFghHiIjJkKlLmMnNoOpPqQrRSStTuUvVwWxyYzZ"
 _SINFO_ALL = "aAbBcCdDeEfFgGhHIlLmMnNoOpPrRsStTuUvVwXYzZ"
 
 _SACCT_FIELDS = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode,Submit,Start,End,Elapsed"
-_LETTER = re.compile(r"%\.?[0-9]*([A-Za-z])")
-_LONG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_/-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +94,7 @@ class TableQuery:
             quick = frames.marked_to_frame(answer, self.mark, self.kinds, zone=zone, parts=self.parts)
             if quick is not None:
                 return quick, ()
-        text = answer.decode("utf-8", "backslashreplace")
+        text = as_text(answer)
         if self.is_marked:
             table = parse_marked(tool, text, self.mark, self.user_text)
         else:
@@ -145,8 +141,6 @@ def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str)
         case "sacct":
             return _sacct(words, environ, mark)
         case "sprio":
-            from slurm_magics.priorities import plan_priorities
-
             return plan_priorities(words, environ, mark)
         case _:
             return plan_piped(tool, words)
@@ -165,7 +159,7 @@ def _squeue(words: Sequence[str], environ: Mapping[str, str], mark: str) -> Tabl
     begins = ("--states=PENDING", "--sort=S") if "start" in found else ()
     argv = ("squeue", *begins, *options.rest)
     if long_spec:
-        variables |= {"SQUEUE_FORMAT": None, "SQUEUE_FORMAT2": _long(long_spec, mark, guard="jobid")}
+        variables |= {"SQUEUE_FORMAT": None, "SQUEUE_FORMAT2": long_format(long_spec, mark, guard="jobid")}
         return TableQuery(argv=argv, environ=variables, kinds=columns.SQUEUE, mark=mark)
     letters = short_letters(spec, _SQUEUE_ALL) if spec else _SQUEUE_FIELDS
     if not spec and "steps" in found:
@@ -199,7 +193,7 @@ def _sinfo(words: Sequence[str], environ: Mapping[str, str], mark: str) -> Table
     variables: dict[str, str | None] = {"SLURM_TIME_FORMAT": "%s", "SINFO_FORMAT": None}
     if long_spec:
         # The cluster is the same in every row, so that the guard does not change how nodes are grouped.
-        argv = ("sinfo", *options.rest, f"--Format={_long(long_spec, mark, guard='cluster')}")
+        argv = ("sinfo", *options.rest, f"--Format={long_format(long_spec, mark, guard='cluster')}")
         return TableQuery(argv=argv, environ=variables, kinds=columns.SINFO, mark=mark)
     letters = short_letters(spec, _SINFO_ALL) if spec else _sinfo_letters(found)
     return TableQuery(
@@ -256,38 +250,3 @@ def _formats(found: Mapping[str, str], environ: Mapping[str, str], short: str, l
     if "long_format" in found or "format" in found:
         return found.get("format", ""), found.get("long_format", "")
     return environ.get(short, ""), environ.get(long, "") if long else ""
-
-
-def short_letters(spec: str, everything: str) -> str:
-    """The fields of `%.18i %9P`. Widths cut text and mean nothing to a frame.
-
-    Raises:
-        SlurmError: There is no field in it.
-    """
-    if spec.lower() in {"all", "%all"}:
-        return everything
-    letters = "".join(_LETTER.findall(spec))
-    if not letters:
-        raise SlurmError(
-            f"The format {spec[:60]!r} has no field.", "Write fields as %i, for example '%i %j %T'."
-        )
-    return letters
-
-
-def short_format(letters: str, mark: str, is_marked: bool) -> str:
-    """The fields between marks, as `parse_marked` or else `parse_delimited` reads them."""
-    if is_marked:
-        return UNIT.join((mark, *(f"%{letter}" for letter in letters), mark))
-    return "".join((mark, *(f"%{letter}{mark}" for letter in letters)))
-
-
-def _long(spec: str, mark: str, guard: str) -> str:
-    """The fields of `jobid:12,name:.30`, each in full and followed by the mark.
-
-    Raises:
-        SlurmError: A field has no name.
-    """
-    names = [_LONG_NAME.match(part.strip()) for part in spec.split(",")]
-    if not all(names):
-        raise SlurmError(f"The format {spec[:60]!r} has a field without a name.")
-    return ",".join(f"{name}:0{mark}" for name in (guard, *(match[0] for match in names if match)))

@@ -14,9 +14,10 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MOST_BYTES, Cut, Done, Show, too_long, too_slow
+from slurm_magics.done import MOST_BYTES, Cut, Done, Show, as_text, too_long, too_slow
 from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
+from slurm_magics.programs import SUBMITTERS
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
 from slurm_magics.ssh_session import STUB, AfterMark, after_mark, encoded, talk
@@ -53,7 +54,6 @@ _WITH_HANGUP = (
     "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
     "wait $p; s=$?; kill $w; exit $s"
 )
-_SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
 _TOO_LONG = 46
@@ -141,7 +141,7 @@ class Remote:
         if done.exit_code == _TOO_LONG:
             raise too_long(path, int(first))
         if done.exit_code or not first.isdigit():
-            said = done.stderr.decode("utf-8", "replace").strip()
+            said = as_text(done.stderr).strip()
             raise SlurmError(f"{path} cannot be read on {self.name}: {said or 'nothing was said'}")
         return content, int(first) + len(content)
 
@@ -186,13 +186,13 @@ class Remote:
                 raise too_slow(tool, limit_s or 0.0)
             raise SlurmError(
                 f"{self.name} does not answer any more: the connection is given up, while {tool} ran.",
-                MAY_BE_QUEUED if tool in _SUBMITTERS else "Run the cell again: it connects anew.",
+                MAY_BE_QUEUED if tool in SUBMITTERS else "Run the cell again: it connects anew.",
                 retryable=True,
             )
         if done.exit_code < 0:
             raise self._lost(tool)
         if mark.encode() not in done.stdout:
-            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+            said = as_text(done.stderr or done.stdout).strip()
             raise SlurmError(
                 f"Your login shell on {self.name} ended before {tool} began"
                 + (f". It said: {said[-300:]}" if said else "."),
@@ -264,6 +264,6 @@ class Remote:
             if connection.is_alive:
                 return SlurmError(f"{tool} was ended by a signal on {self.name}.")
         hint = "Run the cell again: it connects anew."
-        if tool in _SUBMITTERS:
+        if tool in SUBMITTERS:
             hint = MAY_BE_QUEUED
         return SlurmError(f"The connection to {self.name} was lost while {tool} ran.", hint, retryable=True)

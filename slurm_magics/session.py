@@ -14,11 +14,12 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
-from slurm_magics.done import Cut, Done
-from slurm_magics.errors import Interrupted, SlurmError, refused, translated
+from slurm_magics.done import Cut, Done, as_text
+from slurm_magics.errors import Interrupted, SlurmError, failed, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
+from slurm_magics.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,16 +34,6 @@ UNFILTERED = dict.fromkeys((
 WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
 
 
-@dataclass(slots=True)
-class Settings:
-    """What `%slurm` shows and changes."""
-
-    display: str = "frames"
-    fresh_s: float = 3.0
-    timeout_s: float = 60.0
-    templates: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a command printed."""
@@ -53,7 +44,7 @@ class Answer:
     @property
     def text(self) -> str:
         """Its standard output; bytes that are no UTF-8 are shown as `\\xff`."""
-        return _text(self.stdout)
+        return as_text(self.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +103,19 @@ class Session:
         except Cut as cut:
             if endless:
                 _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
-            raise Interrupted(argv[0]) from None
+            raise Interrupted(argv[0], is_killed=cut.is_killed) from None
         except KeyboardInterrupt:
             raise Interrupted(argv[0]) from None
         finally:
             if live:
                 live.close()
-        stderr = _text(done.stderr)
+        stderr = as_text(done.stderr)
         if done.exit_code and endless:
             # A program's own: what it printed before it failed, and why it did.
-            _pass_on(_unshown(done, live), live)
-            raise refused(argv[0], done.exit_code, "", _own_lines(argv[0], done))
+            is_shown = _pass_on(_unshown(done, live), live)
+            raise failed(argv[0], done.exit_code, _own_lines(argv[0], done), stderr, is_shown=is_shown)
         if done.exit_code:
-            raise refused(argv[0], done.exit_code, _text(done.stdout), stderr)
+            raise refused(argv[0], done.exit_code, as_text(done.stdout), stderr)
         return Answer(done.stdout, stderr)
 
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
@@ -213,16 +204,13 @@ def _show(notices: str) -> None:
         print(notices.strip(), file=sys.stderr)
 
 
-def _text(said: bytes) -> str:
-    return said.decode("utf-8", "backslashreplace")
-
-
-def _pass_on(said: Done, live: Live | None) -> None:
-    """Show what a program printed that gives no result."""
+def _pass_on(said: Done, live: Live | None) -> bool:
+    """Show what a program printed that gives no result; whether all of its standard error could be shown."""
     live = live or Live()
     live(said.stdout, False)
     live(said.stderr, True)
     live.close()
+    return True not in live.lost
 
 
 def _unshown(said: Done, live: Live | None) -> Done:
@@ -234,7 +222,7 @@ def _unshown(said: Done, live: Live | None) -> Done:
 
 def _own_lines(tool: str, done: Done) -> str:
     """What the command itself said: the rest is of the program that it ran."""
-    own = [line for line in _text(done.stderr).split("\n") if line.startswith(f"{tool}: ")]
+    own = [line for line in as_text(done.stderr).split("\n") if line.startswith(f"{tool}: ")]
     return "\n".join(own) or f"{tool}: it ended with exit code {done.exit_code}"
 
 

@@ -1,19 +1,27 @@
-"""`%slurm`: what can be set, and to what."""
+"""`%slurm`: what can be set, and to what; and where `%slurm connect` leads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from slurm_magics.errors import SlurmError
-from slurm_magics.session import Settings
 from slurm_magics.ssh_config import Target, parse_target
 
 _DISPLAYS = ("frames", "text")
 _SECONDS = {"fresh": "fresh_s", "timeout": "timeout_s"}
-
-
 # Of ssh's options, those that name a way to the host.
 _SSH_OPTIONS = frozenset({"-F", "-i", "-l", "-p", "-J", "-o"})
+
+
+@dataclass(slots=True)
+class Settings:
+    """What `%slurm` shows and changes."""
+
+    display: str = "frames"
+    fresh_s: float = 3.0
+    timeout_s: float = 60.0
+    templates: str = ""
 
 
 def read_target(words: Sequence[str]) -> Target:

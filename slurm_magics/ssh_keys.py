@@ -22,7 +22,17 @@ _FOREVER = 2**64 - 1
 
 
 def identities(route: Route, agent: list[tuple[str, Any]], troubles: list[str]) -> Iterator[tuple[str, Any]]:
-    """Keys to log in with, certificates first. What cannot be used is added to the troubles."""
+    """Keys to log in with, certificates first, each once. What cannot be used is added to the troubles."""
+    tried: set[bytes] = set()
+    for label, key in _candidates(route, agent, troubles):
+        shown = key.public_blob.key_blob if key.public_blob else key.asbytes()
+        if shown not in tried:
+            tried.add(shown)
+            yield label, key
+
+
+def _candidates(route: Route, agent: list[tuple[str, Any]], troubles: list[str]) -> Iterator[tuple[str, Any]]:
+    """Keys in the order in which they are tried. One may be in several places."""
     files = _file_keys(route, troubles)
     plain = {key.asbytes(): (label, key) for label, key in (*files, *agent)}
     for path in _certificate_files(route):

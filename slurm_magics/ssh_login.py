@@ -119,9 +119,10 @@ def _proxy(command: str) -> _Proxy:
     """A link through a command's standard input and output."""
     ours, theirs = socket.socketpair()
     with theirs:
-        # The command is the person's own configuration, written for a shell: ssh_config(5), ProxyCommand.
+        # The command is the person's own configuration, written for a shell: ssh_config(5), ProxyCommand. A
+        # terminal and Jupyter's stop button interrupt all that the kernel has started, and so this one, too.
         process = subprocess.Popen(
-            ("/bin/sh", "-c", f"exec {command}"), stdin=theirs.fileno(), stdout=theirs.fileno()
+            ("/bin/sh", "-c", f"trap '' INT; exec {command}"), stdin=theirs.fileno(), stdout=theirs.fileno()
         )
     threading.Thread(target=process.wait, daemon=True).start()
     return _Proxy(ours, process)

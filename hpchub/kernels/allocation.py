@@ -104,13 +104,18 @@ class Allocation:
         script = render_kernel_script(
             settings.templates, settings=settings, job_name=self._name, folder=str(self.folder)
         )
-        asked = asyncio.ensure_future(_run(_SLURM.submit_command(script, self._name)))
+        command = _SLURM.submit_command(script, self._name)
+        # No task: where a loop ends it cancels all of its tasks.
+        asked = asyncio.get_running_loop().run_in_executor(None, _answer, command)
         try:
             self._record(await asyncio.shield(asked), settings)
         except asyncio.CancelledError:
-            # sbatch goes on, and the job that it submits would be nobody's.
+            # sbatch goes on, and the job that it submits would be nobody's: however often this is cancelled.
+            while not asked.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait({asked})
             with contextlib.suppress(HpchubError):
-                self._record(await asked, settings)
+                self._record(asked.result(), settings)
             raise
 
     def _record(self, answer: CommandResult, settings: JobSettings) -> None:
@@ -244,10 +249,15 @@ async def shared(share: str) -> Allocation | None:
 
 
 async def _run(command: Command) -> CommandResult:
+    """Runs one of Slurm's commands here, in a thread."""
+    return await asyncio.to_thread(_answer, command)
+
+
+def _answer(command: Command) -> CommandResult:
     """Runs one of Slurm's commands here, without the variables of a job that we may be in."""
     try:
-        done = await asyncio.to_thread(
-            subprocess.run, command.argv, input=command.stdin, capture_output=True, env=slurm_environ(),
+        done = subprocess.run(
+            command.argv, input=command.stdin, capture_output=True, env=slurm_environ(),
             timeout=command.timeout_s, check=False,
         )  # fmt: skip
     except FileNotFoundError as error:

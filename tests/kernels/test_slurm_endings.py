@@ -91,25 +91,30 @@ async def test_a_wait_that_is_broken_off_leaves_no_job(
     assert "--keep 0" in job.script, "without a notebook nobody else could go on with it"
 
 
-@pytest.mark.parametrize("how", ["cancelled", "stopping", "full"])
+@pytest.mark.parametrize("how", ["cancelled", "again and again", "stopping", "full"])
 async def test_a_start_that_is_broken_off_while_sbatch_runs_leaves_no_job_that_nobody_finds(
     job: OneJob, kernel: Install, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """sbatch goes on then, and its answer is waited for. A server that stops leaves the job to the next one,
-    unless the home is full and its number cannot be kept.
+    """sbatch goes on then, and its answer is waited for, even by a loop that ends. A server that stops leaves
+    the job to the next one, unless the home is full and its number cannot be kept.
     """
     kernel()
     job.hold()
     sbatch = job.folder / "sbatch"
     waits = f"touch {job.folder}/began; until [ -e {job.folder}/goes ]; do sleep 0.02; done\necho 4242"
     sbatch.write_text(sbatch.read_text().replace("echo 4242", waits))
-    monkeypatch.setattr(slurm, "server_is_stopping", lambda _: how != "cancelled")
+    monkeypatch.setattr(slurm, "server_is_stopping", lambda _: how in {"stopping", "full"})
+    before = asyncio.all_tasks()
     starting = asyncio.create_task(Notebook().start("/home/a.ipynb"))
     await until(lambda: (job.folder / "began").exists())
     if how == "full":
         monkeypatch.setattr(allocation, "RECORD", "gone/record.json")
     starting.cancel()
     await asyncio.sleep(0)
+    for _ in range(3 if how == "again and again" else 0):
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await asyncio.sleep(0.01)
     (job.folder / "goes").touch()
     with pytest.raises(asyncio.CancelledError):
         await starting

@@ -146,3 +146,30 @@ def test_a_laptop(demo: Demo, tmp_path: Path) -> None:
         assert facts.pop("output") in {"c1\nend\n", "c2\nend\n"}
         assert facts.pop("path").startswith("/home/alice/")
         assert facts == {"nodes": ["c1", "c2"], "here": True, "ended": "COMPLETED"}
+
+
+# The commands of docs/howto/use-slurm-in-a-notebook.md; the key of the host is compared by the test.
+_KEYS = """
+mkdir -p -m 700 ~/.ssh
+ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
+cat ~/.ssh/id_ed25519.pub >> ~/.ssh/authorized_keys
+cat >~/.ssh/known_hosts
+"""
+_CONNECT = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+for cell in ("%load_ext slurm_magics", "%slurm connect login2", "%sinfo --as nodes"):
+    shell.run_cell(cell).raise_error()
+print(shell.user_ns["nodes"].PARTITION.tolist())
+"""
+
+
+def test_a_notebook_of_the_demo_connects(demo: Demo) -> None:
+    """From its environment for data, with a key that the person has made there."""
+    (known,) = demo.directory.resolve().rglob("*.known_hosts")
+    demo.exec("login1", ["sh", "-ec", _KEYS], user="alice", stdin=known.read_text(), check=True)
+    try:
+        done = demo.exec("c1", [_PYTHON, "-c", _CONNECT], user="alice", check=True)
+    finally:
+        demo.exec("login1", ["rm", "-r", "/home/alice/.ssh"], check=True)
+    assert done.stdout.splitlines()[-1] == "['cpu', 'short', 'gpu']"

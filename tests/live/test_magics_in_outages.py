@@ -113,6 +113,22 @@ def test_the_stop_button(demo: Demo, notebook: Notebook) -> None:
     notebook.well("!scancel --user=alice")
 
 
+def test_the_stop_button_waits_for_sbatch(demo: Demo, notebook: Notebook) -> None:
+    """Pressed twice while the controller is busy: the cell ends with the number of the job, which is kept."""
+    notebook.well("import os\nimpatient = os.environ.pop('SLURM_CONF')")
+    with faults.daemon_frozen(demo, "slurmctld"):
+        number = notebook.begin("%%sbatch --as slow -J slow --hold -o /dev/null\ntrue")
+        until(lambda: "sbatch" in str(processes_of(demo, "login1", "alice")), "sbatch runs")
+        notebook.interrupt()
+        notebook.interrupt()
+    cell = notebook.end(number)
+    job = notebook.well("print(slow.id)").strip()
+    assert cell.error == "Interrupted", cell.text
+    assert f"Interrupted: Job {job} has been submitted and goes on; %scancel {job} ends it." in cell.text
+    assert "slow" in _jobs(demo, "--states=PENDING")
+    notebook.well("slow.cancel()\nos.environ['SLURM_CONF'] = impatient")
+
+
 def test_slurm_goes_away(demo: Demo, notebook: Notebook) -> None:
     """Each failure is said in a line or two; what can answer does; nothing is taken for ended or lost."""
     notebook.well("%%sbatch --as quick -J quick -o /dev/null\ntrue")

@@ -95,6 +95,13 @@ def test_the_data_environment_only_adds() -> None:
     assert {"pandas", "matplotlib"} <= added.keys()
 
 
+def test_the_data_environment_has_all_that_the_magics_use() -> None:
+    """So that on the demo each of them can be tried: `%slurm connect` needs paramiko, say."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {canonicalize_name(Requirement(line).name) for line in extras["magics"]}
+    assert wanted <= _pins("cluster").keys() | _pins("cluster-data").keys()
+
+
 def test_the_rivals_are_those_we_promise_to_beat() -> None:
     """The benchmark is against batchspawner 1.3.0 and slurm-magic 0.1.0."""
     assert _pins("bench")["batchspawner"] == "1.3.0"

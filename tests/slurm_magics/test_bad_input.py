@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import time
 from datetime import UTC
@@ -210,18 +211,35 @@ def test_the_notebooks_folder_is_gone(
 def test_a_program_that_fails(
     shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str], tool: str
 ) -> None:
-    """All that it printed is shown; the error is the command's own, whatever words the program has used."""
-    said = "Traceback of mine\nConnection refused\n"
-    commands.answer(tool, "result\n", stderr=f"{said}{tool}: error: c1: task 0: Exited with 3\n", exit_code=3)
-    error = shell.run_cell(f"%{tool} ./program").error_in_exec
-    assert isinstance(error, SlurmError)
-    assert (error.message, error.retryable) == (f"{tool}: c1: task 0: Exited with 3", False)
-    shown = capsys.readouterr()
-    assert shown.out.startswith("result\n")
-    assert shown.err.startswith(said)
+    """All that it printed is shown, once; the error is the command's own, whatever the program has said."""
+    said = f"Traceback of mine\nConnection refused\n{tool}: error: c1: task 0: Exited with 3\n"
+    commands.answer(tool, "result\n", stderr=said, exit_code=3)
+    for line in (f"%{tool} ./program", f"%{tool} --as kept ./program"):
+        error = shell.run_cell(line).error_in_exec
+        assert isinstance(error, SlurmError)
+        assert (error.message, error.retryable) == (f"{tool}: c1: task 0: Exited with 3", False)
+        assert error.stderr == said
+        shown = capsys.readouterr()
+        assert shown.out == f"result\nSlurmError: {tool} ended with exit code 3.\n"
+        assert shown.err == said
     commands.answer(tool, "result\n", exit_code=3)
     error = shell.run_cell(f"%{tool} ./program").error_in_exec
     assert str(error).startswith(f"{tool}: it ended with exit code 3")
+
+
+def test_an_outage_is_said_beside_the_words_of_srun(
+    shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which part of Slurm is away, they do not say. They are no part of what a closed stream has shown."""
+    away = "srun: error: Unable to allocate resources: Unable to contact slurm controller (connect failure)\n"
+    commands.answer("srun", stderr=away, exit_code=1)
+    shell.run_cell("%srun ./program")
+    assert "Slurm's controller (slurmctld) did not answer srun" in capsys.readouterr().out
+    commands.answer("srun", stderr="srun: error: Invalid partition name\n", exit_code=1)
+    with contextlib.redirect_stderr(io.StringIO()) as closed:
+        closed.close()
+        shell.run_cell("%srun ./program")
+    assert capsys.readouterr().out.startswith("SlurmError: srun: Invalid partition name")
 
 
 def test_more_than_a_command_can_be_given(

@@ -11,7 +11,8 @@ import pytest
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
-from slurm_magics.session import Session, Settings
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 

@@ -16,7 +16,8 @@ from hpchub.schedulers.slurm import Slurm
 from slurm_magics import SlurmError
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
-from slurm_magics.session import Session, Settings
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings
 from support.slurm_commands import Commands
 
 STATUS = "{id}\x1f{state}\x1fc1\x1fNone\x1f1795259154\x1f1795262754\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,13 +16,13 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from slurm_magics.done import Done
-from slurm_magics.errors import Interrupted
 from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
 from slurm_magics.output import Live
 from slurm_magics.pace import rest_s
-from slurm_magics.session import Session, Settings, _pass_on, _unshown
+from slurm_magics.session import Session, _pass_on, _unshown
+from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
 from support.slurm_commands import Commands
 from support.tree import ROOT
@@ -239,37 +238,6 @@ def test_a_command_that_is_cut_in_a_character() -> None:
     assert shown.getvalue() == "é!\n"
 
 
-def test_ctrl_c_lets_srun_cancel(
-    shell: InteractiveShell, commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is told by SIGHUP and waited for; what it printed and one line are shown, and no traceback."""
-    begun, ended = tmp_path / "begun", tmp_path / "ended"
-    program = commands.folder / "srun"
-    script = (
-        f"trap '/bin/sleep 0.2; echo >{ended}; echo last; echo srun: forced >&2; exit' HUP\n"
-        f"echo first\necho >{begun}\nwhile :; do /bin/sleep 0.05; done\n"
-    )
-    program.write_text(f"#!/bin/sh\n{script}")
-    program.chmod(0o755)
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    threading.Thread(target=press).start()
-    error = shell.run_cell("%srun hostname").error_in_exec
-    assert isinstance(error, Interrupted)
-    assert ended.exists()
-    shown, errors = capsys.readouterr()
-    assert shown.startswith("first\nlast\n")
-    assert errors == ""
-    assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
-    assert "Traceback" not in shown
-
-
 @pytest.mark.slow
 def test_a_notebook_that_nobody_watches(commands: Commands, tmp_path: Path) -> None:
     """nbconvert ends with an error at a refused job, and says why."""
@@ -287,52 +255,3 @@ def test_a_notebook_that_nobody_watches(commands: Commands, tmp_path: Path) -> N
     )
     assert done.returncode == 1
     assert "SlurmError: Slurm refused the job: Invalid partition name specified." in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("cell", "place", "words"),
-    [
-        ("%squeue -o %i", "slurm_magics.frames.marked_to_frame", "Interrupted: squeue was given up."),
-        ("job.state", "slurm_magics.local_process._talk", "Interrupted."),
-        ("job.efficiency()", "slurm_magics.local_process._talk", "Interrupted: sacct was given up."),
-    ],
-)
-def test_ctrl_c_at_any_moment(
-    shell: InteractiveShell,
-    commands: Commands,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    cell: str,
-    place: str,
-    words: str,
-) -> None:
-    """Is one line: while an answer is read, and while a job is asked for its state."""
-
-    def press(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    commands.answer("sbatch", "42\n")
-    commands.answer("scontrol")
-    commands.answer("squeue", "MARK\x1fJOBID\x1fMARK\n")
-    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
-    if "efficiency" in cell:
-        commands.answer("squeue")
-        commands.answer("sacct")
-        _ = shell.user_ns["job"].state
-    monkeypatch.setattr(place, press)
-    shell.run_cell(cell)
-    assert capsys.readouterr().out.strip() == words
-
-
-def test_ctrl_c_behind_sbatch_loses_no_job(
-    shell: InteractiveShell, commands: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has been submitted: the person gets it."""
-
-    def press(*_: object, **__: object) -> None:
-        raise Interrupted("scontrol")
-
-    commands.answer("sbatch", "42\n")
-    monkeypatch.setattr(Jobs, "outputs", press)
-    shell.run_cell("%%sbatch --as job\ntrue").raise_error()
-    assert shell.user_ns["job"].id == "42"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from slurm_magics.job import Job
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local
 from slurm_magics.plots import plot_history, plot_nodes, plot_queue, plot_samples
-from slurm_magics.session import Session, Settings
+from slurm_magics.session import Session
+from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
 from slurm_magics.usage import parse_sstat
 from support.slurm_commands import Commands
@@ -72,6 +74,21 @@ def test_who_uses_what() -> None:
     many = queue(*((str(n), f"user{n:02d}", "RUNNING", 100 - n) for n in range(40)))
     labels = [label.get_text() for label in plot_queue(many).axes[0].get_yticklabels()]
     assert (len(labels), labels[-1]) == (15, "26 others")
+
+
+def test_a_users_name_is_no_formula() -> None:
+    """Whatever signs a site allows in it."""
+    assert plot_queue(queue(("1", r"a$\b$", "RUNNING", 4)))._repr_png_().startswith(b"\x89PNG")
+
+
+def test_many_partitions_have_room() -> None:
+    """Each name can be read: none is written over the next one."""
+    names = [f"partition{number:02d}" for number in range(40)]
+    plot = plot_nodes(pd.DataFrame({"PARTITION": names, "CPUS_A": 1, "CPUS_I": 2, "CPUS_O": 0}))
+    plot._repr_png_()
+    boxes = [label.get_window_extent() for label in plot.axes[0].get_yticklabels()]
+    assert len(boxes) == 40
+    assert all(below.y1 <= above.y0 for above, below in pairwise(boxes))
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 60])

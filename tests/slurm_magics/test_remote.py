@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -220,6 +221,14 @@ def test_no_key_at_all(laptop: Laptop) -> None:
     assert "ssh-add" in caught.value.hint
 
 
+def test_a_key_is_tried_once(laptop: Laptop, agent: None) -> None:
+    """Also one that is in the agent and in a file: sshd lets nobody try many."""
+    (laptop.folder / "key-cert.pub").unlink()
+    subprocess.run(("ssh-add", "-q", str(laptop.folder / "key")), check=True)
+    with pytest.raises(SlurmError, match="with any of 1 keys"):
+        laptop.connect()
+
+
 def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     """Each hop's key is verified and each connection ends with the last one."""
     jump = f"Host far\n  HostName 127.0.0.1\n  Port {laptop.node.port}\n  User {USER}\n"
@@ -233,6 +242,19 @@ def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     command = "  ProxyCommand sh -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & cat >&3'".replace("sh -c", "bash -c")
     machine = laptop.connect(jump + command, "far")
     assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    machine.close()
+
+
+def test_ctrl_c_is_not_for_a_proxy_command(laptop: Laptop, tmp_path: Path) -> None:
+    """Jupyter's stop button signals all that the kernel has started: the connection outlasts it."""
+    pid = tmp_path / "pid"
+    talk = "exec 3<>/dev/tcp/127.0.0.1/%p; cat <&3 & exec cat >&3"
+    proxy = f"  ProxyCommand bash -c 'echo $$ >{pid}; {talk}'\n"
+    machine = laptop.connect(f"Host cluster\n{proxy}")
+    before = logins(laptop.node)
+    os.kill(int(pid.read_text()), signal.SIGINT)
+    assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
+    assert logins(laptop.node) == before
     machine.close()
 
 
@@ -295,14 +317,14 @@ def _appears(path: Path) -> None:
 
 
 def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:
-    """What it prints is no part of an answer; one that ends before the command is named."""
+    """What it prints is no part of an answer; one that ends before the command is named, with its bytes."""
     profile = laptop.node.home / ".bashrc"
     profile.write_text("echo Welcome; echo noise >&2\n")
     machine = laptop.connect()
     done = machine.run(["echo", "hi"], limit_s=30)
     assert (done.stdout, done.stderr) == (b"hi\n", b"")
-    profile.write_text("echo Closed for repair >&2; exit 1\n")
-    with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for repair"):
+    profile.write_text("printf 'Closed for r\\351paration\\n' >&2; exit 1\n")
+    with pytest.raises(SlurmError, match=r"shell on cluster ended before .* Closed for r\\xe9paration"):
         machine.run(["echo", "hi"], limit_s=30)
     machine.close()
 

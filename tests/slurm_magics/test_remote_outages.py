@@ -103,7 +103,7 @@ def test_ctrl_c_in_the_middle_of_a_query(
         signal.pthread_kill(main, signal.SIGINT)
 
     before = logins(laptop.node)
-    threading.Thread(target=press).start()
+    threading.Thread(target=press, daemon=True).start()
     assert isinstance(there.run_cell("%squeue").error_in_exec, Interrupted)
     shown = capsys.readouterr().out
     assert "Interrupted: squeue was given up." in shown
@@ -114,6 +114,31 @@ def test_ctrl_c_in_the_middle_of_a_query(
     assert len(there.user_ns["queue"]) == 2001
     assert logins(laptop.node) == before
     (laptop.node.home / "cut").unlink()
+
+
+def test_ctrl_c_while_sbatch_runs_over_there(laptop: Laptop, there: InteractiveShell) -> None:
+    """Its answer is waited for: the job and its number are kept, and so is the connection."""
+    home = laptop.node.home
+    begun, goes = home / "begun-sbatch", home / "goes"
+    waits = f"n=0; until [ -e {goes} ] || [ $n = 600 ]; do sleep 0.05; n=$((n+1)); done"
+    put(laptop.node, "sbatch", f"#!/bin/sh\necho >{begun}\n{waits}\necho 42\n")
+    put(laptop.node, "scontrol", "#!/bin/sh\n")
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def press() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        for _ in range(2):
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.02)
+        goes.touch()
+
+    before = logins(laptop.node)
+    threading.Thread(target=press, daemon=True).start()
+    assert isinstance(there.run_cell("%%sbatch --as job\ntrue").error_in_exec, Interrupted)
+    assert there.user_ns["job"].id == "42"
+    assert logins(laptop.node) == before
 
 
 def test_a_login_node_that_is_silent(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
