@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpchub.core.units import render_memory
-from hpchub.errors import InvalidRequest
+from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.health import check
 from hpchub.kernels.installing import Wanted, install, make, slug
 from hpchub.kernels.job_settings import JobSettings, number_or_text, read_settings
@@ -37,8 +37,9 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
     Empty fields leave it to Slurm. The same settings lead to the same kernel.
 
     Raises:
-        InvalidRequest: It runs in no job; it would not start with them, and why; the title is taken.
-        ConfigError: A setting is wrong; the home cannot be written.
+        InvalidRequest: It runs in no job; settings are wrong, and which; it would not start with them, and
+            why; the title is taken.
+        ConfigError: The home cannot be written.
     """
     settings, config = _changed(source, fields)
     title = " ".join(title.split())
@@ -81,7 +82,10 @@ def _changed(
         given = {name: value.strip() for name, value in fields.items() if value.strip()}
         numbers = {name: number_or_text(given[name]) for name in _NUMBERS if name in given}
         config = {name: value for name, value in config.items() if name not in FIELDS} | given | numbers
-    return read_settings(config), config
+    try:
+        return read_settings(config), config
+    except ConfigError as error:
+        raise InvalidRequest("\n".join(error.problems)) from error
 
 
 def _origin(spec: Kernelspec) -> _Origin:

@@ -99,7 +99,7 @@ class Kernels(APIHandler):
             raise HTTPError(404, "There is no such kernel.") from error
         except HpchubError as error:
             self.set_status(error.status)
-            self.finish(json.dumps({"message": _told(error)}))
+            self.finish(json.dumps({"message": str(error)}))
             return
         self.finish(json.dumps({"name": made.name, "title": made.title}))
 
@@ -113,12 +113,6 @@ def _read(body: Any) -> tuple[str, dict[str, str], str]:
             if set(fields) <= set(FIELDS) and all(isinstance(text, str) for text in texts):
                 return name, fields, title
     raise HTTPError(400, f"Wanted are a kernel, and settings of {', '.join(FIELDS)}.")
-
-
-def _told(error: HpchubError) -> str:
-    """What to tell somebody at the form; of settings that are wrong, each."""
-    problems: list[str] = getattr(error, "problems", [])
-    return "\n".join(problems) or str(error)
 
 
 def _waiting(handler: APIHandler) -> dict[str, Waiting]:

@@ -1,9 +1,8 @@
-/* hpchub in JupyterLab 4: why a kernel's job waits, and the resources that it asks for.
- *
- * Written by hand as the container that JupyterLab expects of a prebuilt extension (module federation), so that
- * nothing has to be built: JupyterLab loads this file, hands the modules that it shares to init(), and asks get()
- * for the plugin. The requests are answered by hpchub/kernels/server.py.
- */
+// hpchub in JupyterLab 4: why a kernel's job waits, and the resources that it asks for.
+//
+// Written by hand as the container that JupyterLab expects of a prebuilt extension (module federation), so that
+// nothing has to be built: JupyterLab loads this file, hands the modules that it shares to init(), and asks get()
+// for the plugin. The requests are answered by hpchub/kernels/server.py.
 "use strict";
 
 (() => {
@@ -18,31 +17,32 @@
   // Of the form: a setting in kernel.json, its label, and what may be typed.
   const FIELDS = [
     ["partition", "Partition", "Its name. Empty: Slurm's default."],
-    ["time", "Time", "HH:MM:SS or D-HH:MM:SS, such as 02:00:00. Empty: the partition's default."],
+    ["time", "Time", "Such as 02:00:00 or 1-12:00:00. Empty: the partition's default."],
     ["cpus", "Cores", "A number. Empty: 1."],
-    ["memory", "Memory", "A number and a unit, such as 500M or 8G. Empty: the partition's default."],
+    ["memory", "Memory", "Such as 500M or 8G. Empty: the partition's default."],
     ["gpus", "GPUs", "A number. Empty: none."],
     ["title", "Title", "What JupyterLab calls the kernel. Empty: made from the above."]
   ];
   const STYLE = `
-.hpchub-resources { display: flex; flex-direction: column; gap: 12px; width: min(480px, 80vw); }
-.hpchub-resources p, .hpchub-resources small { color: var(--jp-ui-font-color1); margin: 0; }
+.hpchub-resources { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px;
+  width: min(520px, 100vw - 100px); color: var(--jp-ui-font-color1); }
+.hpchub-resources > p, .hpchub-resources > [role="status"] { grid-column: 1 / -1; margin: 0; }
 .hpchub-resources label { display: block; font-weight: 600; margin-bottom: 2px; }
 .hpchub-resources input.jp-mod-styled { width: 100%; box-sizing: border-box; }
 .hpchub-resources [role="status"] { white-space: pre-wrap; min-height: 1.4em; }
-.hpchub-resources [role="status"].jp-mod-error { color: var(--jp-error-color0); }
+.hpchub-resources [role="status"].hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
 `;
 
   let shared = null;
 
-  /* A module that JupyterLab shares: the version that is in use. */
+  // A module that JupyterLab shares: the version that is in use.
   async function load(name) {
     const versions = Object.values(shared[name]);
     const version = versions.find((one) => one.loaded) ?? versions[0];
     return (await version.get())();
   }
 
-  /* Requests to our part of the notebook server: ask("/waiting"), ask("/waiting/ID", "DELETE"). */
+  // Requests to our part of the notebook server: ask("/waiting"), ask("/waiting/ID", "DELETE").
   function asker(ServerConnection, settings) {
     return async (path, method = "GET", body = undefined) => {
       const init = { method, body: body && JSON.stringify(body), cache: "no-store" };
@@ -55,9 +55,9 @@
     };
   }
 
-  /* -- Why a kernel waits ------------------------------------------------------------------------------------ */
+  // -- Why a kernel waits ------------------------------------------------------------------------------------
 
-  /* A notification for each kernel that waits, which goes with the wait. */
+  // A notification for each kernel that waits, which goes with the wait.
   class Notices {
     constructor(Notification, ask) {
       this.Notification = Notification;
@@ -65,7 +65,7 @@
       this.shown = new Map(); // a kernel's id -> its notification's id and text
     }
 
-    /* These wait, and no others. */
+    // These wait, and no others.
     show(kernels) {
       for (const [kernel, notice] of this.shown) {
         if (!kernels.some((one) => one.id === kernel)) {
@@ -92,7 +92,6 @@
       return {
         label: "Give up",
         caption: `Cancel job ${one.job}`,
-        displayType: "warn",
         callback: () => {
           this.ask(`/waiting/${one.id}`, "DELETE").catch((error) => {
             // 404: it no longer waits.
@@ -105,8 +104,8 @@
     }
   }
 
-  /* Asks the server while a kernel of this window starts, ever less often; for ever, unless our part of it is not
-   * there. */
+  // Asks the server while a kernel of this window starts, ever less often; for ever, unless our part of it is not
+  // there.
   async function watch(notices, ask, contexts) {
     let starting = 0;
     let pause = FIRST_PAUSE_MS;
@@ -136,16 +135,16 @@
     }
   }
 
-  /* -- The resources of a kernel's job ----------------------------------------------------------------------- */
+  // -- The resources of a kernel's job -----------------------------------------------------------------------
 
-  /* An element with these properties and children. */
+  // An element with these properties and children.
   function element(tag, properties = {}, ...children) {
     const node = Object.assign(document.createElement(tag), properties);
     node.append(...children);
     return node;
   }
 
-  /* The fields, filled with the settings of kernel.json, and a line for what the server says. */
+  // The fields, filled with the settings of kernel.json, and a line for what the server says.
   class Form {
     constructor(spec) {
       const config = spec.metadata.kernel_provisioner.config ?? {};
@@ -161,14 +160,14 @@
         return element("div", {}, element("label", { htmlFor: id }, label), input, words);
       });
       const what =
-        `The kernel ${spec.display_name} runs in a Slurm job of its own. With other resources it is another ` +
-        "kernel, in a new job, to which this notebook changes: variables stay behind.";
+        `The kernel ${spec.display_name} runs in a Slurm job. Other resources make another kernel in a new job, and ` +
+        "you change to that one: variables stay behind.";
       this.node = element("div", { className: "hpchub-resources" }, element("p", {}, what), ...rows, this.status);
     }
 
     say(text, isError = false) {
       this.status.textContent = text;
-      this.status.classList.toggle("jp-mod-error", isError);
+      this.status.classList.toggle("hpchub-refused", isError);
       this.status.scrollIntoView({ block: "nearest" });
     }
 
@@ -178,8 +177,8 @@
     }
   }
 
-  /* Asks for other resources until the server has a kernel with them, or nobody wants it any more: that kernel's
-   * name, or null. */
+  // Asks for other resources until the server has a kernel with them, or nobody wants it any more: that kernel's
+  // name, or null.
   async function chooseResources({ Dialog, Widget }, ask, spec) {
     const form = new Form(spec);
     let made = null;
@@ -214,7 +213,7 @@
     return result.button.accept ? made : null;
   }
 
-  /* The kernel's specification where a notebook's or console's kernel runs in a job, or would; otherwise null. */
+  // The kernel's specification where a notebook's or console's kernel runs in a job, or would; otherwise null.
   function jobSpec(panel, specs) {
     const context = panel.sessionContext;
     const name =
@@ -248,7 +247,7 @@
     menu?.kernelMenu.addGroup([{ command: RESOURCES }], 30);
   }
 
-  /* -- The plugin -------------------------------------------------------------------------------------------- */
+  // -- The plugin --------------------------------------------------------------------------------------------
 
   async function makePlugin() {
     const { Dialog, ICommandPalette, Notification } = await load("@jupyterlab/apputils");

@@ -1,9 +1,10 @@
-"""The notebook server's part in JupyterLab's view of kernels in jobs: a real server, and a stand-in for Slurm."""
+"""What JupyterLab asks the notebook server about kernels in jobs: a real server, and a stand-in for Slurm."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from support.kernel_jobs import OneJob
 from .conftest import Install
 
 _TOKEN = "secret"
+_OWNERS = {"Authorization": f"token {_TOKEN}"}
 
 
 class Server:
@@ -29,11 +31,11 @@ class Server:
         self.url = url
 
     async def ask(
-        self, path: str, method: str = "GET", body: object = None, token: str = _TOKEN
+        self, path: str, method: str = "GET", body: object = None, headers: dict[str, str] = _OWNERS
     ) -> HTTPResponse:
         """The answer, whatever its status."""
         request = HTTPRequest(
-            self.url + path, method=method, headers={"Authorization": f"token {token}"} if token else {},
+            self.url + path, method=method, headers=headers,
             body=None if body is None else json.dumps(body), request_timeout=60,
         )  # fmt: skip
         return await AsyncHTTPClient().fetch(request, raise_error=False)
@@ -67,8 +69,8 @@ async def server(home: Path) -> AsyncIterator[Server]:
 async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     job: OneJob, kernel: Install, home: Path, server: Server
 ) -> None:
-    """With its notebook as JupyterLab has it, and the queue's reason. Its job is cancelled then, the request that
-    started it says why it failed, and nothing is left in the list or the home.
+    """With its notebook as JupyterLab has it, and the queue's reason. Its job is cancelled then, the request
+    that started it says why it failed, and nothing is left in the list or the home.
     """
     kernel()
     job.hold()
@@ -76,7 +78,7 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     session = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
     starting = asyncio.create_task(server.ask("api/sessions", "POST", session))
     async with asyncio.timeout(30):
-        while not (rows := await server.waiting()) or not rows[0]["reason"]:
+        while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
             await asyncio.sleep(0.02)
     (row,) = rows
     gone = row.pop("id")
@@ -87,9 +89,141 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     assert (await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")).code == 204
     answer = await starting
     assert answer.code == 500
-    assert "The kernel's job 4242 is wanted no more." in json.loads(answer.body)["message"].replace("\n", " ")
+    assert _message(answer).startswith("The kernel was given up before its job 4242 began. Pending: ")
     assert [line.split()[-1] for line in job.cancelled] == ["4242"]
     assert await server.waiting() == []
     assert list((home / ".hpchub/kernels").iterdir()) == []
     again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
-    assert (again.code, json.loads(again.body)["message"]) == (404, "This kernel does not wait, or no longer.")
+    assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("hpchub/kernels/waiting", "GET"), ("hpchub/kernels/waiting/x", "DELETE"), ("hpchub/kernels", "POST")],
+)
+async def test_strangers_are_refused(server: Server, path: str, method: str) -> None:
+    """As by the server's own requests: without the token there is no answer, and another site's page that has
+    the browser send its cookies changes nothing.
+    """
+    body = {"kernel": "node", "settings": {}} if method == "POST" else None
+    for headers in ({}, {"Authorization": "token wrong"}):
+        assert (await server.ask(path, method, body, headers)).code == 403
+    known = await server.ask("api/me")
+    cookies = "; ".join(line.split(";")[0] for line in known.headers.get_list("Set-Cookie"))
+    assert (await server.ask("api/me", headers={"Cookie": cookies})).code == 200
+    if method != "GET":
+        answer = await server.ask(path, method, body, {"Cookie": cookies})
+        assert (answer.code, "_xsrf" in _message(answer)) == (403, True)
+
+
+@pytest.fixture
+def sbatch(job: OneJob, kernel: Install) -> Path:
+    """One that would refuse 900G, and the kernelspec `node` that it would take; in no language, so that it is
+    quickly checked.
+    """
+    folder = kernel(time="02:00:00", memory="4G", options=["--constraint=a"])
+    body = json.loads((folder / "kernel.json").read_text())
+    (folder / "kernel.json").write_text(json.dumps({**body, "language": "none"}))
+    words = "allocation failure: Requested node configuration is not available"
+    (job.folder / "sbatch").write_text(
+        f"#!/bin/sh\ngrep -q -- --mem=900G || exit 0\necho '{words}' >&2\nexit 1\n"
+    )
+    return folder
+
+
+def _config(home: Path, name: str) -> dict[str, Any]:
+    path = home / ".local/share/jupyter/kernels" / name / "kernel.json"
+    stanza: dict[str, Any] = json.loads(path.read_text())["metadata"]["kernel_provisioner"]
+    assert stanza["provisioner_name"] == "hpchub-slurm"
+    return dict(stanza["config"])
+
+
+async def _make(server: Server, kernel: str, title: str = "", **settings: str) -> tuple[int, dict[str, str]]:
+    body = {"kernel": kernel, "title": title, "settings": settings}
+    answer = await server.ask("hpchub/kernels", "POST", body)
+    return answer.code, json.loads(answer.body)
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_other_resources_make_another_kernel(home: Path, server: Server) -> None:
+    """Named after the first one and what is asked for; what the form has not got stays. The same again is the
+    same kernel, from whichever one asks; what the first one has anyway is the first one.
+    """
+    large = {"partition": "cpu", "time": "1-02:30:00", "cpus": "8", "memory": "15G", "gpus": "1"}
+    made = {
+        "name": "node-8-cores-15g-1-gpu-26-h-30-min-cpu",
+        "title": "Node, 8 cores, 15G, 1 GPU, 26 h 30 min, cpu",
+    }
+    assert await _make(server, "node", **large) == (200, made)
+    assert _config(home, made["name"]) == {**large, "cpus": 8, "gpus": 1, "options": ["--constraint=a"]}
+    offered = json.loads((await server.ask("api/kernelspecs")).body)["kernelspecs"]
+    assert offered[made["name"]]["spec"]["display_name"] == made["title"]
+    assert await _make(
+        server,
+        "node",
+        **large,
+    ) == (200, made)
+    assert await _make(server, made["name"], **large) == (200, made)
+    least = {"name": "node-1-core", "title": "Node, 1 core"}
+    assert await _make(server, made["name"], cpus=" ", time="") == (200, least)
+    assert _config(home, "node-1-core") == {"options": ["--constraint=a"]}
+    first = {"name": "node", "title": "Node"}
+    assert await _make(server, made["name"], time="02:00:00", memory="4096M") == (200, first)
+    assert len(list((home / ".local/share/jupyter/kernels").iterdir())) == 3
+
+
+async def test_a_kernel_may_have_a_title_of_its_own(sbatch: Path, home: Path, server: Server) -> None:
+    """Then the title says which kernel it is: other settings under it take its place. What was made otherwise
+    under that name is left alone.
+    """
+    big = {"name": "node-big-one", "title": "Big one"}
+    assert await _make(server, "node", "Big  one", cpus="8") == (200, big)
+    assert await _make(server, "node-big-one", "Big one", cpus="16") == (200, big)
+    assert _config(home, "node-big-one")["cpus"] == 16
+    shutil.copytree(sbatch, sbatch.parent / "node-mine")
+    before = (sbatch.parent / "node-mine/kernel.json").read_text()
+    told = {"message": "There is a kernel Node already. Give it another title."}
+    assert await _make(server, "node", "Mine", cpus="8") == (422, told)
+    assert (sbatch.parent / "node-mine/kernel.json").read_text() == before
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_what_would_not_start_is_refused_in_words(home: Path, server: Server) -> None:
+    """Values that are none, each of them; Slurm's own refusal. Nothing is installed."""
+    code, told = await _make(server, "node", memory="lots", cpus="0")
+    assert (code, [line.split(":")[0] for line in told["message"].split("\n")]) == (422, ["cpus", "memory"])
+    code, told = await _make(server, "node", memory="900G")
+    assert (code, told["message"]) == (
+        422,
+        "It would not start: Slurm would refuse its job: Requested node configuration is not available. "
+        "Give it other settings.",
+    )
+    assert (await _make(server, "gone", cpus="2"))[0] == 404
+    assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["node"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[], {"kernel": "node"}, {"kernel": 1, "settings": {}},
+     {"kernel": "node", "settings": {"options": "--hold"}}, {"kernel": "node", "settings": {"cpus": 2}},
+     {"kernel": "node", "settings": {}, "title": None}],
+    ids=["list", "no-settings", "number", "unknown-key", "no-text", "no-title"],
+)  # fmt: skip
+@pytest.mark.usefixtures("sbatch")
+async def test_a_request_that_is_none_is_named(server: Server, body: object) -> None:
+    """400, and what is wanted."""
+    answer = await server.ask("hpchub/kernels", "POST", body)
+    assert (answer.code, "partition, time, cpus, memory, gpus" in _message(answer)) == (400, True)
+
+
+async def test_a_kernel_that_runs_in_no_job_has_no_resources(sbatch: Path, server: Server) -> None:
+    """And says so."""
+    body = json.loads((sbatch / "kernel.json").read_text())
+    (sbatch / "kernel.json").write_text(json.dumps({**body, "metadata": {}}))
+    told = {"message": "The kernel Node does not run in a job."}
+    assert await _make(server, "node", cpus="2") == (422, told)
+
+
+def _message(answer: HTTPResponse) -> str:
+    """What it says, on one line."""
+    return str(json.loads(answer.body)["message"]).replace("\n", " ")
