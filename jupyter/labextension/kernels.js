@@ -216,9 +216,10 @@
   // The kernel's specification where a notebook's or console's kernel runs in a job, or would; otherwise null.
   function jobSpec(panel, specs) {
     const context = panel.sessionContext;
+    // A notebook that never had a kernel has an empty name in its metadata.
     const name =
-      context.session?.kernel?.name ??
-      panel.content?.model?.getMetadata?.("kernelspec")?.name ??
+      context.session?.kernel?.name ||
+      panel.content?.model?.getMetadata?.("kernelspec")?.name ||
       context.kernelPreference.name;
     const spec = specs?.kernelspecs[name];
     return spec?.metadata?.kernel_provisioner?.provisioner_name === PROVISIONER ? spec : null;
