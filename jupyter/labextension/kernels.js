@@ -11,6 +11,8 @@
   // Between two questions to the server.
   const FIRST_PAUSE_MS = 2000;
   const LONGEST_PAUSE_MS = 10000;
+  // Of a notification.
+  const LONGEST_TEXT = 140;
   const STARTS = new Set(["initializing", "starting", "connecting"]);
   const PROVISIONER = "hpchub-slurm";
   const RESOURCES = "hpchub-kernels:resources";
@@ -18,7 +20,7 @@
   const FIELDS = [
     ["partition", "Partition", "Its name. Empty: Slurm's default."],
     ["time", "Time", "Such as 02:00:00 or 1-12:00:00. Empty: the partition's default."],
-    ["cpus", "Cores", "A number. Empty: 1."],
+    ["cpus", "CPUs", "A number. Empty: 1."],
     ["memory", "Memory", "Such as 500M or 8G. Empty: the partition's default."],
     ["gpus", "GPUs", "A number. Empty: none."],
     ["title", "Title", "What JupyterLab calls the kernel. Empty: made from the above."]
@@ -57,6 +59,14 @@
 
   // -- Why a kernel waits ------------------------------------------------------------------------------------
 
+  // What the notification says. JupyterLab cuts off what is longer; the reason is worth more than a long name.
+  function told(one) {
+    const file = one.notebook.split("/").pop();
+    const room = Math.max(12, LONGEST_TEXT - one.reason.length - " waits for its kernel.\n".length);
+    const name = file.length > room ? `${file.slice(0, room - 1)}…` : file;
+    return `${name ? `${name} waits for its kernel` : `The kernel ${one.title} waits`}.\n${one.reason}`;
+  }
+
   // A notification for each kernel that waits, which goes with the wait.
   class Notices {
     constructor(Notification, ask) {
@@ -74,8 +84,7 @@
         }
       }
       for (const one of kernels.filter((one) => one.reason)) {
-        const file = one.notebook.split("/").pop();
-        const message = `${file ? `${file} waits for its kernel` : `The kernel ${one.title} waits`}.\n${one.reason}`;
+        const message = told(one);
         const notice = this.shown.get(one.id);
         const options = { autoClose: false, actions: [this.giveUp(one)] };
         if (!notice) {
@@ -104,34 +113,37 @@
     }
   }
 
-  // Asks the server while a kernel of this window starts, ever less often; for ever, unless our part of it is not
-  // there.
+  // Asks the server when the page is loaded, and while a kernel of this page starts or any waits, ever less often.
+  // Ends where our part of the server is not there.
   async function watch(notices, ask, contexts) {
     let starting = 0;
+    let waiting = 1; // not known yet
     let pause = FIRST_PAUSE_MS;
     let next = 0;
     for (;;) {
       await new Promise((done) => setTimeout(done, LOOK_MS));
-      const count = contexts().filter((context) => STARTS.has(context.kernelDisplayStatus)).length;
-      if (count !== starting) {
-        starting = count;
+      const before = starting;
+      starting = contexts().filter((context) => STARTS.has(context.kernelDisplayStatus)).length;
+      if (starting !== before) {
         pause = FIRST_PAUSE_MS;
-        next = Date.now() + pause;
+        // Most kernels are there at once; and one that is there waits no longer.
+        next = starting > before ? Date.now() + pause : 0;
       }
-      if (!starting) {
-        notices.show([]);
-      } else if (Date.now() >= next) {
-        try {
-          notices.show(await ask("/waiting"));
-        } catch (error) {
-          if (error.response?.status === 404) {
-            return;
-          }
-          // The server does not answer: JupyterLab itself says so.
+      if ((!starting && !waiting) || Date.now() < next) {
+        continue;
+      }
+      try {
+        const kernels = await ask("/waiting");
+        waiting = kernels.length;
+        notices.show(kernels);
+      } catch (error) {
+        if (error.response?.status === 404) {
+          return;
         }
-        pause = Math.min(1.5 * pause, LONGEST_PAUSE_MS);
-        next = Date.now() + pause;
+        // The server does not answer: JupyterLab itself says so.
       }
+      next = Date.now() + pause;
+      pause = Math.min(1.5 * pause, LONGEST_PAUSE_MS);
     }
   }
 

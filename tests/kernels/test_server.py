@@ -16,7 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from traitlets.config import Config
 
-from support.kernel_jobs import OneJob
+from support.kernel_jobs import OneJob, until
 
 from .conftest import Install
 
@@ -47,9 +47,10 @@ class Server:
 
 
 @pytest.fixture
-async def server(home: Path) -> AsyncIterator[Server]:
-    """One with our extension, whose root is the home."""
+async def server(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """One with our extension, whose root is the home; its parameter is `use_pending_kernels`."""
     config = Config()
+    config.MultiKernelManager.use_pending_kernels = getattr(request, "param", False)
     config.ServerApp.update(
         base_url="/user/alice/", root_dir=str(home), allow_root=True, open_browser=False,
         jpserver_extensions={"hpchub.kernels.server": True},
@@ -66,6 +67,17 @@ async def server(home: Path) -> AsyncIterator[Server]:
     ServerApp.clear_instance()
 
 
+async def _start(server: Server) -> tuple[asyncio.Task[HTTPResponse], dict[str, Any]]:
+    """JupyterLab's request for a notebook's kernel, and how the kernel is listed when it waits."""
+    session = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
+    starting = asyncio.create_task(server.ask("api/sessions", "POST", session))
+    async with asyncio.timeout(30):
+        while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
+            await asyncio.sleep(0.02)
+    (row,) = rows
+    return starting, row
+
+
 async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     job: OneJob, kernel: Install, home: Path, server: Server
 ) -> None:
@@ -75,12 +87,7 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     kernel()
     job.hold()
     (home / "work").mkdir()
-    session = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
-    starting = asyncio.create_task(server.ask("api/sessions", "POST", session))
-    async with asyncio.timeout(30):
-        while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
-            await asyncio.sleep(0.02)
-    (row,) = rows
+    starting, row = await _start(server)
     gone = row.pop("id")
     assert row == {
         "kernel": "node", "title": "Node", "notebook": "work/train.ipynb", "job": "4242",
@@ -95,6 +102,22 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     assert list((home / ".hpchub/kernels").iterdir()) == []
     again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
     assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+@pytest.mark.parametrize("server", [True], indirect=True, ids=["pending"])
+async def test_a_kernel_that_jupyter_takes_for_started_can_be_given_up(
+    job: OneJob, kernel: Install, home: Path, server: Server
+) -> None:
+    """With `use_pending_kernels` the request that starts it is answered at once."""
+    kernel()
+    job.hold()
+    (home / "work").mkdir()
+    starting, row = await _start(server)
+    assert (await starting).code == 201
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    await until(lambda: bool(job.cancelled))
+    await until(lambda: not list((home / ".hpchub/kernels").iterdir()))
+    assert await server.waiting() == []
 
 
 @pytest.mark.parametrize(
