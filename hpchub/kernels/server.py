@@ -18,7 +18,6 @@ from jupyter_server.utils import url_path_join
 from tornado.web import HTTPError, authenticated
 
 from hpchub.errors import HpchubError
-from hpchub.kernels.choosing import FIELDS, choose
 from hpchub.kernels.kernelspec import load_kernelspec
 from hpchub.kernels.waiting import SETTING, Waiting
 
@@ -89,7 +88,10 @@ class Kernels(APIHandler):
 
         Answers with name and title; or with why not, in words for the form.
         """
-        name, fields, title = _read(self.get_json_body())
+        # Imported late: what it brings along would delay the start of each server.
+        from hpchub.kernels.choosing import FIELDS, choose
+
+        name, fields, title = _read(self.get_json_body(), FIELDS)
         try:
             found = await ensure_async(self.kernel_spec_manager.get_kernel_spec(name))
             made = await asyncio.to_thread(
@@ -104,15 +106,15 @@ class Kernels(APIHandler):
         self.finish(json.dumps({"name": made.name, "title": made.title}))
 
 
-def _read(body: Any) -> tuple[str, dict[str, str], str]:
+def _read(body: Any, known: tuple[str, ...]) -> tuple[str, dict[str, str], str]:
     """Kernel, settings and title of a request. HTTPError where it is none."""
     match body:
         case {"kernel": str(name), "settings": dict(fields)}:
             title = body.get("title", "")
             texts = (title, *fields.values())
-            if set(fields) <= set(FIELDS) and all(isinstance(text, str) for text in texts):
+            if set(fields) <= set(known) and all(isinstance(text, str) for text in texts):
                 return name, fields, title
-    raise HTTPError(400, f"Wanted are a kernel, and settings of {', '.join(FIELDS)}.")
+    raise HTTPError(400, f"Wanted are a kernel, and settings of {', '.join(known)}.")
 
 
 def _waiting(handler: APIHandler) -> dict[str, Waiting]:

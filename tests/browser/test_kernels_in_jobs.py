@@ -52,7 +52,7 @@ def test_a_kernel_that_waits_says_why_and_its_resources_can_be_chosen(
     alice.find("label[for=hpchub-placement-login]").click()
     alice.choose("Environment", "Data analysis")
     alice.start()
-    alice.find(".jp-LabShell")
+    alice.wait("JupyterLab", lambda: "/lab" in alice.path)
     alice.open("user/alice/lab?reset")
     with partition_state(demo, "short", "DOWN"):
         alice.find(".jp-LauncherCard[data-category=Notebook][title='Node']").click()
