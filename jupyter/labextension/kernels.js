@@ -31,7 +31,7 @@
 .hpchub-resources > p, .hpchub-resources > [role="status"] { grid-column: 1 / -1; margin: 0; }
 .hpchub-resources label { display: block; font-weight: 600; margin-bottom: 2px; }
 .hpchub-resources input.jp-mod-styled { width: 100%; box-sizing: border-box; }
-.hpchub-resources [role="status"] { white-space: pre-wrap; min-height: 1.4em; }
+.hpchub-resources [role="status"] { white-space: pre-wrap; }
 .hpchub-resources [role="status"].hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
 `;
 
