@@ -28,11 +28,10 @@
   const STYLE = `
 .hpchub-resources { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px;
   width: min(520px, 100vw - 100px); color: var(--jp-ui-font-color1); }
-.hpchub-resources > p, .hpchub-resources > [role="status"] { grid-column: 1 / -1; margin: 0; }
+.hpchub-resources > p { grid-column: 1 / -1; margin: 0; white-space: pre-wrap; }
 .hpchub-resources label { display: block; font-weight: 600; margin-bottom: 2px; }
 .hpchub-resources input.jp-mod-styled { width: 100%; box-sizing: border-box; }
-.hpchub-resources [role="status"] { white-space: pre-wrap; }
-.hpchub-resources [role="status"].hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
+.hpchub-resources > .hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
 `;
 
   let shared = null;
@@ -160,7 +159,8 @@
   class Form {
     constructor(spec) {
       const config = spec.metadata.kernel_provisioner.config ?? {};
-      this.status = element("div", { role: "status" });
+      this.status = element("p");
+      this.status.setAttribute("role", "status");
       this.inputs = new Map();
       const rows = FIELDS.map(([name, label, hint]) => {
         const id = `hpchub-resources-${name}`;
@@ -237,7 +237,8 @@
     return spec?.metadata?.kernel_provisioner?.provisioner_name === PROVISIONER ? spec : null;
   }
 
-  function addResources(app, lab, ask, trackers, palette, menu) {
+  // The command, in the menu and the palette; not to be had where `isServed` says no.
+  function addResources(app, lab, ask, trackers, palette, menu, isServed) {
     const kernels = app.serviceManager.kernelspecs;
     const current = () =>
       trackers.map((tracker) => tracker.currentWidget).find((panel) => panel && panel === app.shell.currentWidget);
@@ -245,7 +246,7 @@
     app.commands.addCommand(RESOURCES, {
       label: "Resources of the Kernel's Job…",
       caption: "Change to a kernel whose job has another partition, time, or number of cores",
-      isEnabled: () => spec() !== null,
+      isEnabled: () => isServed() && spec() !== null,
       execute: async () => {
         const context = current().sessionContext;
         const name = await chooseResources(lab, ask, spec());
@@ -283,8 +284,11 @@
           return all;
         };
         document.head.append(element("style", {}, STYLE));
-        addResources(app, { Dialog, Widget }, ask, trackers, palette, menu);
-        void watch(new Notices(Notification, ask), ask, contexts);
+        let served = true;
+        addResources(app, { Dialog, Widget }, ask, trackers, palette, menu, () => served);
+        void watch(new Notices(Notification, ask), ask, contexts).then(() => {
+          served = false;
+        });
       }
     };
   }

@@ -104,6 +104,13 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
 
 
+async def test_a_page_that_looks_is_nobodys_activity(server: Server) -> None:
+    """What stops idle servers does not see it."""
+    before = json.loads((await server.ask("api/status")).body)["last_activity"]
+    assert await server.waiting() == []
+    assert json.loads((await server.ask("api/status")).body)["last_activity"] == before
+
+
 @pytest.mark.parametrize("server", [True], indirect=True, ids=["pending"])
 async def test_a_kernel_that_jupyter_takes_for_started_can_be_given_up(
     job: OneJob, kernel: Install, home: Path, server: Server
