@@ -46,12 +46,12 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
     installed = {spec.name: spec for _, spec in list_kernelspecs(places(os.environ))[0]}
     origin = _origin(source)
     for one in (source, installed.get(origin.name)):
-        if one is not None and title in ("", one.title) and _changed(one)[0] == settings:
+        if one is not None and title in ("", one.title) and _has(one, settings):
             return one
     words = (title,) if title else _words(settings)
     spec = make(
         Wanted(
-            source=str(source.folder), name=slug("-".join((origin.name, *words))),
+            source=str(source.folder), name=f"{origin.name}-{slug('-'.join(words))}",
             title=title or ", ".join((origin.title, *words)),
         )
     )  # fmt: skip
@@ -62,7 +62,7 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
     there = installed.get(spec.name)
     if there is not None and there.body == spec.body:
         return there
-    if there is not None and _origin(there).name != origin.name:
+    if there is not None and (_origin(there).name != origin.name or title not in ("", there.title)):
         raise InvalidRequest(f"There is a kernel {there.title} already.", "Give it another title.")
     health = check(spec, launcher=kernels_dir() / "launch")
     if not health.is_good:
@@ -71,28 +71,33 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
     return spec
 
 
-def _changed(
-    source: Kernelspec, fields: Mapping[str, str] | None = None
-) -> tuple[JobSettings, dict[str, Any]]:
-    """A kernel's settings with other fields, as they are meant and as kernel.json holds them."""
+def _changed(source: Kernelspec, fields: Mapping[str, str]) -> tuple[JobSettings, dict[str, Any]]:
+    """A kernel's settings with these fields, as they are meant and as kernel.json holds them."""
     provisioner, config = source.provisioner
     if provisioner != SLURM:
         raise InvalidRequest(f"The kernel {source.title} does not run in a job.")
-    if fields is not None:
-        given = {name: value.strip() for name, value in fields.items() if value.strip()}
-        numbers = {name: number_or_text(given[name]) for name in _NUMBERS if name in given}
-        config = {name: value for name, value in config.items() if name not in FIELDS} | given | numbers
+    given = {name: value.strip() for name, value in fields.items() if value.strip()}
+    numbers = {name: number_or_text(given[name]) for name in _NUMBERS if name in given}
+    config = {name: value for name, value in config.items() if name not in FIELDS} | given | numbers
     try:
         return read_settings(config), config
     except ConfigError as error:
         raise InvalidRequest("\n".join(error.problems)) from error
 
 
+def _has(spec: Kernelspec, settings: JobSettings) -> bool:
+    provisioner, config = spec.provisioner
+    try:
+        return provisioner == SLURM and read_settings(config) == settings
+    except ConfigError:
+        return False
+
+
 def _origin(spec: Kernelspec) -> _Origin:
+    """What it was made from here; itself where it was not, or was installed again under another name."""
     mark = spec.body.get("metadata", {}).get(_MARK)
-    # A kernel that was made here, and then installed again under another name, is one to begin with.
     if isinstance(mark, dict) and mark.get("kernel") == spec.name:
-        return _Origin(name=str(mark["from"]), title=str(mark["title"]))
+        return _Origin(name=str(mark.get("from", spec.name)), title=str(mark.get("title", spec.title)))
     return _Origin(name=spec.name, title=spec.title)
 
 

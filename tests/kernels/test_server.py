@@ -210,6 +210,9 @@ async def test_a_kernel_may_have_a_title_of_its_own(sbatch: Path, home: Path, se
     assert await _make(server, "node", "Big  one", cpus="8") == (200, big)
     assert await _make(server, "node-big-one", "Big one", cpus="16") == (200, big)
     assert _config(home, "node-big-one")["cpus"] == 16
+    assert await _make(server, "node", "大", cpus="8") == (200, {"name": "node-kernel", "title": "大"})
+    told = {"message": "There is a kernel 大 already. Give it another title."}
+    assert await _make(server, "node", "小", cpus="8") == (422, told)
     shutil.copytree(sbatch, sbatch.parent / "node-mine")
     before = (sbatch.parent / "node-mine/kernel.json").read_text()
     told = {"message": "There is a kernel Node already. Give it another title."}
@@ -244,6 +247,17 @@ async def test_a_request_that_is_none_is_named(server: Server, body: object) -> 
     """400, and what is wanted."""
     answer = await server.ask("hpchub/kernels", "POST", body)
     assert (answer.code, "partition, time, cpus, memory, gpus" in _message(answer)) == (400, True)
+
+
+async def test_settings_that_are_wrong_can_be_mended(sbatch: Path, server: Server) -> None:
+    """In the form; what else became of the kernel that it was made from does not matter."""
+    body = json.loads((sbatch / "kernel.json").read_text())
+    body["metadata"]["kernel_provisioner"]["config"]["memory"] = "lots"
+    (sbatch / "kernel.json").write_text(json.dumps(body))
+    made = {"name": "node-2-cores-4g", "title": "Node, 2 cores, 4G"}
+    assert await _make(server, "node", cpus="2", memory="4G") == (200, made)
+    (sbatch / "kernel.json").write_text(json.dumps({**body, "metadata": {}}))
+    assert (await _make(server, made["name"], cpus="3"))[1]["name"] == "node-3-cores"
 
 
 async def test_a_kernel_that_runs_in_no_job_has_no_resources(sbatch: Path, server: Server) -> None:
