@@ -3,16 +3,19 @@
     make demo-up pictures
 
 Writes docs/pictures/: form, progress and home, each also as it is in the dark, and notebook; of the example
-notebooks first-day, in the dark, and parameter-sweep; of kernels kernel-cannot-start and kernel-died. Needs
-Debian's chromium and chromium-driver, and that alice runs no server.
+notebooks first-day, in the dark, and parameter-sweep; of kernels kernel-cannot-start, kernel-died,
+kernel-waits and kernel-resources. Needs Debian's chromium and chromium-driver, and that alice runs no server.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +37,8 @@ _LOW = (1280, 620)  # for windows with little in them
 _KERNELS = "/opt/hpc/data/bin/hpchub"
 # Slowly: Slurm looks every two seconds, and the machine's own memory must not be used up before.
 _TOO_MUCH = "import time\nheld = []\nwhile True: held.append(b'x' * 2**20 + b'y'); time.sleep(0.005)"
+_SPEC = {"kernelspec": {"name": "node", "display_name": "Python on a node", "language": "python"}}
+_AT_REST = "return document.querySelector('.Toastify__toast').getAnimations().length === 0"
 _CELL = "import socket\nprint('Hello from', socket.gethostname())\n!squeue --me"
 
 
@@ -48,15 +53,22 @@ def fill_form(alice: Person) -> None:
     save(alice, "form")
 
 
+@contextmanager
+def both_nodes_busy(demo: Demo) -> Iterator[None]:
+    """With a job of somebody else's."""
+    busy = demo.exec("login1", [*_BUSY, "--wrap=sleep 300"], user="bob", check=True).stdout.strip()
+    try:
+        until(lambda: job_fields(demo, busy)["JobState"] == "RUNNING", "both nodes are busy")
+        yield
+    finally:
+        demo.exec("ctl", ["scancel", busy], check=True)
+
+
 def wait_for_jupyterlab(alice: Person) -> None:
     """The progress page, with another job on both nodes for a moment so that there is something to see."""
-    busy = alice.demo.exec("login1", [*_BUSY, "--wrap=sleep 300"], user="bob", check=True).stdout.strip()
-    try:
-        until(lambda: job_fields(alice.demo, busy)["JobState"] == "RUNNING", "both nodes are busy")
+    with both_nodes_busy(alice.demo):
         alice.start()
         alice.watch(["Pending: waiting"])
-    finally:
-        alice.demo.exec("ctl", ["scancel", busy], check=True)
     alice.watch(["Starting Jupyter"])
     alice.wait("the badge", lambda: alice.text("#hpchub-servers .badge") == "starting")
     save(alice, "progress")
@@ -144,10 +156,34 @@ def show_kernels(alice: Person) -> None:
         alice.wait("the reason", lambda: "is over" in alice.text(".jp-OutputArea-output"))
         alice.wait("its end", lambda: alice.text(".jp-Toolbar-kernelName") == "No Kernel")
         shutil.copyfile(alice.picture("kernel-died"), PICTURES / "kernel-died.png")
+        show_waiting_kernel(alice)
     finally:
         alice.resize(_SIZE)
         remove = [_KERNELS, "kernels", "remove", "torch", "node"]
         alice.demo.exec("login1", remove, user=alice.user, check=True)
+
+
+def show_waiting_kernel(alice: Person) -> None:
+    """The notification about a kernel whose job waits; the form for its resources with Slurm's refusal."""
+    text = json.dumps({"cells": [], "metadata": _SPEC, "nbformat": 4, "nbformat_minor": 5})
+    alice.demo.exec("login1", ["tee", "train.ipynb"], user=alice.user, stdin=text, check=True)
+    with both_nodes_busy(alice.demo):
+        alice.open(f"user/{alice.user}/lab/tree/train.ipynb?reset")
+        alice.find(".jp-Notebook")
+        alice.wait("the reason", lambda: "waiting for resources" in alice.text(".Toastify"))
+        alice.wait("a notification at rest", lambda: alice.driver.execute_script(_AT_REST))
+        shutil.copyfile(alice.picture("kernel-waits"), PICTURES / "kernel-waits.png")
+    alice.wait("an idle kernel", lambda: "| Idle" in alice.text("#jp-main-statusbar"))
+    alice.menu("Kernel", "Resources of the Kernel's Job…")
+    for field, value in (("cpus", "8"), ("memory", "64G")):
+        alice.find(f"#hpchub-resources-{field}").clear()
+        alice.find(f"#hpchub-resources-{field}").send_keys(value)
+    alice.keys(Keys.ENTER)
+    alice.wait("Slurm's words", lambda: alice.all(".hpchub-refused"))
+    shutil.copyfile(alice.picture("kernel-resources"), PICTURES / "kernel-resources.png")
+    alice.keys(Keys.ESCAPE)
+    alice.menu("Kernel", "Shut Down Kernel")
+    alice.wait("its end", lambda: alice.text(".jp-Toolbar-kernelName") == "No Kernel")
 
 
 def show_home(alice: Person) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -33,11 +34,12 @@ def lay_out_magics(folder: Path) -> None:
     folder.mkdir()
     places = {part: part for part in (*_PARTS, *_FOR_KERNELS)}
     places.update({name: f"hpchub/_data/{name}" for name in _DATA})
+    places.update(_shared_data())
     for part, place in places.items():
         source, target = CHECKOUT / part, folder / place
         if not source.exists():
             raise SiteError(f"{source} is missing: the demo runs from a whole checkout.")
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -45,6 +47,13 @@ def lay_out_magics(folder: Path) -> None:
     _write_metadata(folder)
     subprocess.run([_PYTHON, "-m", "compileall", "-q", str(folder)], check=True, stdin=subprocess.DEVNULL)
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+
+
+def _shared_data() -> dict[str, str]:
+    """What an installer would put into the environment, beside the package: for JupyterLab and its server."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    places: dict[str, str] = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    return places
 
 
 def _write_metadata(folder: Path) -> None:

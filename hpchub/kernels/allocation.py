@@ -158,7 +158,9 @@ class Allocation:
         until = time.monotonic() + pause_s
         while True:
             if is_given_up():
-                raise StartFailed(f"The kernel's job {self.id} is wanted no more. {self.explanation}")
+                raise StartFailed(
+                    f"The kernel was given up before its job {self.id} began. {self.explanation}"
+                )
             place = self._place()
             if place is not None or time.monotonic() >= until:
                 return place

@@ -94,7 +94,7 @@ def check(
         except InvalidRequest as error:
             return Health(error.message)
         if refused:
-            return Health(f"Slurm would refuse its job: {refused}", "Give it other settings with --slurm.")
+            return Health(f"Slurm would refuse its job: {refused}", "Give it other settings.")
     glance = at_a_glance(spec, environ, launcher)
     language = _LANGUAGES.get(spec.language)
     if not glance.is_good or language is None:

@@ -54,7 +54,7 @@ def make(wanted: Wanted) -> Kernelspec:
         base, wanted = _base(wanted)
     except OSError as error:
         raise InvalidRequest(f"{wanted.source} cannot be read: {error.strerror}.") from error
-    spec = replace(base, name=checked_name((wanted.name or _slug(base.name)).lower()))
+    spec = replace(base, name=checked_name((wanted.name or slug(base.name)).lower()))
     ways = (wanted.modules, wanted.prefix, wanted.container, wanted.image, wanted.binds)
     if any(ways):
         spec = spec.changed(argv=list(_with_ways(spec, wanted)))
@@ -164,7 +164,7 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
     if wanted.source in shipped():
         return load_kernelspec(kernels_dir() / wanted.source), wanted
     path = Path(wanted.source).expanduser().absolute()
-    name = wanted.name or _slug(path.stem if path.suffix == ".sif" else path.name)
+    name = wanted.name or slug(path.stem if path.suffix == ".sif" else path.name)
     if (path / "kernel.json").is_file():
         return load_kernelspec(path), wanted
     if (path / "pyvenv.cfg").is_file():
@@ -255,5 +255,6 @@ def _fill(folder: Path, spec: Kernelspec) -> None:
         path.chmod(_PROGRAM_MODE if runs else _FILE_MODE)
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name that Jupyter takes, made from any text."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower(), flags=re.ASCII).strip("-._") or "kernel"

@@ -12,8 +12,13 @@ from typing import Any
 
 def server_is_stopping(manager: Any) -> bool:
     """Whether the server that the kernel belongs to is itself being stopped."""
-    server = getattr(getattr(manager, "parent", None), "parent", None)
-    return bool(getattr(server, "_stopping", False))
+    return bool(getattr(_server(manager), "_stopping", False))
+
+
+def server_settings(manager: Any) -> dict[str, Any]:
+    """What the server that the kernel belongs to keeps for its handlers; empty where there is no server."""
+    settings: dict[str, Any] = getattr(getattr(_server(manager), "web_app", None), "settings", {})
+    return settings
 
 
 def is_shutting_down(manager: Any) -> bool:
@@ -56,3 +61,7 @@ def call_when_dead(manager: Any, callback: Callable[[], None]) -> None:
     restarter = getattr(manager, "_restarter", None)
     if restarter is not None and callback not in restarter.callbacks["dead"]:
         restarter.add_callback(callback, "dead")
+
+
+def _server(manager: Any) -> Any:
+    return getattr(getattr(manager, "parent", None), "parent", None)

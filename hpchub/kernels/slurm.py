@@ -36,6 +36,7 @@ from hpchub.kernels.jupyters_manager import (
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
 from hpchub.kernels.telling import in_lines, why_ended
+from hpchub.kernels.waiting import Waiting, listed
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
 _WAIT_PAUSE_S = 0.1
@@ -276,7 +277,19 @@ class SlurmProvisioner(KernelProvisionerBase):
         return self._line
 
     async def _connect(self, job: Allocation, mine: Claim) -> Line:
-        place = await job.wait(self._settings.wait_s, self._tell, self._is_given_up)
+        waiting = Waiting(
+            kernel_id=self.kernel_id, kernel=getattr(self.parent, "kernel_name", ""),
+            title=self.kernel_spec.display_name, notebook=self._notebook, job=job.id,
+        )  # fmt: skip
+
+        def tell(reason: str) -> None:
+            waiting.reason = reason
+            self._tell(reason)
+
+        with listed(self.parent, waiting):
+            place = await job.wait(
+                self._settings.wait_s, tell, lambda: waiting.is_given_up or self._is_given_up()
+            )
         line = Line(place, job.key, mine.kernel_id)
         try:
             for left in reversed(range(_CALL_TRIES)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.demo.layout import SCRIPTS
 from hpchub.demo.software import lay_out_magics
 
 _LOOK = """
@@ -56,3 +57,14 @@ def test_jupyter_finds_the_provisioners_and_sbatch_the_templates(folder: Path) -
         "provisioners": {"hpchub-local": "hpchub.kernels.local", "hpchub-slurm": "hpchub.kernels.slurm"},
         "templates": ["spark.sh.j2"],
     }
+
+
+def test_jupyterlab_and_its_server_find_their_extensions(folder: Path) -> None:
+    """As an installer would have left them, where environments.sh leads to."""
+    lab = folder / "share/jupyter/labextensions/hpchub-kernels"
+    package = json.loads((lab / "package.json").read_text())
+    assert (lab / package["jupyterlab"]["_build"]["load"]).is_file()
+    script = (SCRIPTS / "environments.sh").read_text()
+    for part in (lab, folder / "etc/jupyter/jupyter_server_config.d/hpchub-kernels.json"):
+        assert part.exists()
+        assert f" {part.relative_to(folder)}" in script

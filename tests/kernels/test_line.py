@@ -157,7 +157,7 @@ async def test_a_node_that_cannot_be_reached_holds_up_no_other_kernel(
     closed_in: list[threading.Thread] = []
     monkeypatch.setattr(slurm, "Line", Unreachable)
     provisioner = slurm.SlurmProvisioner(kernel_id="1", kernel_spec=KernelSpec())
-    job: Any = SimpleNamespace(wait=wait, look=look, key=bytes(32))
+    job: Any = SimpleNamespace(id="4242", wait=wait, look=look, key=bytes(32))
     mine: Any = SimpleNamespace(kernel_id="kernel-1")
     with pytest.raises(HostUnreachable):
         await provisioner._connect(job, mine)

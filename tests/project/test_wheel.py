@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import json
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,6 +51,21 @@ def test_the_wheel_holds_every_file_of_the_package_and_its_data(
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
     """No tests, no benchmark, no state of a demo ends in site-packages."""
     assert {name.split("/")[0].split("-")[0] for name in wheel.namelist()} == {"hpchub", "slurm_magics"}
+
+
+def test_the_wheel_brings_the_extensions_of_jupyterlab_and_its_server(wheel: zipfile.ZipFile) -> None:
+    """An installer puts them where both look: JupyterLab finds the script, the server what to import."""
+    data = f"hpchub-{version('hpchub')}.data/data/"
+    lab = f"{data}share/jupyter/labextensions/hpchub-kernels/"
+    package = json.loads(wheel.read(f"{lab}package.json"))
+    assert package["name"] == "hpchub-kernels"
+    assert package["version"] == version("hpchub").replace(".dev", "-dev.")
+    script = wheel.read(lab + package["jupyterlab"]["_build"]["load"])
+    assert script == (ROOT / "jupyter" / "labextension" / "kernels.js").read_bytes()
+    config = json.loads(wheel.read(f"{data}etc/jupyter/jupyter_server_config.d/hpchub-kernels.json"))
+    for module, enabled in config["ServerApp"]["jpserver_extensions"].items():
+        assert enabled
+        assert callable(importlib.import_module(module)._load_jupyter_server_extension)
 
 
 def test_entry_points_name_what_exists(wheel: zipfile.ZipFile) -> None:

@@ -38,6 +38,11 @@ done
 printf '%s\n' '#!/opt/hpc/data/bin/python' 'import sys' 'from hpchub.cli import main' 'sys.exit(main())' \
     >/opt/hpc/data/bin/hpchub
 chmod 755 /opt/hpc/data/bin/hpchub
+# What pip would have put beside the magics: hpchub's part of JupyterLab and of its server.
+mkdir -p /opt/hpc/data/etc/jupyter/jupyter_server_config.d
+for part in share/jupyter/labextensions/hpchub-kernels etc/jupyter/jupyter_server_config.d/hpchub-kernels.json; do
+    ln -s "/opt/slurm_magics/$part" "/opt/hpc/data/$part"
+done
 # A kernel that cannot start says why.
 echo 'c = get_config(); c.KernelProvisionerFactory.default_provisioner_name = "hpchub-local"' \
     >>/opt/hpc/data/etc/jupyter/jupyter_server_config.py

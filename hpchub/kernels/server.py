@@ -1,0 +1,129 @@
+"""What JupyterLab asks the notebook server about kernels in jobs: an extension of jupyter_server.
+
+docs/reference/kernels.md lists the requests. A file in etc/jupyter of the environment enables it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path, PurePath
+from typing import Any
+
+from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_core.utils import ensure_async
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado.web import HTTPError, authenticated
+
+from hpchub.errors import HpchubError
+from hpchub.kernels.kernelspec import load_kernelspec
+from hpchub.kernels.waiting import SETTING, Waiting
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": __name__}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    """What jupyter_server calls with its application."""
+    app.web_app.settings[SETTING] = {}
+    root = url_path_join(app.base_url, "hpchub", "kernels")
+    handlers = [
+        (root, Kernels),
+        (url_path_join(root, "waiting"), WaitingKernels),
+        (url_path_join(root, "waiting", "(?P<kernel_id>[^/]+)"), WaitingKernel),
+    ]
+    app.web_app.add_handlers(".*$", handlers)
+
+
+class WaitingKernels(APIHandler):
+    """The kernels that wait, and why."""
+
+    auth_resource = "kernels"
+
+    _track_activity = False  # a page that looks by itself is nobody's work
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Those that nobody has given up."""
+        root = self.settings.get("server_root_dir", "")
+        rows = [
+            {"id": one.kernel_id, "kernel": one.kernel, "title": one.title, "job": one.job,
+             "notebook": _as_shown(one.notebook, root), "reason": one.reason}
+            for one in _waiting(self).values()
+            if not one.is_given_up
+        ]  # fmt: skip
+        self.finish(json.dumps(rows))
+
+
+class WaitingKernel(APIHandler):
+    """One of them."""
+
+    auth_resource = "kernels"
+
+    @authenticated
+    @authorized
+    async def delete(self, kernel_id: str) -> None:
+        """Gives it up: its job is cancelled, and the request that started it fails."""
+        one = _waiting(self).get(kernel_id)
+        if one is None:
+            raise HTTPError(404, "This kernel does not wait, or no longer.")
+        one.is_given_up = True
+        self.set_status(204)
+        self.finish()
+
+
+class Kernels(APIHandler):
+    """The kernels of this person that run in jobs."""
+
+    auth_resource = "kernelspecs"
+
+    @authenticated
+    @authorized
+    async def post(self) -> None:
+        """Makes one from another one: `kernel` is that one's name, `settings` what the form holds.
+
+        Answers with name and title; or with why not, in words for the form.
+        """
+        # Imported late: what it brings along would delay the start of each server.
+        from hpchub.kernels.choosing import FIELDS, choose
+
+        name, fields, title = _read(self.get_json_body(), FIELDS)
+        try:
+            found = await ensure_async(self.kernel_spec_manager.get_kernel_spec(name))
+            made = await asyncio.to_thread(
+                lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
+            )
+        except NoSuchKernel as error:
+            raise HTTPError(404, "There is no such kernel.") from error
+        except HpchubError as error:
+            self.set_status(error.status)
+            self.finish(json.dumps({"message": str(error)}))
+            return
+        self.finish(json.dumps({"name": made.name, "title": made.title}))
+
+
+def _read(body: Any, known: tuple[str, ...]) -> tuple[str, dict[str, str], str]:
+    """Kernel, settings and title of a request. HTTPError where it is none."""
+    match body:
+        case {"kernel": str(name), "settings": dict(fields)}:
+            title = body.get("title", "")
+            texts = (title, *fields.values())
+            if set(fields) <= set(known) and all(isinstance(text, str) for text in texts):
+                return name, fields, title
+    raise HTTPError(400, f"Wanted are a kernel, and settings of {', '.join(known)}.")
+
+
+def _waiting(handler: APIHandler) -> dict[str, Waiting]:
+    """By the kernels' ids."""
+    waiting: dict[str, Waiting] = handler.settings[SETTING]
+    return waiting
+
+
+def _as_shown(notebook: str, root: str) -> str:
+    """A notebook's path as JupyterLab has it, from the server's root on."""
+    path = PurePath(notebook)
+    return str(path.relative_to(root)) if root and path.is_relative_to(root) else notebook

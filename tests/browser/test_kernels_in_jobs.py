@@ -1,0 +1,88 @@
+"""Kernels in jobs in JupyterLab, as a person sees them: why one waits, and the form for its resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from browser.conftest import PersonOf
+from browser.person import Person
+from browser.test_job_card import contrast
+from selenium.webdriver.common.keys import Keys
+
+from support.demo import Demo
+from support.slurm import job_fields, jobs_of, partition_state
+
+pytestmark = [pytest.mark.browser, pytest.mark.live]
+
+_HPCHUB = "/opt/hpc/data/bin/hpchub"
+_NODE = ("virtualenv", "--prefix", "/opt/hpc/data", "--name", "node", "--title", "Node")
+_SETTINGS = ("--slurm", "partition=short", "--slurm", "time=00:10:00", "--slurm", "memory=500M")
+_LARGER = "node-2-cores-600m-10-min-short"
+_NOTICE = ".Toastify__toast:has(.jp-toast-button[title^='Cancel job'])"
+
+
+@pytest.fixture
+def node(demo: Demo) -> Iterator[None]:
+    """A kernel `Node` of alice's that runs in a job; afterwards nothing leads to it, or to what it became."""
+    demo.exec("login1", (_HPCHUB, "kernels", "install", *_NODE, *_SETTINGS), user="alice", check=True)
+    yield
+    made = [f"/home/alice/.local/share/jupyter/kernels/{name}" for name in ("node", _LARGER)]
+    demo.exec("login1", ["rm", "-rf", *made, "/home/alice/.jupyter/lab/workspaces"], user="alice", check=True)
+
+
+def fill(person: Person, **values: str) -> None:
+    """Type into the form for resources, and send it by the keyboard."""
+    for name, value in values.items():
+        field = person.find(f"#hpchub-resources-{name}")
+        field.clear()
+        field.send_keys(value)
+    person.keys(Keys.ENTER)
+
+
+def test_a_kernel_that_waits_says_why_and_its_resources_can_be_chosen(
+    demo: Demo, node: None, person_of: PersonOf
+) -> None:
+    """While its partition is down the notebook says that its kernel's job waits, and why; given up there, the
+    job is gone from the queue. Then the form refuses what Slurm would, and keeps what was typed; at last it
+    makes a larger kernel, in which the notebook runs. It can be read in the dark, too.
+    """
+    alice = person_of("alice")
+    alice.login(to="hub/spawn")
+    alice.find("label[for=hpchub-placement-login]").click()
+    alice.choose("Environment", "Data analysis")
+    alice.start()
+    alice.wait("JupyterLab", lambda: "/lab" in alice.path)
+    alice.open("user/alice/lab?reset")
+    with partition_state(demo, "short", "DOWN"):
+        alice.find(".jp-LauncherCard[data-category=Notebook][title='Node']").click()
+        alice.wait("why it waits", lambda: "PartitionDown" in alice.text(_NOTICE))
+        (job,) = jobs_of(demo, "alice").values()
+        assert alice.text(_NOTICE).splitlines()[0].endswith(".ipynb waits for its kernel.")
+        assert f"Job {job}: Pending: " in alice.text(_NOTICE)
+        alice.picture("waits")
+        alice.find(f"{_NOTICE} .jp-toast-button").click()
+        alice.wait("its end", lambda: "was given up" in alice.text(".jp-Dialog"))
+        alice.picture("given up")
+        assert jobs_of(demo, "alice") == {}
+        alice.wait("no notice", lambda: not alice.all(_NOTICE))
+    alice.keys(Keys.ENTER)
+    alice.wait("another kernel to choose", lambda: "Select Kernel" in alice.text(".jp-Dialog"))
+    alice.keys(Keys.ESCAPE)
+    alice.wait("no dialog", lambda: not alice.all(".jp-Dialog"))
+    alice.dark_jupyterlab()
+    alice.wait("no splash", lambda: not alice.all("#jupyterlab-splash"))
+    alice.menu("View", "Activate Command Palette")
+    alice.find(".lm-CommandPalette-input").send_keys("resources of the kernel's job", Keys.ENTER)
+    fill(alice, cpus="2", memory="900G")
+    alice.wait("Slurm's refusal", lambda: "Slurm would refuse its job" in alice.text(".hpchub-refused"))
+    alice.picture("refused")
+    for css in (".hpchub-refused", ".hpchub-resources label", ".hpchub-resources small"):
+        assert contrast(alice, css) > 4.5, css
+    fill(alice, memory="600M")
+    title = "Node, 2 cores, 600M, 10 min, short"
+    alice.wait("the larger kernel", lambda: f"{title} | Idle" in alice.text("#jp-main-statusbar"))
+    assert alice.run_cell("import os; print(os.environ['SLURM_CPUS_PER_TASK'])") == "2"
+    alice.picture("larger")
+    (job,) = jobs_of(demo, "alice").values()
+    assert job_fields(demo, job)["MinMemoryNode"] == "600M"

@@ -1,0 +1,273 @@
+"""What JupyterLab asks the notebook server about kernels in jobs: a real server, and a stand-in for Slurm."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jupyter_server.serverapp import ServerApp
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+from traitlets.config import Config
+
+from support.kernel_jobs import OneJob, until
+
+from .conftest import Install
+
+_TOKEN = "secret"
+_OWNERS = {"Authorization": f"token {_TOKEN}"}
+
+
+class Server:
+    """A notebook server in this process, as a browser reaches it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def ask(
+        self, path: str, method: str = "GET", body: object = None, headers: dict[str, str] = _OWNERS
+    ) -> HTTPResponse:
+        """The answer, whatever its status."""
+        request = HTTPRequest(
+            self.url + path, method=method, headers=headers,
+            body=None if body is None else json.dumps(body), request_timeout=60,
+        )  # fmt: skip
+        return await AsyncHTTPClient().fetch(request, raise_error=False)
+
+    async def waiting(self) -> list[dict[str, Any]]:
+        """The kernels that wait."""
+        rows: list[dict[str, Any]] = json.loads((await self.ask("hpchub/kernels/waiting")).body)
+        return rows
+
+
+@pytest.fixture
+async def server(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """One with our extension, whose root is the home; its parameter is `use_pending_kernels`."""
+    config = Config()
+    config.MultiKernelManager.use_pending_kernels = getattr(request, "param", False)
+    config.ServerApp.update(
+        base_url="/user/alice/", root_dir=str(home), allow_root=True, open_browser=False,
+        jpserver_extensions={"hpchub.kernels.server": True},
+    )  # fmt: skip
+    config.IdentityProvider.token = _TOKEN
+    app = ServerApp(config=config)
+    app.initialize(argv=[], find_extensions=False, new_httpserver=False)
+    socket, port = bind_unused_port()
+    http = HTTPServer(app.web_app)
+    http.add_socket(socket)
+    yield Server(f"http://127.0.0.1:{port}/user/alice/")
+    http.stop()
+    await app._cleanup()
+    ServerApp.clear_instance()
+
+
+async def _start(server: Server) -> tuple[asyncio.Task[HTTPResponse], dict[str, Any]]:
+    """JupyterLab's request for a notebook's kernel, and how the kernel is listed when it waits."""
+    session = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
+    starting = asyncio.create_task(server.ask("api/sessions", "POST", session))
+    async with asyncio.timeout(30):
+        while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
+            await asyncio.sleep(0.02)
+    (row,) = rows
+    return starting, row
+
+
+async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
+    job: OneJob, kernel: Install, home: Path, server: Server
+) -> None:
+    """With its notebook as JupyterLab has it, and the queue's reason. Its job is cancelled then, the request
+    that started it says why it failed, and nothing is left in the list or the home.
+    """
+    kernel()
+    job.hold()
+    (home / "work").mkdir()
+    starting, row = await _start(server)
+    gone = row.pop("id")
+    assert row == {
+        "kernel": "node", "title": "Node", "notebook": "work/train.ipynb", "job": "4242",
+        "reason": "Job 4242: Pending: waiting for resources to become free (Resources).",
+    }  # fmt: skip
+    assert (await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")).code == 204
+    answer = await starting
+    assert answer.code == 500
+    assert _message(answer).startswith("The kernel was given up before its job 4242 began. Pending: ")
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+    assert await server.waiting() == []
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+    again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
+    assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+async def test_a_page_that_looks_is_nobodys_activity(server: Server) -> None:
+    """What stops idle servers does not see it."""
+    before = json.loads((await server.ask("api/status")).body)["last_activity"]
+    assert await server.waiting() == []
+    assert json.loads((await server.ask("api/status")).body)["last_activity"] == before
+
+
+@pytest.mark.parametrize("server", [True], indirect=True, ids=["pending"])
+async def test_a_kernel_that_jupyter_takes_for_started_can_be_given_up(
+    job: OneJob, kernel: Install, home: Path, server: Server
+) -> None:
+    """With `use_pending_kernels` the request that starts it is answered at once."""
+    kernel()
+    job.hold()
+    (home / "work").mkdir()
+    starting, row = await _start(server)
+    assert (await starting).code == 201
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    await until(lambda: bool(job.cancelled))
+    await until(lambda: not list((home / ".hpchub/kernels").iterdir()))
+    assert await server.waiting() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("hpchub/kernels/waiting", "GET"), ("hpchub/kernels/waiting/x", "DELETE"), ("hpchub/kernels", "POST")],
+)
+async def test_strangers_are_refused(server: Server, path: str, method: str) -> None:
+    """As by the server's own requests: without the token there is no answer, and another site's page that has
+    the browser send its cookies changes nothing.
+    """
+    body = {"kernel": "node", "settings": {}} if method == "POST" else None
+    for headers in ({}, {"Authorization": "token wrong"}):
+        assert (await server.ask(path, method, body, headers)).code == 403
+    known = await server.ask("api/me")
+    cookies = "; ".join(line.split(";")[0] for line in known.headers.get_list("Set-Cookie"))
+    assert (await server.ask("api/me", headers={"Cookie": cookies})).code == 200
+    if method != "GET":
+        answer = await server.ask(path, method, body, {"Cookie": cookies})
+        assert (answer.code, "_xsrf" in _message(answer)) == (403, True)
+
+
+@pytest.fixture
+def sbatch(job: OneJob, kernel: Install) -> Path:
+    """One that would refuse 900G, and the kernelspec `node` that it would take; in no language, so that it is
+    quickly checked.
+    """
+    folder = kernel(time="02:00:00", memory="4G", options=["--constraint=a"])
+    body = json.loads((folder / "kernel.json").read_text())
+    (folder / "kernel.json").write_text(json.dumps({**body, "language": "none"}))
+    words = "allocation failure: Requested node configuration is not available"
+    (job.folder / "sbatch").write_text(
+        f"#!/bin/sh\ngrep -q -- --mem=900G || exit 0\necho '{words}' >&2\nexit 1\n"
+    )
+    return folder
+
+
+def _config(home: Path, name: str) -> dict[str, Any]:
+    path = home / ".local/share/jupyter/kernels" / name / "kernel.json"
+    stanza: dict[str, Any] = json.loads(path.read_text())["metadata"]["kernel_provisioner"]
+    assert stanza["provisioner_name"] == "hpchub-slurm"
+    return dict(stanza["config"])
+
+
+async def _make(server: Server, kernel: str, title: str = "", **settings: str) -> tuple[int, dict[str, str]]:
+    body = {"kernel": kernel, "title": title, "settings": settings}
+    answer = await server.ask("hpchub/kernels", "POST", body)
+    return answer.code, json.loads(answer.body)
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_other_resources_make_another_kernel(home: Path, server: Server) -> None:
+    """Named after the first one and what is asked for; what the form has not got stays. The same again is the
+    same kernel, from whichever one asks; what the first one has anyway is the first one.
+    """
+    large = {"partition": "cpu", "time": "1-02:30:00", "cpus": "8", "memory": "15G", "gpus": "1"}
+    made = {
+        "name": "node-8-cores-15g-1-gpu-26-h-30-min-cpu",
+        "title": "Node, 8 cores, 15G, 1 GPU, 26 h 30 min, cpu",
+    }
+    assert await _make(server, "node", **large) == (200, made)
+    assert _config(home, made["name"]) == {**large, "cpus": 8, "gpus": 1, "options": ["--constraint=a"]}
+    offered = json.loads((await server.ask("api/kernelspecs")).body)["kernelspecs"]
+    assert offered[made["name"]]["spec"]["display_name"] == made["title"]
+    assert await _make(
+        server,
+        "node",
+        **large,
+    ) == (200, made)
+    assert await _make(server, made["name"], **large) == (200, made)
+    least = {"name": "node-1-core", "title": "Node, 1 core"}
+    assert await _make(server, made["name"], cpus=" ", time="") == (200, least)
+    assert _config(home, "node-1-core") == {"options": ["--constraint=a"]}
+    first = {"name": "node", "title": "Node"}
+    assert await _make(server, made["name"], time="02:00:00", memory="4096M") == (200, first)
+    assert len(list((home / ".local/share/jupyter/kernels").iterdir())) == 3
+
+
+async def test_a_kernel_may_have_a_title_of_its_own(sbatch: Path, home: Path, server: Server) -> None:
+    """Then the title says which kernel it is: other settings under it take its place. What was made otherwise
+    under that name is left alone.
+    """
+    big = {"name": "node-big-one", "title": "Big one"}
+    assert await _make(server, "node", "Big  one", cpus="8") == (200, big)
+    assert await _make(server, "node-big-one", "Big one", cpus="16") == (200, big)
+    assert _config(home, "node-big-one")["cpus"] == 16
+    assert await _make(server, "node", "大", cpus="8") == (200, {"name": "node-kernel", "title": "大"})
+    told = {"message": "There is a kernel 大 already. Give it another title."}
+    assert await _make(server, "node", "小", cpus="8") == (422, told)
+    shutil.copytree(sbatch, sbatch.parent / "node-mine")
+    before = (sbatch.parent / "node-mine/kernel.json").read_text()
+    told = {"message": "There is a kernel Node already. Give it another title."}
+    assert await _make(server, "node", "Mine", cpus="8") == (422, told)
+    assert (sbatch.parent / "node-mine/kernel.json").read_text() == before
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_what_would_not_start_is_refused_in_words(home: Path, server: Server) -> None:
+    """Values that are none, each of them; Slurm's own refusal. Nothing is installed."""
+    code, told = await _make(server, "node", memory="lots", cpus="0")
+    assert (code, [line.split(":")[0] for line in told["message"].split("\n")]) == (422, ["cpus", "memory"])
+    code, told = await _make(server, "node", memory="900G")
+    assert (code, told["message"]) == (
+        422,
+        "It would not start: Slurm would refuse its job: Requested node configuration is not available. "
+        "Give it other settings.",
+    )
+    assert (await _make(server, "gone", cpus="2"))[0] == 404
+    assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["node"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[], {"kernel": "node"}, {"kernel": 1, "settings": {}},
+     {"kernel": "node", "settings": {"options": "--hold"}}, {"kernel": "node", "settings": {"cpus": 2}},
+     {"kernel": "node", "settings": {}, "title": None}],
+    ids=["list", "no-settings", "number", "unknown-key", "no-text", "no-title"],
+)  # fmt: skip
+@pytest.mark.usefixtures("sbatch")
+async def test_a_request_that_is_none_is_named(server: Server, body: object) -> None:
+    """400, and what is wanted."""
+    answer = await server.ask("hpchub/kernels", "POST", body)
+    assert (answer.code, "partition, time, cpus, memory, gpus" in _message(answer)) == (400, True)
+
+
+async def test_settings_that_are_wrong_can_be_mended(sbatch: Path, server: Server) -> None:
+    """In the form; what else became of the kernel that it was made from does not matter."""
+    body = json.loads((sbatch / "kernel.json").read_text())
+    body["metadata"]["kernel_provisioner"]["config"]["memory"] = "lots"
+    (sbatch / "kernel.json").write_text(json.dumps(body))
+    made = {"name": "node-2-cores-4g", "title": "Node, 2 cores, 4G"}
+    assert await _make(server, "node", cpus="2", memory="4G") == (200, made)
+    (sbatch / "kernel.json").write_text(json.dumps({**body, "metadata": {}}))
+    assert (await _make(server, made["name"], cpus="3"))[1]["name"] == "node-3-cores"
+
+
+async def test_a_kernel_that_runs_in_no_job_has_no_resources(sbatch: Path, server: Server) -> None:
+    """And says so."""
+    body = json.loads((sbatch / "kernel.json").read_text())
+    (sbatch / "kernel.json").write_text(json.dumps({**body, "metadata": {}}))
+    told = {"message": "The kernel Node does not run in a job."}
+    assert await _make(server, "node", cpus="2") == (422, told)
+
+
+def _message(answer: HTTPResponse) -> str:
+    """What it says, on one line."""
+    return str(json.loads(answer.body)["message"]).replace("\n", " ")
