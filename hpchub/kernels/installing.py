@@ -60,10 +60,6 @@ def make(wanted: Wanted) -> Kernelspec:
         spec = spec.changed(argv=list(_with_ways(spec, wanted)))
     if wanted.source in shipped():
         _check_complete(base, wanted)
-    if wanted.container is Container.PODMAN_HPC:
-        spec = spec.changed(
-            interrupt_mode="message"
-        )  # podman stands between Jupyter's signals and the kernel
     if wanted.title:
         spec = spec.changed(display_name=wanted.title)
     elif wanted.name and (any(ways) or wanted.slurm):

@@ -16,8 +16,10 @@ from support.kernel_jobs import OneJob
 
 Install = Callable[..., Path]
 
-# A container program that runs the command on this machine, and writes down how it was called.
+# A container program that runs the command on this machine, and writes down how it was called. The container
+# that podman-hpc is told to remove is written down apart: that comes seconds after the others.
 _CONTAINER = """#!/bin/bash
+[ "$1" = rm ] && exec echo "${@: -1}" >"$HOME/removed"
 printf '%s\\n' "$@" >"$HOME/called"
 while [ $# -gt 0 ] && [ "$1" != image.sif ]; do
     case "$1" in --entrypoint=*) program=${1#*=} ;; --image=image.sif) break ;; esac

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,72 @@ def test_an_image_sees_the_connection_file(
     shown = [word for word in containers() if word.startswith(f"{option}=")]
     assert f"{option}=/data:/data" in shown
     assert any(word.split("=")[1].split(":")[0] == str(folder) for word in shown)
+
+
+@pytest.mark.parametrize(
+    ("container", "bind", "shown"),
+    [
+        ("apptainer", "/data,/scratch:/s", "--bind=/data,/scratch:/s"),
+        ("podman-hpc", "/data", "--volume=/data:/data"),
+        ("podman-hpc", "/data:/d:ro", "--volume=/data:/d:ro"),
+        ("shifter", "/data", "--volume=/data:/data"),
+    ],
+)
+def test_a_path_alone_is_shown_under_its_own_name(
+    container: str, bind: str, shown: str, containers: Callable[[], list[str]]
+) -> None:
+    """podman takes a path alone for a new and empty volume; apptainer's notation is apptainer's."""
+    launched("--container", container, "--image", "image.sif", "--bind", bind, "--", "true")
+    assert shown in containers()
+
+
+def test_the_folder_of_the_notebook_is_shown(
+    tmp_path: Path, home: Path, containers: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman ends at once where it is not in the image: a notebook in /scratch had no kernel. Not twice."""
+    words = ("--container", "podman-hpc", "--image", "image.sif")
+    for folder, bind, shown in (
+        (tmp_path, "/d:/d", [f"{tmp_path}:{tmp_path}"]),
+        (tmp_path, f"{tmp_path}:{tmp_path}:ro", []),
+        (home, "/d:/d", []),
+        (Path("/"), "/d:/d", []),
+    ):
+        monkeypatch.chdir(folder)
+        launched(*words, "--bind", bind, "--", "true")
+        volumes = [word.removeprefix("--volume=") for word in containers() if word.startswith("--volume=")]
+        assert volumes == [bind, *shown]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["podman-hpc", "the notebook server"])
+def test_a_container_ends_with_what_is_killed(
+    who: str, home: Path, containers: Callable[[], list[str]]
+) -> None:
+    """It is no child of podman-hpc, which can pass nothing on when it is killed."""
+    words = (LAUNCH, "--container", "podman-hpc", "--image", "image.sif", "--", "sleep", "60")
+    server = subprocess.Popen(
+        ("bash", "-c", 'export JPY_PARENT_PID=$$; setsid "$@" & wait', "-", *words), start_new_session=True
+    )
+    called, removed = home / "called", home / "removed"
+    wait_for(lambda: called.exists() and containers()[-1:] == ["60"])
+    name = next(word.removeprefix("--name=") for word in containers() if word.startswith("--name="))
+    kernel = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text())
+    try:
+        os.killpg(server.pid if who == "the notebook server" else kernel, signal.SIGKILL)
+        server.wait(10)
+        wait_for(removed.exists)
+    finally:
+        if who == "the notebook server":
+            os.killpg(kernel, signal.SIGKILL)
+    assert removed.read_text() == f"{name}\n"
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 30) -> None:
+    """Returns once it holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("containers")
