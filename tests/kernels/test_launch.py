@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -138,28 +140,46 @@ def test_the_folder_of_the_notebook_is_shown(
         assert volumes == [bind, *shown]
 
 
+@pytest.fixture
+def server(home: Path, containers: Callable[[], list[str]]) -> Iterator[Callable[[str], tuple[int, int]]]:
+    """A function that starts a process, which starts a kernel in a container; the numbers of both."""
+    started: list[int] = []
+
+    def start(container: str) -> tuple[int, int]:
+        words = (str(LAUNCH), "--container", container, "--image", "image.sif", "--", "sleep", "60")
+        shell = 'export JPY_PARENT_PID=$$; setsid "$@" & wait'
+        server = subprocess.Popen(("bash", "-c", shell, "-", *words), start_new_session=True)
+        wait_for(lambda: (home / "called").exists() and containers()[-1:] == ["60"])
+        started.append(server.pid)
+        started.append(int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()))
+        threading.Thread(target=server.wait, daemon=True).start()
+        return server.pid, started[1]
+
+    yield start
+    for group in started:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["podman-hpc", "the notebook server"])
+@pytest.mark.parametrize("who", ["server", "kernel"])
 def test_a_container_ends_with_what_is_killed(
-    who: str, home: Path, containers: Callable[[], list[str]]
+    who: str, server: Callable[[str], tuple[int, int]], home: Path, containers: Callable[[], list[str]]
 ) -> None:
     """It is no child of podman-hpc, which can pass nothing on when it is killed."""
-    words = (LAUNCH, "--container", "podman-hpc", "--image", "image.sif", "--", "sleep", "60")
-    server = subprocess.Popen(
-        ("bash", "-c", 'export JPY_PARENT_PID=$$; setsid "$@" & wait', "-", *words), start_new_session=True
-    )
-    called, removed = home / "called", home / "removed"
-    wait_for(lambda: called.exists() and containers()[-1:] == ["60"])
+    number, kernel = server("podman-hpc")
     name = next(word.removeprefix("--name=") for word in containers() if word.startswith("--name="))
-    kernel = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text())
-    try:
-        os.killpg(server.pid if who == "the notebook server" else kernel, signal.SIGKILL)
-        server.wait(10)
-        wait_for(removed.exists)
-    finally:
-        if who == "the notebook server":
-            os.killpg(kernel, signal.SIGKILL)
-    assert removed.read_text() == f"{name}\n"
+    os.killpg(number if who == "server" else kernel, signal.SIGKILL)
+    wait_for((home / "removed").exists)
+    assert (home / "removed").read_text() == f"{name}\n"
+
+
+@pytest.mark.slow
+def test_a_kernel_in_apptainer_ends_with_its_server(server: Callable[[str], tuple[int, int]]) -> None:
+    """Its parent is apptainer, so it never sees that the server has died."""
+    number, kernel = server("apptainer")
+    os.killpg(number, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{kernel}/exe").exists())
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 30) -> None:
