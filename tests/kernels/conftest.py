@@ -51,7 +51,8 @@ def environment(tmp_path: Path) -> Path:
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (prefix / "bin").mkdir()
     (prefix / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
-    (prefix / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    home = Path(sys.executable).resolve().parent
+    (prefix / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     return prefix
 
 
