@@ -26,7 +26,7 @@ sys.exit(answer["exit_code"])
 
 
 class Commands:
-    """A folder for PATH. Another account, which may not enter this Python's folder, needs another `python`."""
+    """A folder for PATH; `python` for an account that may not enter the folder of this one."""
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
