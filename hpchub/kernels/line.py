@@ -241,7 +241,7 @@ class Line:
             await self._send({"do": "ping"})
 
     async def _listen(self) -> None:
-        self._stop_listening()
+        await self._stop_listening()
         self._most_listeners = 0
         for number, name in enumerate(CHANNELS, 1):
 
@@ -262,17 +262,22 @@ class Line:
             )
         self._cells.follow()
 
-    def _stop_listening(self) -> None:
-        for server in self._servers:
+    async def _stop_listening(self) -> None:
+        """asyncio leaves a connection that has just come open where its server is closed at that moment."""
+        servers, self._servers = self._servers, []
+        for listener in (each for server in servers for each in server.sockets):
+            self._loop.remove_reader(listener.fileno())
+        for _ in range(3):  # asyncio's steps with such a connection; then it is held
+            await asyncio.sleep(0)
+        for server in servers:
             server.close()
-        self._servers = []
         if self._cells is not None:
             self._cells.stop()
 
     async def _write(self, text: str) -> None:
         if self._cells is None:
             return
-        self._stop_listening()
+        await self._stop_listening()
         for number in range(1, len(CHANNELS) + 1):
             (self._folder / f"k-{number}").unlink(missing_ok=True)
         for writer in list(self._held):
@@ -365,9 +370,7 @@ class Line:
         task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
-        self._stop_listening()
-        for _ in range(3):  # asyncio's steps with a connection that has just come
-            await asyncio.sleep(0)
+        await self._stop_listening()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()

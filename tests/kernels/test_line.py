@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,27 @@ async def test_a_node_that_falls_silent_is_not_waited_for(monkeypatch: pytest.Mo
     finally:
         await asyncio.to_thread(line.close)
         server.close()
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_connection_that_comes_as_the_sockets_go_is_closed(steps: int) -> None:
+    """Whatever step asyncio has got to with it: one that its server no longer knew stayed open."""
+    line = Line(Place(address="127.0.0.1", port=1, node="here"), bytes(32), "kernel-1")
+    await line.listen()
+    place = f"{line.connection_info['ip']}-{line.connection_info['shell_port']}"
+
+    async def come_and_stop() -> None:
+        jupyter.connect(place)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await line._close()
+
+    with socket.socket(socket.AF_UNIX) as jupyter:
+        jupyter.settimeout(10)
+        await line._here(come_and_stop())
+        with suppress(ConnectionResetError):
+            assert jupyter.recv(1) == b""
+    await asyncio.to_thread(line.close)
 
 
 async def test_a_line_that_will_not_close_stops_nobody(
