@@ -35,6 +35,7 @@ FOR_TESTS = (
     "krb5-admin-server",
     "krb5-kdc",
     "postgresql",
+    "r-cran-irkernel",
     "slapd",
     "slurm-wlm-jwt-plugin",
     "softhsm2",

@@ -15,7 +15,7 @@ from typing import Any
 from hpchub.core.cluster import Container
 from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.kernelspec import SLURM, Kernelspec, checked_name, load_kernelspec, render_kernelspec
-from hpchub.kernels.places import Place, list_kernelspecs, places
+from hpchub.kernels.places import Place, is_file, list_kernelspecs, places
 from hpchub.paths import kernels_dir
 
 _DIRECTORY_MODE, _PROGRAM_MODE, _FILE_MODE = 0o755, 0o755, 0o644
@@ -60,10 +60,6 @@ def make(wanted: Wanted) -> Kernelspec:
         spec = spec.changed(argv=list(_with_ways(spec, wanted)))
     if wanted.source in shipped():
         _check_complete(base, wanted)
-    if wanted.container is Container.PODMAN_HPC:
-        spec = spec.changed(
-            interrupt_mode="message"
-        )  # podman stands between Jupyter's signals and the kernel
     if wanted.title:
         spec = spec.changed(display_name=wanted.title)
     elif wanted.name and (any(ways) or wanted.slurm):
@@ -165,7 +161,7 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
         return load_kernelspec(kernels_dir() / wanted.source), wanted
     path = Path(wanted.source).expanduser().absolute()
     name = wanted.name or slug(path.stem if path.suffix == ".sif" else path.name)
-    if (path / "kernel.json").is_file():
+    if is_file(path / "kernel.json"):
         return load_kernelspec(path), wanted
     if (path / "pyvenv.cfg").is_file():
         return _shipped("virtualenv"), replace(wanted, prefix=str(path), name=name)

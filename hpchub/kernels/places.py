@@ -7,6 +7,7 @@ As jupyter_core has it, read from the same variables, so that no Jupyter need be
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,6 +94,14 @@ def provisioners(prefix: Path) -> set[str]:
     return names if "local-provisioner" in names else set()
 
 
+def is_file(path: Path) -> bool:
+    """OSError where it cannot be known: Path.is_file() of Python 3.14 says no then."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def kernel_folders(folder: Path) -> tuple[list[Path], list[str]]:
     """The folders in it that have a kernel.json, by name, and a line for each that we may not look into."""
     found, problems = [], []
@@ -104,7 +113,7 @@ def kernel_folders(folder: Path) -> tuple[list[Path], list[str]]:
         return [], [f"{folder} cannot be read: {error.strerror}."]
     for entry in entries:
         try:
-            if (entry / "kernel.json").is_file():
+            if is_file(entry / "kernel.json"):
                 found.append(entry)
         except OSError as error:
             problems.append(f"{entry} cannot be read: {error.strerror}.")

@@ -19,10 +19,9 @@ from hpchub.demo.processes import CLEAN_PATH, child_of
 from hpchub.demo.site import COMPUTE_HOSTS, CONTROLLER, Site
 from hpchub.demo.slurm import SLURM_FILES, make_database, make_munge_key
 
-USERS = {
-    "root": 0, "alice": 2001, "bob": 2002, "slurmwatch": 2003,
-    **{name: pwd.getpwnam(name).pw_uid for name in ("slurm", "munge", "mysql")},
-}  # fmt: skip
+# The services' accounts are this machine's, so that its munge and MariaDB can run in the tree.
+_PEOPLE = {"root": 0, "alice": 2001, "bob": 2002, "slurmwatch": 2003}
+_SERVICES = ("slurm", "munge", "mysql")
 _FOLDERS = {
     "run/munge": "munge", "run/mysqld": "mysql", "run/slurmdbd": "slurm", "var/lib/mysql": "mysql",
     "var/spool/slurmctld": "slurm", "var/spool/slurmd": "root", "etc/munge": "munge", "etc/slurm": "root",
@@ -43,6 +42,7 @@ class OtherSlurm:
         self._settings = settings
         self._site = Site(controller=CONTROLLER, one_machine=True)
         self._pid = 0
+        self._users = _PEOPLE | {name: pwd.getpwnam(name).pw_uid for name in _SERVICES}
 
     def run(
         self,
@@ -81,8 +81,8 @@ class OtherSlurm:
         """Accounts, folders and settings in the tree, where Debian's daemons have names that end in -wlm."""
         etc = self.tree / "etc"
         files = {
-            "passwd": "".join(f"{name}:x:{uid}:{uid}::/tmp:/bin/bash\n" for name, uid in USERS.items()),
-            "group": "".join(f"{name}:x:{uid}:\n" for name, uid in USERS.items()),
+            "passwd": "".join(f"{name}:x:{uid}:{uid}::/tmp:/bin/bash\n" for name, uid in self._users.items()),
+            "group": "".join(f"{name}:x:{uid}:\n" for name, uid in self._users.items()),
             "hosts": f"127.0.0.1 {' '.join((CONTROLLER, *COMPUTE_HOSTS))} localhost\n",
             "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
         }
@@ -141,7 +141,8 @@ class OtherSlurm:
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def _inside(self, argv: Sequence[str], user: str) -> list[str]:
-        chroot = ("chroot", f"--userspec={USERS[user]}:{USERS[user]}", "--groups=", str(self.tree))
+        number = self._users[user]
+        chroot = ("chroot", f"--userspec={number}:{number}", "--groups=", str(self.tree))
         clean = ("env", "-i", f"PATH={CLEAN_PATH}", "LANG=C.UTF-8", "HOME=/tmp", "PWD=/tmp")
         socket = f"MYSQL_UNIX_PORT={self._site.mariadb_socket}"
         return [*self._enter, *chroot, *clean, socket, *argv]

@@ -16,8 +16,10 @@ from support.kernel_jobs import OneJob
 
 Install = Callable[..., Path]
 
-# A container program that runs the command on this machine, and writes down how it was called.
+# A container program that runs the command on this machine, and writes down how it was called. The container
+# that podman-hpc is told to remove is written down apart: that comes seconds after the others.
 _CONTAINER = """#!/bin/bash
+[ "$1" = rm ] && exec echo "${@: -1}" >"$HOME/removed"
 printf '%s\\n' "$@" >"$HOME/called"
 while [ $# -gt 0 ] && [ "$1" != image.sif ]; do
     case "$1" in --entrypoint=*) program=${1#*=} ;; --image=image.sif) break ;; esac
@@ -49,7 +51,8 @@ def environment(tmp_path: Path) -> Path:
     (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     (prefix / "bin").mkdir()
     (prefix / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
-    (prefix / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    home = Path(sys.executable).resolve().parent
+    (prefix / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
     return prefix
 
 

@@ -17,6 +17,7 @@ from hpchub.cli import main
 from hpchub.errors import StartFailed
 from hpchub.kernels.health import check, last_words
 from hpchub.kernels.kernelspec import Kernelspec
+from support.require import programs
 
 Install = Callable[..., Kernelspec]
 Printed = pytest.CaptureFixture[str]
@@ -81,6 +82,15 @@ async def test_a_module_is_a_kernel(environment: Path, installed: Install) -> No
     assert await printed_by("mod", code) == f"yes {environment}\n"
 
 
+@pytest.mark.slow
+async def test_r_is_a_kernel(installed: Install) -> None:
+    """IRkernel, in this machine's R; the check finds both."""
+    programs("R")
+    installed("r", "--name", "mine")
+    assert main(["kernels", "check", "mine"]) == 0
+    assert await printed_by("mine", "cat(R.version$language, 6 * 7)") == "R 42"
+
+
 async def test_a_kernel_that_ends_at_once_says_why(sparing: Path, installed: Install) -> None:
     """Instead of a dead kernel: what is missing, and how to get it."""
     installed(sparing, "--name", "mine", "--no-check")
@@ -117,7 +127,8 @@ def test_check_names_what_is_missing(
     (broken.parent / "__init__.py").touch()
     broken.write_text("import a_library_that_is_gone\n")
     installed(tmp_path / "broken", "--no-check")
-    gone = load(installed, "gone")
+    gone, lacking = load(installed, "gone"), load(installed, "r")
+    lacking.write_text(lacking.read_text().replace('"R", "--slave"', '"R-99", "--slave"'))
     (tmp_path / "x.sif").unlink()
     gone.write_text(gone.read_text().replace("my env", "no env"))
     capfd.readouterr()
@@ -127,7 +138,7 @@ def test_check_names_what_is_missing(
     assert "no env is not there" in found["gone"]
     assert found["x"] == f"the image {tmp_path}/x.sif is not there"
     assert "the module py/9 cannot be loaded" in found["module"]
-    assert "there is no R on" in found["r"]
+    assert "there is no R-99 on" in found["r"]
     assert "a_library_that_is_gone" in found["broken"]
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,6 +104,90 @@ def test_an_image_sees_the_connection_file(
     shown = [word for word in containers() if word.startswith(f"{option}=")]
     assert f"{option}=/data:/data" in shown
     assert any(word.split("=")[1].split(":")[0] == str(folder) for word in shown)
+
+
+@pytest.mark.parametrize(
+    ("container", "bind", "shown"),
+    [
+        ("apptainer", "/data,/scratch:/s", "--bind=/data,/scratch:/s"),
+        ("podman-hpc", "/data", "--volume=/data:/data"),
+        ("podman-hpc", "/data:/d:ro", "--volume=/data:/d:ro"),
+        ("shifter", "/data", "--volume=/data:/data"),
+    ],
+)
+def test_a_path_alone_is_shown_under_its_own_name(
+    container: str, bind: str, shown: str, containers: Callable[[], list[str]]
+) -> None:
+    """podman takes a path alone for a new and empty volume; apptainer's notation is apptainer's."""
+    launched("--container", container, "--image", "image.sif", "--bind", bind, "--", "true")
+    assert shown in containers()
+
+
+def test_the_folder_of_the_notebook_is_shown(
+    tmp_path: Path, home: Path, containers: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman ends at once where it is not in the image: a notebook in /scratch had no kernel. Not twice."""
+    words = ("--container", "podman-hpc", "--image", "image.sif")
+    for folder, bind, shown in (
+        (tmp_path, "/d:/d", [f"{tmp_path}:{tmp_path}"]),
+        (tmp_path, f"{tmp_path}:{tmp_path}:ro", []),
+        (home, "/d:/d", []),
+        (Path("/"), "/d:/d", []),
+    ):
+        monkeypatch.chdir(folder)
+        launched(*words, "--bind", bind, "--", "true")
+        volumes = [word.removeprefix("--volume=") for word in containers() if word.startswith("--volume=")]
+        assert volumes == [bind, *shown]
+
+
+@pytest.fixture
+def server(home: Path, containers: Callable[[], list[str]]) -> Iterator[Callable[[str], tuple[int, int]]]:
+    """A function that starts a process, which starts a kernel in a container; the numbers of both."""
+    started: list[int] = []
+
+    def start(container: str) -> tuple[int, int]:
+        words = (str(LAUNCH), "--container", container, "--image", "image.sif", "--", "sleep", "60")
+        shell = 'export JPY_PARENT_PID=$$; setsid "$@" & wait'
+        server = subprocess.Popen(("bash", "-c", shell, "-", *words), start_new_session=True)
+        wait_for(lambda: (home / "called").exists() and containers()[-1:] == ["60"])
+        started.append(server.pid)
+        started.append(int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()))
+        threading.Thread(target=server.wait, daemon=True).start()
+        return server.pid, started[1]
+
+    yield start
+    for group in started:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["server", "kernel"])
+def test_a_container_ends_with_what_is_killed(
+    who: str, server: Callable[[str], tuple[int, int]], home: Path, containers: Callable[[], list[str]]
+) -> None:
+    """It is no child of podman-hpc, which can pass nothing on when it is killed."""
+    number, kernel = server("podman-hpc")
+    name = next(word.removeprefix("--name=") for word in containers() if word.startswith("--name="))
+    os.killpg(number if who == "server" else kernel, signal.SIGKILL)
+    wait_for((home / "removed").exists)
+    assert (home / "removed").read_text() == f"{name}\n"
+
+
+@pytest.mark.slow
+def test_a_kernel_in_apptainer_ends_with_its_server(server: Callable[[str], tuple[int, int]]) -> None:
+    """Its parent is apptainer, so it never sees that the server has died."""
+    number, kernel = server("apptainer")
+    os.killpg(number, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{kernel}/exe").exists())
+
+
+def wait_for(condition: Callable[[], object], limit_s: float = 30) -> None:
+    """Returns once it holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("containers")

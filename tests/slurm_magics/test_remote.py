@@ -121,7 +121,7 @@ def test_magics_work_over_there(laptop: Laptop, shell: InteractiveShell) -> None
     home = laptop.node.home
     folder = home / "bin"
     folder.mkdir(exist_ok=True)
-    slurm = Commands(folder)
+    slurm = Commands(folder, python="/usr/bin/python3")
     tools = home / "tools"
     tools.mkdir()
     for tool in ("sh", "cat", "readlink", "tail", "wc"):

@@ -26,17 +26,18 @@ sys.exit(answer["exit_code"])
 
 
 class Commands:
-    """A folder for PATH."""
+    """A folder for PATH; `python` for an account that may not enter the folder of this one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self.folder = folder
+        self._python = python
 
     def answer(self, name: str, stdout: str = "", *, stderr: str = "", exit_code: int = 0) -> None:
         """From now on the command answers so. MARK stands for the mark of squeue's query."""
         body = {"stdout": stdout, "stderr": stderr, "exit_code": exit_code}
         (self.folder / f"{name}.json").write_text(json.dumps(body))
         program = self.folder / name
-        program.write_text(_PROGRAM.format(python=sys.executable, folder=str(self.folder)))
+        program.write_text(_PROGRAM.format(python=self._python, folder=str(self.folder)))
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def calls(self, name: str = "") -> list[dict[str, Any]]:
