@@ -170,8 +170,9 @@ def test_a_container_ends_with_what_is_killed(
     number, kernel = server("podman-hpc")
     name = next(word.removeprefix("--name=") for word in containers() if word.startswith("--name="))
     os.killpg(number if who == "server" else kernel, signal.SIGKILL)
-    wait_for((home / "removed").exists)
-    assert (home / "removed").read_text() == f"{name}\n"
+    removed = home / "removed"
+    wait_for(lambda: removed.exists() and removed.read_text().endswith("\n"))
+    assert removed.read_text() == f"{name}\n"
 
 
 @pytest.mark.slow
