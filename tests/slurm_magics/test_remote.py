@@ -229,6 +229,10 @@ def test_a_key_is_tried_once(laptop: Laptop, agent: None) -> None:
         laptop.connect()
 
 
+# bash as a ProxyCommand. Told to end (SIGHUP), or at the end of its input, it takes its other half with it.
+_TALK = "exec 3<>/dev/tcp/127.0.0.1/%p; trap : HUP; cat <&3 & cat >&3; kill $!"
+
+
 def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     """Each hop's key is verified and each connection ends with the last one."""
     jump = f"Host far\n  HostName 127.0.0.1\n  Port {laptop.node.port}\n  User {USER}\n"
@@ -239,8 +243,7 @@ def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
     (hop,) = machine._connection.jumps
     machine.close()
     assert not hop.is_active()
-    command = "  ProxyCommand sh -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & cat >&3'".replace("sh -c", "bash -c")
-    machine = laptop.connect(jump + command, "far")
+    machine = laptop.connect(f"{jump}  ProxyCommand bash -c '{_TALK}'\n", "far")
     assert machine.run(["echo", "hi"], limit_s=30).stdout == b"hi\n"
     machine.close()
 
@@ -248,8 +251,7 @@ def test_jump_hosts_and_proxy_commands(laptop: Laptop) -> None:
 def test_ctrl_c_is_not_for_a_proxy_command(laptop: Laptop, tmp_path: Path) -> None:
     """Jupyter's stop button signals all that the kernel has started: the connection outlasts it."""
     pid = tmp_path / "pid"
-    talk = "exec 3<>/dev/tcp/127.0.0.1/%p; cat <&3 & exec cat >&3"
-    proxy = f"  ProxyCommand bash -c 'echo $$ >{pid}; {talk}'\n"
+    proxy = f"  ProxyCommand bash -c 'echo $$ >{pid}; {_TALK}'\n"
     machine = laptop.connect(f"Host cluster\n{proxy}")
     before = logins(laptop.node)
     os.kill(int(pid.read_text()), signal.SIGINT)
