@@ -125,5 +125,5 @@ def _waiting(handler: APIHandler) -> dict[str, Waiting]:
 
 def _as_shown(notebook: str, root: str) -> str:
     """A notebook's path as JupyterLab has it, from the server's root on."""
-    path = PurePath(notebook)
-    return str(path.relative_to(root)) if root and path.is_relative_to(root) else notebook
+    path, above = PurePath(notebook), Path(root).expanduser()  # jupyter_server writes ~ for the home
+    return str(path.relative_to(above)) if root and path.is_relative_to(above) else notebook

@@ -47,12 +47,20 @@ class Server:
 
 
 @pytest.fixture
-async def server(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
-    """One with our extension, whose root is the home; its parameter is `use_pending_kernels`."""
+def root(home: Path, request: pytest.FixtureRequest) -> Path:
+    """The server's root: the home, or the folder in it that the parameter names."""
+    root = home / getattr(request, "param", "")
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture
+async def server(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """One with our extension; its parameter is `use_pending_kernels`."""
     config = Config()
     config.MultiKernelManager.use_pending_kernels = getattr(request, "param", False)
     config.ServerApp.update(
-        base_url="/user/alice/", root_dir=str(home), allow_root=True, open_browser=False,
+        base_url="/user/alice/", root_dir=str(root), allow_root=True, open_browser=False,
         jpserver_extensions={"hpchub.kernels.server": True},
     )  # fmt: skip
     config.IdentityProvider.token = _TOKEN
@@ -102,6 +110,20 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     assert list((home / ".hpchub/kernels").iterdir()) == []
     again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
     assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+@pytest.mark.parametrize("root", ["my wörk"], indirect=True)
+async def test_a_notebook_is_named_from_the_servers_root_on(
+    job: OneJob, kernel: Install, root: Path, server: Server
+) -> None:
+    """Also where that is a folder of the home."""
+    kernel()
+    job.hold()
+    (root / "work").mkdir()
+    starting, row = await _start(server)
+    assert row["notebook"] == "work/train.ipynb"
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    assert (await starting).code == 500
 
 
 async def test_a_page_that_looks_is_nobodys_activity(server: Server) -> None:
