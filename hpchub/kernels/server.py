@@ -21,6 +21,8 @@ from hpchub.errors import HpchubError
 from hpchub.kernels.kernelspec import load_kernelspec
 from hpchub.kernels.waiting import SETTING, Waiting
 
+_GLANCE_S = 0.05
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": __name__}]
@@ -67,11 +69,13 @@ class WaitingKernel(APIHandler):
     @authenticated
     @authorized
     async def delete(self, kernel_id: str) -> None:
-        """Gives it up: its job is cancelled, and the request that started it fails."""
+        """Gives it up: the request that started it fails. Answers when its job is cancelled."""
         one = _waiting(self).get(kernel_id)
         if one is None:
             raise HTTPError(404, "This kernel does not wait, or no longer.")
         one.is_given_up = True
+        while _waiting(self).get(kernel_id) is one:  # noqa: ASYNC110  who waits looks as often
+            await asyncio.sleep(_GLANCE_S)
         self.set_status(204)
         self.finish()
 
