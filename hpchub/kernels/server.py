@@ -22,6 +22,8 @@ from hpchub.kernels.kernelspec import load_kernelspec
 from hpchub.kernels.waiting import SETTING, Waiting
 
 _GLANCE_S = 0.05
+# Of the server's own settings: held while a kernel is made, for two pages may ask for the same one.
+_MAKING = "hpchub_kernel_making"
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -31,6 +33,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _load_jupyter_server_extension(app: Any) -> None:
     """What jupyter_server calls with its application."""
     app.web_app.settings[SETTING] = {}
+    app.web_app.settings[_MAKING] = asyncio.Lock()
     root = url_path_join(app.base_url, "hpchub", "kernels")
     handlers = [
         (root, Kernels),
@@ -98,9 +101,10 @@ class Kernels(APIHandler):
         name, fields, title = _read(self.get_json_body(), FIELDS)
         try:
             found = await ensure_async(self.kernel_spec_manager.get_kernel_spec(name))
-            made = await asyncio.to_thread(
-                lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
-            )
+            async with self.settings[_MAKING]:
+                made = await asyncio.to_thread(
+                    lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
+                )
         except NoSuchKernel as error:
             raise HTTPError(404, "There is no such kernel.") from error
         except HpchubError as error:

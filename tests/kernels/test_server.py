@@ -227,6 +227,13 @@ async def test_other_resources_make_another_kernel(home: Path, server: Server) -
     assert len(list((home / ".local/share/jupyter/kernels").iterdir())) == 3
 
 
+@pytest.mark.usefixtures("sbatch")
+async def test_two_pages_may_ask_for_the_same_kernel_at_once(server: Server) -> None:
+    """Both are told its name."""
+    made = {"name": "node-2-cores", "title": "Node, 2 cores"}
+    assert await asyncio.gather(*(_make(server, "node", cpus="2") for _ in range(4))) == [(200, made)] * 4
+
+
 async def test_a_kernel_may_have_a_title_of_its_own(sbatch: Path, home: Path, server: Server) -> None:
     """Then the title says which kernel it is: other settings under it take its place. What was made otherwise
     under that name is left alone.
