@@ -288,7 +288,7 @@
   function addResources(app, lab, ask, trackers, palette, menu, isServed) {
     const replaced = new Set(); // jobs
     spareDialogs(lab.Dialog.tracker, replaced);
-    const kernels = app.serviceManager.kernelspecs;
+    const { kernelspecs: kernels, sessions } = app.serviceManager;
     const current = () =>
       trackers.map((tracker) => tracker.currentWidget).find((panel) => panel && panel === app.shell.currentWidget);
     const spec = () => (current() ? jobSpec(current(), kernels.specs) : null);
@@ -301,11 +301,17 @@
         const name = await chooseResources(lab, ask, spec());
         if (name !== null) {
           await kernels.refreshSpecs();
+          const session = context.session?.id;
           await giveUpOthers(context, ask, replaced).catch((error) => {
             lab.Notification.error(`The kernel that waits could not be given up: ${error.message}`);
           });
+          // A session whose change to a kernel was given up is forgotten here, and its kernel would run on.
+          const isForgotten = session && context.session?.id !== session;
           // JupyterLab itself shows why a kernel does not start.
-          context.changeKernel({ name }).catch(() => {});
+          context
+            .changeKernel({ name })
+            .then(() => isForgotten && sessions.shutdown(session))
+            .catch(() => {});
         }
       }
     });
