@@ -66,6 +66,7 @@ class Allocation:
         self.id = JobId(job_id)
         self.status = JobStatus(state=JobState.UNKNOWN, native="")
         self._doubt = ""
+        self._is_cancelled = False
         self._name = f"hpchub-kernel-{folder.name[:12]}"
 
     @property
@@ -198,10 +199,11 @@ class Allocation:
         return self.status
 
     async def cancel(self) -> None:
-        """Ends it, if it is there; what cannot be told to Slurm is logged."""
+        """Ends it once, if it is there; what cannot be told to Slurm is logged."""
         try:
-            if self.id and not self.status.state.is_final:
+            if self.id and not self._is_cancelled and not self.status.state.is_final:
                 _SLURM.parse_cancel(await _run(_SLURM.cancel_command(self.id, self._name)))
+                self._is_cancelled = True
         except HpchubError as error:
             _log.error("kernel.job_not_cancelled job=%s error=%s", self.id, error)
 

@@ -21,6 +21,10 @@ from hpchub.errors import HpchubError
 from hpchub.kernels.kernelspec import load_kernelspec
 from hpchub.kernels.waiting import SETTING, Waiting
 
+_GLANCE_S = 0.05
+# Of the server's own settings: held while a kernel is made, for two pages may ask for the same one.
+_MAKING = "hpchub_kernel_making"
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": __name__}]
@@ -29,6 +33,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _load_jupyter_server_extension(app: Any) -> None:
     """What jupyter_server calls with its application."""
     app.web_app.settings[SETTING] = {}
+    app.web_app.settings[_MAKING] = asyncio.Lock()
     root = url_path_join(app.base_url, "hpchub", "kernels")
     handlers = [
         (root, Kernels),
@@ -67,11 +72,13 @@ class WaitingKernel(APIHandler):
     @authenticated
     @authorized
     async def delete(self, kernel_id: str) -> None:
-        """Gives it up: its job is cancelled, and the request that started it fails."""
+        """Gives it up: the request that started it fails. Answers when its job is cancelled."""
         one = _waiting(self).get(kernel_id)
         if one is None:
             raise HTTPError(404, "This kernel does not wait, or no longer.")
         one.is_given_up = True
+        while _waiting(self).get(kernel_id) is one:  # noqa: ASYNC110  who waits looks as often
+            await asyncio.sleep(_GLANCE_S)
         self.set_status(204)
         self.finish()
 
@@ -94,9 +101,10 @@ class Kernels(APIHandler):
         name, fields, title = _read(self.get_json_body(), FIELDS)
         try:
             found = await ensure_async(self.kernel_spec_manager.get_kernel_spec(name))
-            made = await asyncio.to_thread(
-                lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
-            )
+            async with self.settings[_MAKING]:
+                made = await asyncio.to_thread(
+                    lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
+                )
         except NoSuchKernel as error:
             raise HTTPError(404, "There is no such kernel.") from error
         except HpchubError as error:
@@ -125,5 +133,5 @@ def _waiting(handler: APIHandler) -> dict[str, Waiting]:
 
 def _as_shown(notebook: str, root: str) -> str:
     """A notebook's path as JupyterLab has it, from the server's root on."""
-    path = PurePath(notebook)
-    return str(path.relative_to(root)) if root and path.is_relative_to(root) else notebook
+    path, above = PurePath(notebook), Path(root).expanduser()  # jupyter_server writes ~ for the home
+    return str(path.relative_to(above)) if root and path.is_relative_to(above) else notebook

@@ -287,9 +287,15 @@ class SlurmProvisioner(KernelProvisionerBase):
             self._tell(reason)
 
         with listed(self.parent, waiting):
-            place = await job.wait(
-                self._settings.wait_s, tell, lambda: waiting.is_given_up or self._is_given_up()
-            )
+            try:
+                place = await job.wait(
+                    self._settings.wait_s, tell, lambda: waiting.is_given_up or self._is_given_up()
+                )
+            except StartFailed:
+                # Before it leaves the list: then another kernel may be asked for, which would find this job.
+                if waiting.is_given_up and not mine.has_others():
+                    await job.cancel()
+                raise
         line = Line(place, job.key, mine.kernel_id)
         try:
             for left in reversed(range(_CALL_TRIES)):

@@ -11,6 +11,8 @@
   // Between two questions to the server.
   const FIRST_PAUSE_MS = 2000;
   const LONGEST_PAUSE_MS = 10000;
+  const HEARD_MS = 50;
+  const HEARD_TRIES = 100;
   // Of a notification.
   const LONGEST_TEXT = 140;
   const STARTS = new Set(["initializing", "starting", "connecting"]);
@@ -146,6 +148,51 @@
     }
   }
 
+  // -- A kernel that is wanted instead of one that waits -----------------------------------------------------
+
+  // Gives up the kernels that this notebook or console waits for; their jobs are put into `jobs`.
+  async function giveUpOthers(context, ask, jobs) {
+    const path = context.path.slice(0, context.path.lastIndexOf("/") + 1) + context.name;
+    const others = (await ask("/waiting")).filter((one) => one.notebook === path);
+    for (const one of others) {
+      jobs.add(one.job);
+      await ask(`/waiting/${one.id}`, "DELETE").catch((error) => {
+        if (error.response?.status !== 404) {
+          throw error;
+        }
+      });
+    }
+    // JupyterLab hears of it in the next moment, and would then take what it starts by now for failed.
+    for (let left = others.length && HEARD_TRIES; left && STARTS.has(context.kernelDisplayStatus); left--) {
+      await new Promise((done) => setTimeout(done, HEARD_MS));
+    }
+  }
+
+  // Takes away the dialogs in which JupyterLab says that the kernel of one of these jobs did not start, and asks
+  // which other one to start: that has been chosen.
+  function spareDialogs(tracker, jobs) {
+    const never = Promise.resolve(false);
+    let before = never; // whether the dialog that was made just before is such a one
+    tracker.widgetAdded.connect((_, dialog) => {
+      const follows = before;
+      const tells = dialog.ready.then(() => {
+        // Lines as the server breaks them, or as it writes them down within a sentence of its own.
+        const found = /given up before its job (\d+) began/.exec(dialog.node.textContent.replace(/\s+|\\n/g, " "));
+        return found !== null && jobs.has(found[1]);
+      });
+      before = tells;
+      // JupyterLab makes both in one turn of the loop.
+      setTimeout(() => {
+        before = before === tells ? never : before;
+      });
+      void Promise.all([tells, follows]).then((ours) => {
+        if (ours.includes(true)) {
+          dialog.reject();
+        }
+      });
+    });
+  }
+
   // -- The resources of a kernel's job -----------------------------------------------------------------------
 
   // An element with these properties and children.
@@ -239,7 +286,9 @@
 
   // The command, in the menu and the palette; not to be had where `isServed` says no.
   function addResources(app, lab, ask, trackers, palette, menu, isServed) {
-    const kernels = app.serviceManager.kernelspecs;
+    const replaced = new Set(); // jobs
+    spareDialogs(lab.Dialog.tracker, replaced);
+    const { kernelspecs: kernels, sessions } = app.serviceManager;
     const current = () =>
       trackers.map((tracker) => tracker.currentWidget).find((panel) => panel && panel === app.shell.currentWidget);
     const spec = () => (current() ? jobSpec(current(), kernels.specs) : null);
@@ -252,8 +301,17 @@
         const name = await chooseResources(lab, ask, spec());
         if (name !== null) {
           await kernels.refreshSpecs();
+          const session = context.session?.id;
+          await giveUpOthers(context, ask, replaced).catch((error) => {
+            lab.Notification.error(`The kernel that waits could not be given up: ${error.message}`);
+          });
+          // A session whose change to a kernel was given up is forgotten here, and its kernel would run on.
+          const isForgotten = session && context.session?.id !== session;
           // JupyterLab itself shows why a kernel does not start.
-          context.changeKernel({ name }).catch(() => {});
+          context
+            .changeKernel({ name })
+            .then(() => isForgotten && sessions.shutdown(session))
+            .catch(() => {});
         }
       }
     });
@@ -285,7 +343,7 @@
         };
         document.head.append(element("style", {}, STYLE));
         let served = true;
-        addResources(app, { Dialog, Widget }, ask, trackers, palette, menu, () => served);
+        addResources(app, { Dialog, Notification, Widget }, ask, trackers, palette, menu, () => served);
         void watch(new Notices(Notification, ask), ask, contexts).then(() => {
           served = false;
         });

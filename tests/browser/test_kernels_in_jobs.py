@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.live]
 _HPCHUB = "/opt/hpc/data/bin/hpchub"
 _NODE = ("virtualenv", "--prefix", "/opt/hpc/data", "--name", "node", "--title", "Node")
 _SETTINGS = ("--slurm", "partition=short", "--slurm", "time=00:10:00", "--slurm", "memory=500M")
-_LARGER = "node-2-cores-600m-10-min-short"
+_MADE = ("node-2-cores-600m-10-min-cpu", "node-again")
 _NOTICE = ".Toastify__toast:has(.jp-toast-button[title^='Cancel job'])"
 
 
@@ -27,8 +27,13 @@ def node(demo: Demo) -> Iterator[None]:
     """A kernel `Node` of alice's that runs in a job; afterwards nothing leads to it, or to what it became."""
     demo.exec("login1", (_HPCHUB, "kernels", "install", *_NODE, *_SETTINGS), user="alice", check=True)
     yield
-    made = [f"/home/alice/.local/share/jupyter/kernels/{name}" for name in ("node", _LARGER)]
+    made = [f"/home/alice/.local/share/jupyter/kernels/{name}" for name in ("node", *_MADE)]
     demo.exec("login1", ["rm", "-rf", *made, "/home/alice/.jupyter/lab/workspaces"], user="alice", check=True)
+
+
+def job_ids(demo: Demo) -> list[str]:
+    """Of everybody's unfinished jobs."""
+    return demo.exec("ctl", ["squeue", "--noheader", "--format=%i"], check=True).stdout.split()
 
 
 def fill(person: Person, **values: str) -> None:
@@ -44,8 +49,10 @@ def test_a_kernel_that_waits_says_why_and_its_resources_can_be_chosen(
     demo: Demo, node: None, person_of: PersonOf
 ) -> None:
     """While its partition is down the notebook says that its kernel's job waits, and why; given up there, the
-    job is gone from the queue. Then the form refuses what Slurm would, and keeps what was typed; at last it
-    makes a larger kernel, in which the notebook runs. It can be read in the dark, too.
+    job is gone from the queue. While another one waits the form refuses what Slurm would, and keeps what was
+    typed; at last it makes a larger kernel elsewhere, in which the notebook runs. The job that waited is gone
+    then, and no dialog speaks of it; so is that of the kernel before, where a change to another one waited.
+    The form can be read in the dark, too.
     """
     alice = person_of("alice")
     alice.login(to="hub/spawn")
@@ -66,23 +73,36 @@ def test_a_kernel_that_waits_says_why_and_its_resources_can_be_chosen(
         alice.picture("given up")
         assert jobs_of(demo, "alice") == {}
         alice.wait("no notice", lambda: not alice.all(_NOTICE))
-    alice.keys(Keys.ENTER)
-    alice.wait("another kernel to choose", lambda: "Select Kernel" in alice.text(".jp-Dialog"))
-    alice.keys(Keys.ESCAPE)
-    alice.wait("no dialog", lambda: not alice.all(".jp-Dialog"))
-    alice.dark_jupyterlab()
-    alice.wait("no splash", lambda: not alice.all("#jupyterlab-splash"))
-    alice.menu("View", "Activate Command Palette")
-    alice.find(".lm-CommandPalette-input").send_keys("resources of the kernel's job", Keys.ENTER)
-    fill(alice, cpus="2", memory="900G")
-    alice.wait("Slurm's refusal", lambda: "Slurm would refuse its job" in alice.text(".hpchub-refused"))
-    alice.picture("refused")
-    for css in (".hpchub-refused", ".hpchub-resources label", ".hpchub-resources small"):
-        assert contrast(alice, css) > 4.5, css
-    fill(alice, memory="600M")
-    title = "Node, 2 cores, 600M, 10 min, short"
-    alice.wait("the larger kernel", lambda: f"{title} | Idle" in alice.text("#jp-main-statusbar"))
+        alice.keys(Keys.ENTER)
+        alice.wait("another kernel to choose", lambda: "Select Kernel" in alice.text(".jp-Dialog"))
+        alice.keys(Keys.ESCAPE)
+        alice.wait("no dialog", lambda: not alice.all(".jp-Dialog"))
+        alice.dark_jupyterlab()
+        alice.open("user/alice/lab?reset")
+        alice.find(".jp-LauncherCard[data-category=Notebook][title='Node']").click()
+        alice.wait("why it waits", lambda: "PartitionDown" in alice.text(_NOTICE))
+        alice.wait("no splash", lambda: not alice.all("#jupyterlab-splash"))
+        alice.menu("View", "Activate Command Palette")
+        alice.find(".lm-CommandPalette-input").send_keys("resources of the kernel's job", Keys.ENTER)
+        fill(alice, partition="cpu", cpus="2", memory="900G")
+        alice.wait("Slurm's refusal", lambda: "Slurm would refuse its job" in alice.text(".hpchub-refused"))
+        alice.picture("refused")
+        for css in (".hpchub-refused", ".hpchub-resources label", ".hpchub-resources small"):
+            assert contrast(alice, css) > 4.5, css
+        fill(alice, memory="600M")
+        title = "Node, 2 cores, 600M, 10 min, cpu"
+        alice.wait("the larger kernel", lambda: f"{title} | Idle" in alice.text("#jp-main-statusbar"))
+        assert not alice.all(".jp-Dialog")
+        (first,) = jobs_of(demo, "alice").values()
+        alice.wait("no notice", lambda: not alice.all(_NOTICE))
+        alice.menu("Kernel", "Resources of the Kernel's Job…")
+        fill(alice, partition="short", cpus="", memory="500M")  # those of `Node`
+        alice.wait("why it waits", lambda: "PartitionDown" in alice.text(_NOTICE))
+        alice.menu("Kernel", "Resources of the Kernel's Job…")
+        fill(alice, title="Again")
+        alice.wait("a third kernel", lambda: "Again | Idle" in alice.text("#jp-main-statusbar"))
+        alice.wait("the end of the first", lambda: first not in job_ids(demo))
+        (job,) = jobs_of(demo, "alice").values()
     assert alice.run_cell("import os; print(os.environ['SLURM_CPUS_PER_TASK'])") == "2"
     alice.picture("larger")
-    (job,) = jobs_of(demo, "alice").values()
     assert job_fields(demo, job)["MinMemoryNode"] == "600M"

@@ -47,12 +47,20 @@ class Server:
 
 
 @pytest.fixture
-async def server(home: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
-    """One with our extension, whose root is the home; its parameter is `use_pending_kernels`."""
+def root(home: Path, request: pytest.FixtureRequest) -> Path:
+    """The server's root: the home, or the folder in it that the parameter names."""
+    root = home / getattr(request, "param", "")
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture
+async def server(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Server]:
+    """One with our extension; its parameter is `use_pending_kernels`."""
     config = Config()
     config.MultiKernelManager.use_pending_kernels = getattr(request, "param", False)
     config.ServerApp.update(
-        base_url="/user/alice/", root_dir=str(home), allow_root=True, open_browser=False,
+        base_url="/user/alice/", root_dir=str(root), allow_root=True, open_browser=False,
         jpserver_extensions={"hpchub.kernels.server": True},
     )  # fmt: skip
     config.IdentityProvider.token = _TOKEN
@@ -81,8 +89,9 @@ async def _start(server: Server) -> tuple[asyncio.Task[HTTPResponse], dict[str, 
 async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     job: OneJob, kernel: Install, home: Path, server: Server
 ) -> None:
-    """With its notebook as JupyterLab has it, and the queue's reason. Its job is cancelled then, the request
-    that started it says why it failed, and nothing is left in the list or the home.
+    """With its notebook as JupyterLab has it, and the queue's reason. Its job is cancelled before that is
+    answered, for what is asked for next; the request that started it says why it failed, and nothing is left
+    in the list or the home. Twice is once.
     """
     kernel()
     job.hold()
@@ -93,15 +102,31 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
         "kernel": "node", "title": "Node", "notebook": "work/train.ipynb", "job": "4242",
         "reason": "Job 4242: Pending: waiting for resources to become free (Resources).",
     }  # fmt: skip
-    assert (await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")).code == 204
+    path = f"hpchub/kernels/waiting/{gone}"
+    both = await asyncio.gather(server.ask(path, "DELETE"), server.ask(path, "DELETE"))
+    assert [one.code for one in both] == [204, 204]
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
     answer = await starting
     assert answer.code == 500
     assert _message(answer).startswith("The kernel was given up before its job 4242 began. Pending: ")
-    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
     assert await server.waiting() == []
     assert list((home / ".hpchub/kernels").iterdir()) == []
     again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
     assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+@pytest.mark.parametrize("root", ["my wörk"], indirect=True)
+async def test_a_notebook_is_named_from_the_servers_root_on(
+    job: OneJob, kernel: Install, root: Path, server: Server
+) -> None:
+    """Also where that is a folder of the home."""
+    kernel()
+    job.hold()
+    (root / "work").mkdir()
+    starting, row = await _start(server)
+    assert row["notebook"] == "work/train.ipynb"
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    assert (await starting).code == 500
 
 
 async def test_a_page_that_looks_is_nobodys_activity(server: Server) -> None:
@@ -200,6 +225,13 @@ async def test_other_resources_make_another_kernel(home: Path, server: Server) -
     first = {"name": "node", "title": "Node"}
     assert await _make(server, made["name"], time="02:00:00", memory="4096M") == (200, first)
     assert len(list((home / ".local/share/jupyter/kernels").iterdir())) == 3
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_two_pages_may_ask_for_the_same_kernel_at_once(server: Server) -> None:
+    """Both are told its name."""
+    made = {"name": "node-2-cores", "title": "Node, 2 cores"}
+    assert await asyncio.gather(*(_make(server, "node", cpus="2") for _ in range(4))) == [(200, made)] * 4
 
 
 async def test_a_kernel_may_have_a_title_of_its_own(sbatch: Path, home: Path, server: Server) -> None:
