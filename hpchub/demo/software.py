@@ -18,7 +18,7 @@ MAGICS = Path("/opt/slurm_magics")
 _PARTS = ("slurm_magics", "hpchub/__init__.py", "hpchub/errors.py", "hpchub/paths.py", "hpchub/core",
           "hpchub/schedulers", "hpchub/remote")  # fmt: skip
 # And `hpchub kernels` these.
-_FOR_KERNELS = ("hpchub/cli.py", "hpchub/kernels", "hpchub/private_files.py")
+_FOR_KERNELS = ("hpchub/cli.py", "hpchub/kernels", "hpchub/prctl.py", "hpchub/private_files.py")
 # Beside the package in a checkout, inside it in a wheel (pyproject.toml, force-include).
 _DATA = ("templates", "kernels")
 # By these Jupyter knows hpchub-local and hpchub-slurm.

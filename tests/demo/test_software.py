@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_kernels_can_be_installed_from_it(folder: Path, tmp_path: Path) -> None:
     """`hpchub kernels` runs with what is there, and finds the kernelspecs that hpchub ships."""
     _run(folder, "-m", "hpchub.cli", "kernels", "install", "r", "--no-check", "--environment", str(tmp_path))
     assert (tmp_path / "share" / "jupyter" / "kernels" / "r" / "launch").is_file()
+
+
+def test_what_it_names_of_hpchub_is_there(folder: Path) -> None:
+    """In programs that it starts as well, which no linter sees."""
+    sources = (folder / "hpchub" / "kernels").glob("*.py")
+    named = {name for path in sources for name in re.findall(r"from (hpchub[\w.]*) import", path.read_text())}
+    assert "hpchub.prctl" in named
+    places = [folder.joinpath(*name.split(".")) for name in named]
+    assert [path for path in places if not path.is_dir() and not path.with_suffix(".py").is_file()] == []
 
 
 def test_jupyter_finds_the_provisioners_and_sbatch_the_templates(folder: Path) -> None:
