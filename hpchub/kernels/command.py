@@ -205,7 +205,10 @@ def _jobs(_args: argparse.Namespace) -> int:
     async def gather() -> list[str]:
         return [await told(folder, str(record["job"])) for folder, record in list(records())]
 
-    print("\n".join(asyncio.run(gather())) or "No kernel of yours runs in a job.")
+    # In a notebook this thread has a loop already.
+    with ThreadPoolExecutor(1) as thread:
+        lines = thread.submit(lambda: asyncio.run(gather())).result()
+    print("\n".join(lines) or "No kernel of yours runs in a job.")
     return 0
 
 
