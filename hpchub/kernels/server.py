@@ -19,9 +19,8 @@ from tornado.web import HTTPError, authenticated
 
 from hpchub.errors import HpchubError
 from hpchub.kernels.kernelspec import load_kernelspec
-from hpchub.kernels.waiting import SETTING, Waiting
+from hpchub.kernels.waiting import GLANCE_S, SETTING, Waiting
 
-_GLANCE_S = 0.05
 # Of the server's own settings: held while a kernel is made, for two pages may ask for the same one.
 _MAKING = "hpchub_kernel_making"
 
@@ -57,7 +56,7 @@ class WaitingKernels(APIHandler):
         root = self.settings.get("server_root_dir", "")
         rows = [
             {"id": one.kernel_id, "kernel": one.kernel, "title": one.title, "job": one.job,
-             "notebook": _as_shown(one.notebook, root), "reason": one.reason}
+             "notebook": _as_shown(one.purpose.notebook, root), "reason": one.reason}
             for one in _waiting(self).values()
             if not one.is_given_up
         ]  # fmt: skip
@@ -78,7 +77,7 @@ class WaitingKernel(APIHandler):
             raise HTTPError(404, "This kernel does not wait, or no longer.")
         one.is_given_up = True
         while _waiting(self).get(kernel_id) is one:  # noqa: ASYNC110  who waits looks as often
-            await asyncio.sleep(_GLANCE_S)
+            await asyncio.sleep(GLANCE_S)
         self.set_status(204)
         self.finish()
 

@@ -36,7 +36,7 @@ from hpchub.kernels.jupyters_manager import (
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
 from hpchub.kernels.telling import in_lines, why_ended
-from hpchub.kernels.waiting import Waiting, listed
+from hpchub.kernels.waiting import Waiting, ask_again, listed
 
 _OURS = ("kernel_id", "kernel_spec", "parent", "config", "log")
 _WAIT_PAUSE_S = 0.1
@@ -44,6 +44,10 @@ _WAIT_PAUSE_S = 0.1
 _DOUBT_S = 2.0
 _ASK_AGAIN_S = 10.0
 _CALL_TRIES = 10
+
+
+class _AskedAgain(StartFailed):
+    """The job is another request's by now."""
 
 
 class SlurmProvisioner(KernelProvisionerBase):
@@ -235,9 +239,11 @@ class SlurmProvisioner(KernelProvisionerBase):
         purpose = Purpose(
             kernel=self.kernel_spec.resource_dir, notebook=self._notebook, settings=repr(self._settings)
         )
+        if self._notebook.endswith(".ipynb"):  # the consoles of two pages have the same name
+            await ask_again(self.parent, purpose)
         found = orphan(purpose) if self._notebook else None
         if found is not None:
-            line = await self._go_on(*found)
+            line = await self._go_on(*found, purpose)
             if line is not None:
                 return line
         await sweep()
@@ -252,15 +258,21 @@ class SlurmProvisioner(KernelProvisionerBase):
                 # Without a notebook no other server could go on with it.
                 stays = self._notebook or self._settings.share
                 await self._job.submit(self._settings if stays else replace(self._settings, keep_s=0))
-        self._line = await self._connect(self._job, self._claim)
+        try:
+            self._line = await self._connect(self._job, self._claim, purpose)
+        except _AskedAgain:
+            self._take_apart()
+            raise
         return self._line
 
-    async def _go_on(self, found: Claim, job_id: str) -> Line | None:
+    async def _go_on(self, found: Claim, job_id: str, purpose: Purpose) -> Line | None:
         """The line to a kernel that was left; None where its job is over."""
         job = Allocation(found.folder, job_id)
         self.log.info("hpchub: going on with job %s of this notebook", job.id)
         try:
-            self._line = await self._connect(job, found)
+            self._line = await self._connect(job, found, purpose)
+        except _AskedAgain:
+            raise
         except HpchubError as error:
             if job.status.state.is_final:
                 self.log.info("hpchub: %s", error)
@@ -276,22 +288,29 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._job, self._claim, self._adopted = job, found, True
         return self._line
 
-    async def _connect(self, job: Allocation, mine: Claim) -> Line:
+    async def _connect(self, job: Allocation, mine: Claim, purpose: Purpose) -> Line:
         waiting = Waiting(
             kernel_id=self.kernel_id, kernel=getattr(self.parent, "kernel_name", ""),
-            title=self.kernel_spec.display_name, notebook=self._notebook, job=job.id,
+            title=self.kernel_spec.display_name, purpose=purpose, job=job.id,
         )  # fmt: skip
 
         def tell(reason: str) -> None:
             waiting.reason = reason
             self._tell(reason)
 
+        def is_given_up() -> bool:
+            return waiting.is_given_up or waiting.is_asked_again or self._is_given_up()
+
         with listed(self.parent, waiting):
             try:
-                place = await job.wait(
-                    self._settings.wait_s, tell, lambda: waiting.is_given_up or self._is_given_up()
-                )
+                place = await job.wait(self._settings.wait_s, tell, is_given_up)
             except StartFailed:
+                if waiting.is_asked_again:
+                    mine.leave()
+                    raise _AskedAgain(
+                        f"This notebook's kernel has been asked for once more, and job {job.id} goes to that "
+                        "request."
+                    ) from None
                 # Before it leaves the list: then another kernel may be asked for, which would find this job.
                 if waiting.is_given_up and not mine.has_others():
                     await job.cancel()

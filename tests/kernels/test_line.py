@@ -160,7 +160,7 @@ async def test_a_node_that_cannot_be_reached_holds_up_no_other_kernel(
     job: Any = SimpleNamespace(id="4242", wait=wait, look=look, key=bytes(32))
     mine: Any = SimpleNamespace(kernel_id="kernel-1")
     with pytest.raises(HostUnreachable):
-        await provisioner._connect(job, mine)
+        await provisioner._connect(job, mine, Purpose(kernel="node", notebook="", settings=""))
     assert len(closed_in) == 1
     assert closed_in[0] is not threading.current_thread()
 

@@ -22,6 +22,7 @@ from .conftest import Install
 
 _TOKEN = "secret"
 _OWNERS = {"Authorization": f"token {_TOKEN}"}
+_SESSION = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
 
 
 class Server:
@@ -77,8 +78,7 @@ async def server(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Se
 
 async def _start(server: Server) -> tuple[asyncio.Task[HTTPResponse], dict[str, Any]]:
     """JupyterLab's request for a notebook's kernel, and how the kernel is listed when it waits."""
-    session = {"path": "work/9f3a", "name": "train.ipynb", "type": "notebook", "kernel": {"name": "node"}}
-    starting = asyncio.create_task(server.ask("api/sessions", "POST", session))
+    starting = asyncio.create_task(server.ask("api/sessions", "POST", _SESSION))
     async with asyncio.timeout(30):
         while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
             await asyncio.sleep(0.02)
@@ -113,6 +113,32 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     assert list((home / ".hpchub/kernels").iterdir()) == []
     again = await server.ask(f"hpchub/kernels/waiting/{gone}", "DELETE")
     assert (again.code, _message(again)) == (404, "This kernel does not wait, or no longer.")
+
+
+async def test_who_asks_again_goes_on_with_the_job_that_waits(
+    job: OneJob, kernel: Install, home: Path, server: Server
+) -> None:
+    """The page was loaded again, say: no second job waits, and the request before it says why it failed."""
+    kernel()
+    job.hold()
+    (home / "work").mkdir()
+    first, row = await _start(server)
+    again = asyncio.create_task(server.ask("api/sessions", "POST", _SESSION))
+    answer = await first
+    assert answer.code == 500
+    words = "This notebook's kernel has been asked for once more, and job 4242 goes to that request."
+    assert _message(answer) == words
+    await until(lambda: len(list((home / ".hpchub/kernels").glob("*/kernel-*.json"))) == 1)
+    async with asyncio.timeout(30):
+        while not (rows := await server.waiting()):  # noqa: ASYNC110  as a page does
+            await asyncio.sleep(0.02)
+    assert rows[0]["id"] != row["id"]
+    assert rows[0]["job"] == "4242"
+    assert (job.submitted, job.cancelled) == (1, [])
+    assert (await server.ask(f"hpchub/kernels/waiting/{rows[0]['id']}", "DELETE")).code == 204
+    assert (await again).code == 500
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+    assert list((home / ".hpchub/kernels").iterdir()) == []
 
 
 @pytest.mark.parametrize("root", ["my wörk"], indirect=True)
