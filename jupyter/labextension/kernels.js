@@ -310,7 +310,11 @@
           // JupyterLab itself shows why a kernel does not start.
           context
             .changeKernel({ name })
-            .then(() => isForgotten && sessions.shutdown(session))
+            .then(() => {
+              // What a restart starts where there is no kernel any more; else it would be the one before.
+              context.kernelPreference = { ...context.kernelPreference, id: undefined, name };
+              return isForgotten && sessions.shutdown(session);
+            })
             .catch(() => {});
         }
       }
