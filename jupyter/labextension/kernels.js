@@ -219,8 +219,8 @@
         return element("div", {}, element("label", { htmlFor: id }, label), input, words);
       });
       const what =
-        `The kernel ${spec.display_name} runs in a Slurm job. Other resources make another kernel in a new job, and ` +
-        "you change to that one: variables stay behind.";
+        `The kernel ${spec.display_name} runs in a Slurm job. Other resources make another kernel in a new job. This ` +
+        "one ends, and its variables with it.";
       this.node = element("div", { className: "hpchub-resources" }, element("p", {}, what), ...rows, this.status);
     }
 
@@ -288,7 +288,7 @@
   function addResources(app, lab, ask, trackers, palette, menu, isServed) {
     const replaced = new Set(); // jobs
     spareDialogs(lab.Dialog.tracker, replaced);
-    const { kernelspecs: kernels, sessions } = app.serviceManager;
+    const kernels = app.serviceManager.kernelspecs;
     const current = () =>
       trackers.map((tracker) => tracker.currentWidget).find((panel) => panel && panel === app.shell.currentWidget);
     const spec = () => (current() ? jobSpec(current(), kernels.specs) : null);
@@ -301,21 +301,16 @@
         const name = await chooseResources(lab, ask, spec());
         if (name !== null) {
           await kernels.refreshSpecs();
-          const session = context.session?.id;
-          await giveUpOthers(context, ask, replaced).catch((error) => {
-            lab.Notification.error(`The kernel that waits could not be given up: ${error.message}`);
-          });
-          // A session whose change to a kernel was given up is forgotten here, and its kernel would run on.
-          const isForgotten = session && context.session?.id !== session;
+          try {
+            // A session of its own: after a change within one JupyterLab 4.6 does not see the new kernel's end, and
+            // a restart leads to the one before.
+            await context.shutdown();
+            await giveUpOthers(context, ask, replaced);
+          } catch (error) {
+            lab.Notification.error(`The kernel before could not be ended: ${error.message}`);
+          }
           // JupyterLab itself shows why a kernel does not start.
-          context
-            .changeKernel({ name })
-            .then(() => {
-              // What a restart starts where there is no kernel any more; else it would be the one before.
-              context.kernelPreference = { ...context.kernelPreference, id: undefined, name };
-              return isForgotten && sessions.shutdown(session);
-            })
-            .catch(() => {});
+          context.changeKernel({ name }).catch(() => {});
         }
       }
     });
