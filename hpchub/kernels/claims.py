@@ -44,10 +44,12 @@ class Claim:
     def __init__(self, folder: Path, kernel_id: str, lock: BufferedWriter | None) -> None:
         self.folder = folder
         self.kernel_id = kernel_id
+        self.is_left = False
         self._lock = lock
 
     def leave(self) -> None:
-        """Lets the next notebook server have the kernel."""
+        """Lets the next notebook server have the kernel, or another request of this one's."""
+        self.is_left = True
         if self._lock is not None:
             self._lock.close()
 

@@ -46,10 +46,6 @@ _ASK_AGAIN_S = 10.0
 _CALL_TRIES = 10
 
 
-class _AskedAgain(StartFailed):
-    """The job is another request's by now."""
-
-
 class SlurmProvisioner(KernelProvisionerBase):
     """One kernel's job, and the line to it."""
 
@@ -258,11 +254,7 @@ class SlurmProvisioner(KernelProvisionerBase):
                 # Without a notebook no other server could go on with it.
                 stays = self._notebook or self._settings.share
                 await self._job.submit(self._settings if stays else replace(self._settings, keep_s=0))
-        try:
-            self._line = await self._connect(self._job, self._claim, purpose)
-        except _AskedAgain:
-            self._take_apart()
-            raise
+        self._line = await self._connect(self._job, self._claim, purpose)
         return self._line
 
     async def _go_on(self, found: Claim, job_id: str, purpose: Purpose) -> Line | None:
@@ -271,9 +263,9 @@ class SlurmProvisioner(KernelProvisionerBase):
         self.log.info("hpchub: going on with job %s of this notebook", job.id)
         try:
             self._line = await self._connect(job, found, purpose)
-        except _AskedAgain:
-            raise
         except HpchubError as error:
+            if found.is_left:  # to another request of this server's
+                raise
             if job.status.state.is_final:
                 self.log.info("hpchub: %s", error)
                 found.withdraw()
@@ -307,7 +299,7 @@ class SlurmProvisioner(KernelProvisionerBase):
             except StartFailed:
                 if waiting.is_asked_again:
                     mine.leave()
-                    raise _AskedAgain(
+                    raise StartFailed(
                         f"This notebook's kernel has been asked for once more, and job {job.id} goes to that "
                         "request."
                     ) from None
@@ -340,7 +332,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         if line is not None:
             ended = not line.is_lost and await line.end()
             await asyncio.to_thread(line.close)
-        if job is not None and mine is not None:
+        if job is not None and mine is not None and not mine.is_left:
             if not ended and not mine.has_others():
                 await job.cancel()
             mine.withdraw()
