@@ -21,6 +21,7 @@ from hpchub.errors import ConfigError, InvalidRequest
 from hpchub.kernels.job_settings import read_settings
 from hpchub.kernels.kernelspec import CONNECTION_FILE, SLURM, Kernelspec, Launch
 from hpchub.kernels.refusal import refusal
+from hpchub.schedulers.slurm_errors import hint_about
 
 # A container's first start may unpack its image.
 TRIAL_S = 120.0
@@ -94,7 +95,7 @@ def check(
         except InvalidRequest as error:
             return Health(error.message)
         if refused:
-            return Health(f"Slurm would refuse its job: {refused}", "Give it other settings.")
+            return Health(f"Slurm would refuse its job: {refused}", hint_about(refused))
     glance = at_a_glance(spec, environ, launcher)
     language = _LANGUAGES.get(spec.language)
     if not glance.is_good or language is None:

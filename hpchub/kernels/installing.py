@@ -175,6 +175,10 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
     for _, spec in found:
         if spec.name == wanted.source.lower():
             return spec, wanted
+    if "/" in wanted.source and not path.exists():
+        raise InvalidRequest(
+            f"{wanted.source} is not there.", "Look at its spelling, and whether this machine has it."
+        )
     raise InvalidRequest(
         f"{wanted.source} is no kernel of ours, none that is installed, no folder with a kernel.json, "
         "no virtualenv or conda environment, and no .sif image.",

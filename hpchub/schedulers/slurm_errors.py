@@ -109,8 +109,12 @@ def rejection(result: CommandResult) -> SubmitRejected | None:
     message = told_by_sbatch(result)
     if not message:
         return None
-    hint = next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
-    return SubmitRejected(f"Slurm refused the job: {message}", hint)
+    return SubmitRejected(f"Slurm refused the job: {message}", hint_about(message))
+
+
+def hint_about(message: str) -> str:
+    """What to do about sbatch's refusal."""
+    return next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
 
 
 def told_by_sbatch(result: CommandResult) -> str:

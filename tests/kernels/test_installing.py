@@ -102,7 +102,8 @@ def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: 
     ("arguments", "said"),
     [
         (("virtualenv", "--prefix", "/nowhere"), "/nowhere is not there"),
-        (("/nowhere",), "no kernel of ours"),
+        (("/nowhere",), "/nowhere is not there"),
+        (("/usr",), "no kernel of ours"),
         (("apptainer", "--prefix", "/usr"), "not both"),
         (("virtualenv", "--container", "shifter"), "give --image"),
         (("modules", "--image", "x"), "needs --container"),
