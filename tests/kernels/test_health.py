@@ -83,12 +83,11 @@ async def test_a_module_is_a_kernel(environment: Path, installed: Install) -> No
 
 
 @pytest.mark.slow
-async def test_r_is_a_kernel(installed: Install) -> None:
-    """IRkernel, in this machine's R; the check finds both."""
+def test_r_has_its_kernel(installed: Install) -> None:
+    """The check finds IRkernel in this machine's R."""
     programs("R")
     installed("r", "--name", "mine")
     assert main(["kernels", "check", "mine"]) == 0
-    assert await printed_by("mine", "cat(R.version$language, 6 * 7)") == "R 42"
 
 
 async def test_a_kernel_that_ends_at_once_says_why(sparing: Path, installed: Install) -> None:
