@@ -246,6 +246,7 @@ def test_a_server_is_ended_at_once(account: Account) -> None:
         assert account.processes() == []
 
 
+@pytest.mark.slow
 def test_a_server_may_take_its_time_to_end(account: Account) -> None:
     """The command returns after the last work is done, not when the signal is sent, and the code is kept."""
     folder = account.started(
@@ -257,6 +258,7 @@ def test_a_server_may_take_its_time_to_end(account: Account) -> None:
     assert parse_outcome(account.run(outcome_command(str(folder)))).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_ignores_the_signal_is_killed(account: Account) -> None:
     """With its children."""
     folder = account.started("trap '' TERM\n: >up; (sleep 61; sleep 62) & while :; do sleep 0.05; done")

@@ -84,6 +84,7 @@ async def test_a_death_while_starting_carries_the_log(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", [NeverListens, NeverAnswers])
+@pytest.mark.slow
 async def test_a_server_that_never_comes_up_is_given_up(
     kind: type[WellBehaved], world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ async def test_a_job_in_the_queue_holds_no_turn(world: World) -> None:
     await ready(life)
 
 
+@pytest.mark.slow
 async def test_a_job_that_begins_while_its_owner_is_logged_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,6 +199,7 @@ async def test_ends_are_told_over_the_api(bridge: Bridge) -> None:
     assert await asyncio.wait_for(waiting, 1) == (name, [view.id], 1)
 
 
+@pytest.mark.slow
 async def test_the_last_server_of_a_name(bridge: Bridge) -> None:
     """It lives, was stopped or has ended by itself; one that ended long ago is still known."""
     await bridge.log_in("alice")

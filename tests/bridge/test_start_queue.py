@@ -85,6 +85,7 @@ async def test_who_has_a_running_job_goes_first() -> None:
     assert crowd.begun == ["first", "c-job", "d-job", "a", "b"]
 
 
+@pytest.mark.slow
 async def test_positions_are_told_at_once_and_then_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     """A newcomer hears its place; those far behind hear of big steps only, those in front of each."""
     monkeypatch.setattr(module, "_TELL_EVERY_S", 0.001)

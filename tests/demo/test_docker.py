@@ -43,6 +43,7 @@ def test_services_are_the_hosts(config: dict[str, Any]) -> None:
         assert service["image"] == config["services"]["hub"]["image"]
 
 
+@pytest.mark.slow
 def test_addresses_are_those_of_the_other_demos(config: dict[str, Any]) -> None:
     """Every address is the one that hpchub.demo.site gives, and a network's own end takes none of them."""
     site = Site()

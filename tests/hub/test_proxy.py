@@ -85,6 +85,7 @@ async def table(proxy: HpchubProxy) -> set[str]:
     return set(await ConfigurableHTTPProxy.get_all_routes(proxy))
 
 
+@pytest.mark.slow
 async def test_a_proxy_that_restarts_is_given_everything(proxy: HpchubProxy, socket: Path) -> None:
     """While it is away a look says so and raises nothing; the first look after it fills its table."""
     users = proxy.app.users
@@ -115,6 +116,7 @@ async def test_a_whole_table_costs_one_small_question(
             await proxy.look()
 
 
+@pytest.mark.slow
 async def test_a_route_that_could_not_be_added_is_owed(
     proxy: HpchubProxy, socket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

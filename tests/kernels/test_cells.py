@@ -32,6 +32,7 @@ async def _read(listener: zmq.asyncio.Socket) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 async def test_a_notebook_that_listens_late_is_told(tmp_path: Path) -> None:
     """The server's own listener may be back before the notebook's: both are waited for."""
     path = tmp_path / "k-2"

@@ -154,6 +154,7 @@ def test_wrong_settings_of_a_job_are_found(environment: Path, installed: Install
     assert "did you mean 'memory'" in check(wrong).problem
 
 
+@pytest.mark.slow
 def test_a_check_does_not_wait_for_ever(environment: Path, installed: Install) -> None:
     """A module system or image that hangs is said to."""
     spec = installed(environment)
@@ -191,6 +192,7 @@ echo "sbatch: Job 2 to start at 2026-11-21T19:51:30 using 1 processors on nodes 
         ("away", ""),
     ],
 )
+@pytest.mark.slow
 def test_a_job_that_slurm_would_refuse_is_found(
     partition: str,
     problem: str,

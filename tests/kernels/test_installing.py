@@ -253,6 +253,7 @@ def test_options_of_sbatch_are_a_list(installed: Install, environment: Path) -> 
     assert large.title == f"{spec.title} (large)".replace(" (mine)", "")
 
 
+@pytest.mark.slow
 def test_all_names_are_looked_at_before_one_is_removed(
     installed: Install, environment: Path, capfd: Printed
 ) -> None:

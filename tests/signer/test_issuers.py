@@ -255,6 +255,7 @@ async def test_a_token_behind_an_agent_signs(
     assert records(settings)[-1]["authority"] == public.fingerprint
 
 
+@pytest.mark.slow
 async def test_an_agent_that_is_away_slow_or_empty_may_come_back(
     agent: Path, plan: Plan, user_key: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_good_passwords_are_accepted(path: Path, passwords: dict[str, str], cost
     assert len(costs) == len(passwords)
 
 
+@pytest.mark.slow
 def test_an_empty_file_costs_as_much_as_a_full_one(tmp_path: Path, costs: list[tuple[int, int, int]]) -> None:
     """With no account at all the work is that of the hashes that set-password would write."""
     path = tmp_path / "passwords"

@@ -60,6 +60,7 @@ def until(seen: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_fifty_cards_ask_once(jobs: list[Job], commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round of all cards costs one query; each hears of its own job's end, and then nobody asks."""
     monkeypatch.setattr("slurm_magics.board._PACE", ((float("inf"), 0.1),))

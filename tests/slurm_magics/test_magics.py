@@ -187,6 +187,7 @@ def test_importing_is_light() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_a_site_loads_them_for_everybody(tmp_path: Path) -> None:
     """With the lines that the guide has for IPython's configuration, nobody types %load_ext."""
     guide = (ROOT / "docs/howto/use-slurm-in-a-notebook.md").read_text()

@@ -81,6 +81,7 @@ def test_a_users_name_is_no_formula() -> None:
     assert plot_queue(queue(("1", r"a$\b$", "RUNNING", 4)))._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_many_partitions_have_room() -> None:
     """Each name can be read: none is written over the next one."""
     names = [f"partition{number:02d}" for number in range(40)]
@@ -92,6 +93,7 @@ def test_many_partitions_have_room() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 60])
+@pytest.mark.slow
 def test_a_history_of_any_length_is_drawn(count: int) -> None:
     """Names are text, not formulas; what has not begun or ended is no failure."""
     picture = plot_history(history(count))._repr_png_()

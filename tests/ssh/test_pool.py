@@ -145,6 +145,7 @@ async def test_another_node_where_one_answers_nothing(fake_node: Starter, pool_f
         assert await pool.node_of("alice", "alpha") == slow
 
 
+@pytest.mark.slow
 async def test_another_node_where_one_opens_no_session(fake_node: Starter, pool_for: PoolFor) -> None:
     """A login node that lets people in and starts nothing for them is passed over, as one that hangs is."""
     async with fake_node() as one, fake_node() as two, pool_for(one.port, two.port) as pool:
