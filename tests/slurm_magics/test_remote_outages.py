@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import asyncssh
 import pytest
@@ -18,6 +17,7 @@ from slurm_magics import SlurmError
 from slurm_magics.errors import Interrupted
 from slurm_magics.known_hosts import fingerprint
 from slurm_magics.remote import Remote
+from support.children import frozen, kill_descendants
 from support.laptop import Laptop, logins
 
 # Rows of a long table; the stand-in ends its own sshd after some of them, the first time.
@@ -39,19 +39,6 @@ def there(laptop: Laptop, shell: InteractiveShell) -> Iterator[InteractiveShell]
     shell.run_cell(f"%slurm fresh 0\n%slurm connect -F {laptop.config()} cluster").raise_error()
     yield shell
     shell.run_cell("%slurm disconnect").raise_error()
-
-
-def sessions(node: RealNode) -> list[int]:
-    """The processes of sshd that serve a connection."""
-    found = []
-    parents = [node.process.pid]
-    while parents:
-        parent = parents.pop()
-        for task in Path(f"/proc/{parent}/task").iterdir():
-            children = [int(pid) for pid in (task / "children").read_text().split()]
-            parents += children
-            found += [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("sshd")]
-    return found
 
 
 def put(node: RealNode, name: str, text: str) -> None:
@@ -82,8 +69,7 @@ def test_an_answer_is_cut_by_the_network(
 def test_an_idle_connection_that_is_lost(cluster: Remote, node: RealNode) -> None:
     """As a laptop's that has slept: the next command does not even fail."""
     before = logins(node)
-    for pid in sessions(node):
-        os.kill(pid, signal.SIGKILL)
+    kill_descendants(node.process.pid)
     assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
     assert logins(node) == before + 1
 
@@ -146,17 +132,11 @@ def test_a_login_node_that_is_silent(laptop: Laptop, monkeypatch: pytest.MonkeyP
     for name in ("remote._SESSION_S", "remote._PROBE_S", "ssh_login._CONNECT_S"):
         monkeypatch.setattr(f"slurm_magics.{name}", 0.3)
     machine = open_patiently(laptop, monkeypatch)
-    stopped = [*sessions(laptop.node), laptop.node.process.pid]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(laptop.node.process.pid):
         for attempt in (lambda: machine.run(["true"], limit_s=30), laptop.connect):
             with pytest.raises(SlurmError, match="it takes the connection, and has not answered") as caught:
                 attempt()
             assert caught.value.retryable
-    finally:
-        for pid in reversed(stopped):
-            os.kill(pid, signal.SIGCONT)
     monkeypatch.undo()
     assert machine.run(["echo", "back"], limit_s=30).stdout == b"back\n"
     machine.close()
@@ -181,8 +161,7 @@ def test_a_login_node_falls_silent_in_the_middle(
         with pytest.raises(SlurmError, match="cluster does not answer any more") as caught:
             cluster.run(["sh", "-c", stop], limit_s=3.0)
     finally:
-        for pid in sessions(node):
-            os.kill(pid, signal.SIGKILL)
+        kill_descendants(node.process.pid)
     assert "connects anew" in caught.value.hint
     assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
 

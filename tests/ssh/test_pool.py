@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from hpchub.ssh import runner
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.detours import Detours
 from hpchub.ssh.pool import Pool
+from support.children import frozen, kill_descendants
 
 from .conftest import (
     QUICK,
@@ -377,19 +376,9 @@ async def test_frozen_peer_is_detected(
     try:
         async with pool_for(node.port) as pool:
             connection = await pool.tunnel(USER, "alpha")
-            frozen = []
-            for pid in map(int, _children(node.process.pid)):
-                with suppress(ProcessLookupError):  # sshd's child of before the login is about to end
-                    os.kill(pid, signal.SIGSTOP)
-                    frozen.append(pid)
-            assert frozen
-            try:
+            with frozen(node.process.pid):
                 async with asyncio.timeout(30):  # far below what TCP itself would take to notice
                     await connection.wait_closed()
-            finally:
-                for pid in frozen:
-                    with suppress(ProcessLookupError):  # sshd ends the children of a lost connection
-                        os.kill(pid, signal.SIGCONT)
     finally:
         stop_sshd(node)
 
@@ -407,9 +396,7 @@ async def test_connection_lost_amid_a_command_is_said(
             await pool.run(USER, "alpha", Command(argv=("true",)))
             running = asyncio.create_task(pool.run(USER, "alpha", Command(argv=("sleep", "60"))))
             await asyncio.sleep(0.3)
-            for pid in _children(node.process.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
+            kill_descendants(node.process.pid)
             with pytest.raises(HostUnreachable) as caught:
                 async with asyncio.timeout(30):
                     await running
@@ -418,14 +405,6 @@ async def test_connection_lost_amid_a_command_is_said(
             assert again.stdout == "back\n"
     finally:
         stop_sshd(node)
-
-
-def _children(pid: int) -> list[str]:
-    try:
-        ours = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):  # ended since its parent was read, and so left none
-        return []
-    return [pid for one in ours for pid in (one, *_children(int(one)))]
 
 
 @pytest.mark.parametrize(("cluster", "node"), [("beta", ""), ("alpha", "login9")])
