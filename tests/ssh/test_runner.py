@@ -173,12 +173,12 @@ async def test_what_does_not_end_is_killed_though_nobody_waits(
         assert {one.sessions for one in pool.connections()} == {0}
 
 
-async def test_a_start_that_is_given_up_leaves_nothing(bash_node: RealNode, pool_for: PoolFor) -> None:
+async def test_a_start_that_is_given_up_leaves_nothing(noisy_node: RealNode, pool_for: PoolFor) -> None:
     """Whoever is cancelled while the login shell has not come to the command yet leaves no process there."""
-    (bash_node.home / ".bashrc").write_text("echo $$ >~/shell.pid; exec sleep 60\n")
-    async with pool_for(bash_node.port) as pool:
+    (noisy_node.home / ".bashrc").write_text("echo $$ >~/shell.pid; exec sleep 60\n")
+    async with pool_for(noisy_node.port) as pool:
         opening = asyncio.create_task(pool.open_session(USER, "alpha", ["cat"], node="login1"))
-        written = bash_node.home / "shell.pid"
+        written = noisy_node.home / "shell.pid"
         async with asyncio.timeout(5):
             while not written.exists() or not written.read_text():  # noqa: ASYNC110  a file of another process
                 await asyncio.sleep(0.02)
