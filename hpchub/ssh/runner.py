@@ -214,20 +214,23 @@ async def _converse(
     process: asyncssh.SSHClientProcess[bytes], command: Command, output_bytes: int
 ) -> tuple[bytes, bytes]:
     """Write the input while reading both outputs, so that neither side waits for the other."""
+    # No TaskGroup: where one of its tasks fails, that of Python before 3.13 leaves its caller with a
+    # cancellation that is never taken back, and the caller's next `asyncio.timeout` ends it.
+    talks = (
+        asyncio.ensure_future(_feed(process, command.stdin)),
+        asyncio.ensure_future(_read(process.stdout, output_bytes)),
+        asyncio.ensure_future(_read(process.stderr, output_bytes)),
+    )
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_feed(process, command.stdin))
-            out = group.create_task(_read(process.stdout, output_bytes))
-            err = group.create_task(_read(process.stderr, output_bytes))
-    except ExceptionGroup as failures:
-        first = failures.exceptions[0]  # a lost connection fails all three alike
-        if isinstance(first, OSError | asyncssh.Error):
-            raise first from None
-        raise
-    if out.result() is None or err.result() is None:
+        _, out, err = await asyncio.gather(*talks)
+    finally:
+        for one in talks:
+            one.cancel()
+        await asyncio.wait(talks)
+    if out is None or err is None:
         raise UnexpectedOutput(command.name, f"more than {output_bytes} bytes")
     await process.wait_closed()
-    return out.result() or b"", err.result() or b""
+    return out, err
 
 
 async def _feed(process: asyncssh.SSHClientProcess[bytes], data: bytes) -> None:

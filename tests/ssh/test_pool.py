@@ -383,6 +383,26 @@ async def test_frozen_peer_is_detected(
         stop_sshd(node)
 
 
+async def test_whoever_lost_a_command_goes_on(fake_node: Starter, pool_for: PoolFor) -> None:
+    """A lost connection fails one command, and not the task that asked: its timeouts time out as before."""
+    async with fake_node() as node, pool_for(node.port) as pool:
+        node.gate.clear()
+
+        async def lose() -> None:
+            await until(lambda: node.begun == 1)
+            node.connections[0].abort()
+
+        losing = asyncio.create_task(lose())
+        with pytest.raises(HostUnreachable, match="was lost while"):
+            await pool.run(USER, "alpha", ECHO)
+        await losing
+        asking = asyncio.current_task()
+        assert asking is not None and asking.cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(60)
+
+
 @pytest.mark.slow
 async def test_connection_lost_amid_a_command_is_said(
     ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, pool_for: PoolFor
