@@ -45,7 +45,7 @@ test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real 
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in about a minute
+test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in less than a minute
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" \
 		--hypothesis-profile=quick $(PYTEST)
 
