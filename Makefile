@@ -45,8 +45,9 @@ test: $(STAMPS)/dev $(PROXY) ## every test, on the real cluster and in the real 
 	@$(HPCHUB) demo install --for-tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in about a minute
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" $(PYTEST)
+test-fast: $(STAMPS)/dev $(PROXY) ## tests without cluster or browser, in less than a minute
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not live and not browser and not slow" \
+		--hypothesis-profile=quick $(PYTEST)
 
 coverage: $(STAMPS)/dev ## branch coverage of the fast tests
 	$(BIN)/python -m pytest -m "not live and not browser" --cov --cov-report=term $(PYTEST)

@@ -22,6 +22,8 @@ pytest_plugins = ["support.ci"]
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("hpchub", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hpchub")
+# `make test-fast` asks for this one; `make test` tries the usual hundred examples.
+settings.register_profile("quick", settings.get_profile("hpchub"), max_examples=20)
 
 # What a shell without job control runs in the background ignores the first two, what nohup runs the last, and
 # so would all it starts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket as socketlib
 import subprocess
 import time
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import argon2
 import pytest
+from cryptography.fernet import Fernet
 
 from hpchub.bridge import life as life_module
 from hpchub.bridge import service as service_module
@@ -133,10 +135,21 @@ def postgresql() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def migrated() -> Iterator[Path]:
+    """A store's file that no bridge has used. Its migrations take longer than most tests."""
+    with TemporaryDirectory(prefix="hpchub-m-", dir="/tmp") as folder:
+        path = Path(folder) / "bridge.db"
+        store = Store(f"sqlite:///{path}", Seal(Fernet(Fernet.generate_key())))
+        store.upgrade()
+        store.close()
+        yield path
+
+
 @pytest.fixture
-def store(tmp_path: Path, seal: Seal) -> Iterator[Store]:
+def store(tmp_path: Path, migrated: Path, seal: Seal) -> Iterator[Store]:
+    shutil.copy(migrated, tmp_path / "bridge.db")
     store = Store(f"sqlite:///{tmp_path}/bridge.db", seal)
-    store.upgrade()
     yield store
     store.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.conftest import agent, clusters, login, seal, short_dir, signer, signer_settings, store
+from bridge.conftest import agent, clusters, login, migrated, seal, short_dir, signer, signer_settings, store
 
 from support.folders import tmp_path
 
@@ -10,6 +10,7 @@ __all__ = [
     "agent",
     "clusters",
     "login",
+    "migrated",
     "seal",
     "short_dir",
     "signer",

@@ -92,6 +92,15 @@ class Run:
             assert time.monotonic() < deadline, f"{path} never came"
             time.sleep(0.01)
 
+    def said(self, seconds: float = 30) -> str:
+        """What the server of `fake` has written; the file is there a moment before its content."""
+        deadline = time.monotonic() + seconds
+        path = self.base / "said"
+        while not (path.exists() and path.stat().st_size):
+            assert time.monotonic() < deadline, "the server has said nothing"
+            time.sleep(0.01)
+        return path.read_text()
+
     def hand_over(self, line: bytes) -> tuple[socket.socket, dict[str, Any]]:
         self.wait_for(self.runtime / HANDOVER)
         channel = socket.socket(socket.AF_UNIX)
@@ -196,14 +205,14 @@ def test_stubborn_server_is_killed(run: Run) -> None:
     run.wait_for(run.runtime / HANDOVER)
     with listen(run.runtime / "hub-1.sock"):
         channel, _ = run.hand_over(handover_line("hub-1.sock", {}, ["server"]))
-        run.wait_for(run.base / "said")
+        child = run.said()
         channel.sendall(b'{"stop": true}\n')
         channel.settimeout(20)
         assert channel.recv(10) == b""
         channel.close()
     assert run.ended()[0] == -9
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone altogether
-        state = Path(f"/proc/{(run.base / 'said').read_text()}/stat").read_text()
+        state = Path(f"/proc/{child}/stat").read_text()
         assert state.rpartition(") ")[2][0] == "Z"
 
 
@@ -256,8 +265,7 @@ def test_time_left_reaches_the_page(run: Run) -> None:
     assert stat.S_IMODE(package.parent.stat().st_mode) == 0o700
     with listen(run.runtime / "hub-1.sock"):
         channel, _ = run.hand_over(handover_line("hub-1.sock", {"JUPYTER_PATH": "/of/the/hub"}, ["server"]))
-        run.wait_for(run.base / "said")
-        assert (run.base / "said").read_text() == f"{run.runtime}/share:/of/the/hub"
+        assert run.said() == f"{run.runtime}/share:/of/the/hub"
         end = package.parent / "static" / END
         for at in (1000, 2000):
             channel.sendall(b'nonsense\n{"unknown": 1}\n[]\n' + end_line(at, [60], True))
@@ -285,7 +293,7 @@ def test_server_starts_without_the_extension(run: Run, broken: str) -> None:
         channel, answer = run.hand_over(handover_line("hub-1.sock", {}, ["server"]))
         assert answer["ok"]
         channel.sendall(end_line(1000, [60], True))
-        run.wait_for(run.base / "said")
+        run.said()
         assert _extensions(run) == []
         channel.sendall(b'{"stop": true}\n')
         channel.settimeout(10)

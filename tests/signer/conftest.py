@@ -37,6 +37,12 @@ PASSWORDS = {
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
+@pytest.fixture(autouse=True)
+def no_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read this machine's bundle of authorities takes 20 ms, for each of a test's TLS contexts."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+
+
 @dataclass
 class Clock:
     """The time, as a test sets it, in Unix seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import asyncssh
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ssh.conftest import RealNode, start_sshd, stop_sshd
+from traitlets.config import Config
 
 import slurm_magics
 from slurm_magics.remote import Remote
@@ -29,12 +31,13 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 @pytest.fixture
-def shell() -> InteractiveShell:
-    """A fresh shell that has loaded the extension."""
-    shell = InteractiveShell()
-    shell.history_manager.enabled = False
+def shell() -> Iterator[InteractiveShell]:
+    """A fresh shell that has loaded the extension, and keeps no history."""
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
     slurm_magics.load_ipython_extension(shell)
-    return shell
+    yield shell
+    # It would be kept until the end, and then have the whole process's memory looked through, for each shell.
+    atexit.unregister(shell.atexit_operations)
 
 
 @pytest.fixture(scope="module")

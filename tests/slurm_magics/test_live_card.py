@@ -19,12 +19,12 @@ CELLS = (
     "%%sbatch --as first -t 10\ntrue",
     "first",
     "import sys; sys.modules['ipywidgets'] = None; first",
-    "import json, pathlib, time\n"
+    "import pathlib, shutil, time\n"
     "path = pathlib.Path({squeue!r})\n"
     "time.sleep(0.1)\n"
-    "answer = json.loads(path.read_text())\n"
-    "answer['stdout'] = answer['stdout'].replace('RUNNING', 'FAILED')\n"
-    "path.write_text(json.dumps(answer))\n"
+    "draft = pathlib.Path(shutil.copy(path, 'draft'))\n"
+    "draft.write_text(path.read_text().replace('RUNNING', 'FAILED'))\n"
+    "draft.rename(path)\n"
     "jobs = first._jobs\n"
     "deadline = time.monotonic() + 60\n"
     "while jobs.board._live and time.monotonic() < deadline:\n"
@@ -48,7 +48,7 @@ def test_a_card_follows_its_job(commands: Commands, tmp_path: Path, monkeypatch:
     commands.answer("squeue", ROW.format(id=42, state="RUNNING"))
     commands.answer("sacct", "42\x1fFAILED\x1fc1\x1f7:0\n")
     (tmp_path / "out.txt").write_text("one\n\x1b[31m<two>\x1b[0m\n 10%\r 20%\n")
-    squeue = str(commands.folder / "squeue.json")
+    squeue = str(commands.folder / "squeue")
     _, _, card, without, busy = run(
         [cell.replace("{squeue!r}", repr(squeue)) for cell in CELLS], tmp_path, {}
     )
