@@ -57,7 +57,7 @@
 .hpchub-resources label { display: block; font-weight: 600; margin-bottom: 2px; }
 .hpchub-resources input.jp-mod-styled { width: 100%; box-sizing: border-box; }
 .hpchub-resources input[hidden] { display: none; }
-.hpchub-resources .jp-select-wrapper + input { margin-top: 4px; }
+.hpchub-resources .jp-select-wrapper { margin-bottom: 4px; }
 .hpchub-resources > .hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
 `;
 
