@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_core.utils import ensure_async
 from tornado.web import HTTPError
 
-from hpchub.errors import GivenUp, HpchubError, StartFailed
+from hpchub.errors import GivenUp, HpchubError
 from hpchub.kernels.jupyters_manager import forget_failed_starts
 
 _path: ContextVar[str] = ContextVar("hpchub_session_path", default="")
@@ -41,7 +41,7 @@ def follow(manager: Any) -> None:
             if not before:
                 raise
             if not isinstance(error, GivenUp):
-                raise _ChangeFailed(str(error)) from error
+                raise _ChangeError(str(error)) from error
             return before
         finally:
             forget_failed_starts(manager.kernel_manager)
@@ -69,7 +69,7 @@ class _Words(str):
         return f"\n{self}"
 
 
-class _ChangeFailed(StartFailed):
+class _ChangeError(Exception):
     """Of it jupyter_server tells `repr(str(error))`, which would show line ends as a backslash and an n."""
 
     def __str__(self) -> str:
