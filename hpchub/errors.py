@@ -10,6 +10,7 @@
     │    ├─ TooManyServers              a cap of the cluster file is reached
     │    ├─ SubmitRejected              the scheduler refused the job, in its own words
     │    └─ StartFailed                 the job or server died while starting; `log_tail` says how
+    │         └─ GivenUp                somebody no longer wanted what waited to start
     ├─ SiteError                   5xx  the staff can mend it
     │    ├─ ConfigError                 a cluster file or setting is wrong; `problems` lists all
     │    │    └─ StoreTaken             another bridge uses the hub's own database
@@ -138,6 +139,10 @@ class StartFailed(UserError):
         super().__init__(message, hint, retryable=retryable)
         self.log_tail = log_tail
         self.log_path = log_path
+
+
+class GivenUp(StartFailed):
+    """It had not begun when somebody no longer wanted it."""
 
 
 class SiteError(HpchubError):

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hpchub.core.shown import shown
 from hpchub.core.slugs import is_scheduler_name
 from hpchub.errors import ConfigError
 
@@ -67,14 +68,20 @@ class Table:
         self._known.add(key)
         return key in self._body
 
-    def text(self, key: str, default: str | None = None, pattern: re.Pattern[str] | None = None) -> str:
-        """A text of one line, whole within `pattern`; required where there is no default."""
+    def text(
+        self, key: str, default: str | None = None, pattern: re.Pattern[str] | None = None, what: str = ""
+    ) -> str:
+        """A text of one line, whole within `pattern`, which `what` says in words; required where there is no
+        default.
+        """
 
         def parse(value: object) -> str:
             if not isinstance(value, str) or not value or any(ord(char) < 32 for char in value):
-                raise ValueError(f"{value!r} is not a text of one line")
+                raise ValueError(f"{shown(value)} is not a text of one line")
             if pattern and not pattern.fullmatch(value):
-                raise ValueError(f"{value!r} may hold only what {pattern.pattern} allows")
+                if what:
+                    raise ValueError(f"{shown(value)} is not {what}")
+                raise ValueError(f"{shown(value)} may hold only what {pattern.pattern} allows")
             return value
 
         return self._value(key, parse, default, "")
@@ -84,7 +91,7 @@ class Table:
 
         def parse(value: object) -> int:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
+                raise ValueError(f"{shown(value)} is not a whole number from {low} to {high}")
             return value
 
         return self._value(key, parse, default, low)
@@ -94,7 +101,7 @@ class Table:
 
         def parse(value: object) -> int:
             if not isinstance(value, str):
-                raise ValueError(f"{value!r} is not a text")  # noqa: TRY004  one kind for `_value` to catch
+                raise ValueError(f"{shown(value)} is not a text")  # noqa: TRY004  one kind for `_value` to catch
             return parse_text(value)
 
         return self._value(key, parse, default, 0)
@@ -106,7 +113,7 @@ class Table:
 
         def parse(value: object) -> tuple[int, ...]:
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise ValueError(f"{value!r} is not a list of texts")
+                raise ValueError(f"{shown(value)} is not a list of texts")
             return tuple(parse_text(item) for item in value)
 
         return self._value(key, parse, default, ())
@@ -116,7 +123,7 @@ class Table:
 
         def parse(value: object) -> bool:
             if not isinstance(value, bool):
-                raise ValueError(f"{value!r} is not true or false")  # noqa: TRY004  one kind for `_value`
+                raise ValueError(f"{shown(value)} is not true or false")  # noqa: TRY004  one kind for `_value`
             return value
 
         return self._value(key, parse, default, False)
@@ -127,7 +134,7 @@ class Table:
 
         def parse(value: object) -> _Choice:
             if value not in names:
-                raise ValueError(f"{value!r} is not one of {', '.join(names)}{nearest(value, names)}")
+                raise ValueError(f"{shown(value)} is not one of {', '.join(names)}{nearest(value, names)}")
             return kind(value)
 
         return self._value(key, parse, default, next(iter(kind)))
@@ -139,7 +146,7 @@ class Table:
             if not isinstance(value, list) or not all(
                 isinstance(item, str) and pattern.fullmatch(item) for item in value
             ):
-                raise ValueError(f"{value!r} is not a list of texts that {pattern.pattern} allows")
+                raise ValueError(f"{shown(value)} is not a list of texts that {pattern.pattern} allows")
             return tuple(value)
 
         return self._value(key, parse, (), ())
@@ -168,7 +175,7 @@ class Table:
         named = []
         for name in outer._body:
             if not is_scheduler_name(name):
-                outer.fault(name, f"{name!r} is not a name of letters, digits, '.', '_', '+' and '-'")
+                outer.fault(name, f"{shown(name)} is not a name of letters, digits, '.', '_', '+' and '-'")
             named.append((name, outer.table(name)))
         return named
 
@@ -176,7 +183,7 @@ class Table:
         """Note every key that nobody asked for."""
         for key in self._body:
             if key not in self._known:
-                self.fault(key, f"there is no key {key!r} here{nearest(key, sorted(self._known))}")
+                self.fault(key, f"there is no key {shown(key)} here{nearest(key, sorted(self._known))}")
 
     def _value(
         self, key: str, parse: Callable[[object], _Value], default: _Value | None, broken: _Value

@@ -21,7 +21,7 @@ from pathlib import Path
 from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, JobState, JobStatus
 from hpchub.core.job_sshd import inner_sshd_argv
-from hpchub.errors import HpchubError, SchedulerUnavailable, StartFailed
+from hpchub.errors import GivenUp, HpchubError, SchedulerUnavailable, StartFailed
 from hpchub.kernels.claims import RECORD, abandoned, records, unsubmitted
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import Attach, JobSettings
@@ -107,7 +107,7 @@ class Allocation:
         )
         command = _SLURM.submit_command(script, self._name)
         # No task: where a loop ends it cancels all of its tasks.
-        asked = asyncio.get_running_loop().run_in_executor(None, _answer, command)
+        asked = asyncio.get_running_loop().run_in_executor(None, answer, command)
         try:
             self._record(await asyncio.shield(asked), settings)
         except asyncio.CancelledError:
@@ -137,7 +137,7 @@ class Allocation:
         """Waits until the agent can be called; `tell` gets each change of the job's state in words.
 
         Raises:
-            StartFailed: It ended before, did not start in time, or nobody wants it any more.
+            StartFailed: It ended before, did not start in time, or, as GivenUp, nobody wants it any more.
         """
         began, told, runs_since = time.monotonic(), "", 0.0
         while True:
@@ -159,9 +159,7 @@ class Allocation:
         until = time.monotonic() + pause_s
         while True:
             if is_given_up():
-                raise StartFailed(
-                    f"The kernel was given up before its job {self.id} began. {self.explanation}"
-                )
+                raise GivenUp(f"The kernel was given up before its job {self.id} began. {self.explanation}")
             place = self._place()
             if place is not None or time.monotonic() >= until:
                 return place
@@ -254,10 +252,10 @@ async def shared(share: str) -> Allocation | None:
 
 async def _run(command: Command) -> CommandResult:
     """Runs one of Slurm's commands here, in a thread."""
-    return await asyncio.to_thread(_answer, command)
+    return await asyncio.to_thread(answer, command)
 
 
-def _answer(command: Command) -> CommandResult:
+def answer(command: Command) -> CommandResult:
     """Runs one of Slurm's commands here, without the variables of a job that we may be in."""
     try:
         done = subprocess.run(

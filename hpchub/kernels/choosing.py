@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ FIELDS = ("partition", "time", "cpus", "memory", "gpus")
 _NUMBERS = ("cpus", "gpus")
 # Where kernel.json says that a kernel was made here.
 _MARK = "hpchub"
+_LONGEST_TITLE = 100
+_LONGEST_NAME = 100  # as kernelspec.py has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +41,11 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
 
     Raises:
         InvalidRequest: It runs in no job; settings are wrong, and which; it would not start with them, and
-            why; the title is taken.
+            why; the title is taken, or none.
         ConfigError: The home cannot be written.
     """
     settings, config = _changed(source, fields)
-    title = " ".join(title.split())
+    title = _checked_title(title)
     installed = {spec.name: spec for _, spec in list_kernelspecs(places(os.environ))[0]}
     origin = _origin(source)
     for one in (source, installed.get(origin.name)):
@@ -51,7 +54,8 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
     words = (title,) if title else _words(settings)
     spec = make(
         Wanted(
-            source=str(source.folder), name=f"{origin.name}-{slug('-'.join(words))}",
+            source=str(source.folder),
+            name=f"{origin.name}-{slug('-'.join(words))}"[:_LONGEST_NAME].rstrip("-._"),
             title=title or ", ".join((origin.title, *words)),
         )
     )  # fmt: skip
@@ -69,6 +73,18 @@ def choose(source: Kernelspec, fields: Mapping[str, str], title: str = "") -> Ke
         raise InvalidRequest(f"It would not start: {health.problem}.", health.hint)
     install(spec, user_place(os.environ), replacing=there is not None)
     return spec
+
+
+def _checked_title(title: str) -> str:
+    """On one line; InvalidRequest where nobody could read it, or write it down."""
+    title = " ".join(title.split())
+    if len(title) > _LONGEST_TITLE:
+        raise InvalidRequest(
+            f"The title has {len(title)} characters.", f"At most {_LONGEST_TITLE} are shown."
+        )
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in title):
+        raise InvalidRequest("The title holds a character that cannot be shown.")
+    return title
 
 
 def _changed(source: Kernelspec, fields: Mapping[str, str]) -> tuple[JobSettings, dict[str, Any]]:

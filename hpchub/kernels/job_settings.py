@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from hpchub.core.shown import shown
 from hpchub.core.slugs import SCHEDULER_NAME
 from hpchub.core.toml_table import Table
 from hpchub.core.units import parse_memory, parse_time
@@ -23,6 +24,8 @@ _VARIABLE = "HPCHUB_KERNEL_"
 # They make no job, several, one elsewhere, or an sbatch that returns at its end.
 _NOT_OPTIONS = ("array", "clusters", "help", "test-only", "usage", "version", "wait", "wrap")
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?", re.ASCII)
+# sbatch(1), --partition: the first that has room.
+_PARTITIONS = re.compile(rf"{SCHEDULER_NAME.pattern}(,{SCHEDULER_NAME.pattern})*", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
 _HALF_AN_HOUR_S = 1800
@@ -86,7 +89,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     usual = JobSettings()
     templates = table.text("templates", "", _PATH)
     settings = JobSettings(
-        partition=table.text("partition", "", SCHEDULER_NAME),
+        partition=table.text("partition", "", _PARTITIONS, "the name of a partition, or of several as a,b"),
         account=table.text("account", "", SCHEDULER_NAME),
         qos=table.text("qos", "", SCHEDULER_NAME),
         time_s=table.amount("time", parse_time, 0),
@@ -107,7 +110,7 @@ def read_settings(config: Mapping[str, Any], environ: Mapping[str, str] | None =
     table.finish()
     for option in settings.options:
         if option.partition("=")[0].removeprefix("--") in _NOT_OPTIONS:
-            problems.append(("options", f"{option!r} does not go with a kernel's job"))
+            problems.append(("options", f"{shown(option)} does not go with a kernel's job"))
     if problems:
         raise ConfigError(
             "What kernel.json or HPCHUB_KERNEL_… says of the kernel's job is wrong:",

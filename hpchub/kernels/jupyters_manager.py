@@ -56,6 +56,18 @@ def forbid_restarts(manager: Any) -> None:
         restarter.restart_limit = 0
 
 
+def forget_failed_starts(kernels: Any) -> None:
+    """Has a manager of kernels forget those that never started.
+
+    It keeps a note of each, looks for it when the server stops, and breaks off there: other kernels would be
+    left.
+    """
+    pending = getattr(kernels, "_pending_kernels", {})
+    for kernel_id, task in list(pending.items()):
+        if task.done() and kernel_id not in kernels:
+            del pending[kernel_id]
+
+
 def call_when_dead(manager: Any, callback: Callable[[], None]) -> None:
     """Has Jupyter call it once where it takes the kernel for dead, and forgets it."""
     restarter = getattr(manager, "_restarter", None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hpchub.core.cluster import Container
+from hpchub.core.shown import shown
 from hpchub.errors import ConfigError, InvalidRequest
 
 LAUNCHER = "{resource_dir}/launch"
@@ -181,7 +182,7 @@ def checked_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
-            f"{name!r} cannot be a kernel's name.",
+            f"{shown(name)} cannot be a kernel's name.",
             "Use small letters, digits, '.', '_' and '-': --name NAME.",
         )
     return name

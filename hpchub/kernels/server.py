@@ -10,19 +10,21 @@ import json
 from pathlib import Path, PurePath
 from typing import Any
 
-from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado.web import HTTPError, authenticated
 
-from hpchub.errors import HpchubError
-from hpchub.kernels.kernelspec import load_kernelspec
+from hpchub.errors import ConfigError, HpchubError, InvalidRequest
+from hpchub.kernels.kernelspec import Kernelspec, load_kernelspec
+from hpchub.kernels.partitions import Partitions, in_texts
+from hpchub.kernels.sessions import follow
 from hpchub.kernels.waiting import GLANCE_S, SETTING, Waiting
 
 # Of the server's own settings: held while a kernel is made, for two pages may ask for the same one.
 _MAKING = "hpchub_kernel_making"
+_PARTITIONS = "hpchub_partitions"
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -33,9 +35,12 @@ def _load_jupyter_server_extension(app: Any) -> None:
     """What jupyter_server calls with its application."""
     app.web_app.settings[SETTING] = {}
     app.web_app.settings[_MAKING] = asyncio.Lock()
+    app.web_app.settings[_PARTITIONS] = Partitions()
+    follow(app.session_manager)
     root = url_path_join(app.base_url, "hpchub", "kernels")
     handlers = [
         (root, Kernels),
+        (url_path_join(root, "partitions"), ClusterPartitions),
         (url_path_join(root, "waiting"), WaitingKernels),
         (url_path_join(root, "waiting", "(?P<kernel_id>[^/]+)"), WaitingKernel),
     ]
@@ -56,7 +61,7 @@ class WaitingKernels(APIHandler):
         root = self.settings.get("server_root_dir", "")
         rows = [
             {"id": one.kernel_id, "kernel": one.kernel, "title": one.title, "job": one.job,
-             "notebook": _as_shown(one.purpose.notebook, root), "reason": one.reason}
+             "notebook": _as_shown(one.purpose.notebook, root), "session": one.session, "reason": one.reason}
             for one in _waiting(self).values()
             if not one.is_given_up
         ]  # fmt: skip
@@ -82,6 +87,24 @@ class WaitingKernel(APIHandler):
         self.finish()
 
 
+class ClusterPartitions(APIHandler):
+    """The partitions that a kernel's job may ask for."""
+
+    auth_resource = "kernelspecs"
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Each with its limits; or why they cannot be listed, in words for the form."""
+        try:
+            found = await self.settings[_PARTITIONS].get()
+        except HpchubError as error:
+            self.set_status(error.status)
+            self.finish(json.dumps({"message": str(error)}))
+            return
+        self.finish(json.dumps([in_texts(one) for one in found]))
+
+
 class Kernels(APIHandler):
     """The kernels of this person that run in jobs."""
 
@@ -97,20 +120,33 @@ class Kernels(APIHandler):
         # Imported late: what it brings along would delay the start of each server.
         from hpchub.kernels.choosing import FIELDS, choose
 
-        name, fields, title = _read(self.get_json_body(), FIELDS)
+        name, fields, title = _read(self._body(), FIELDS)
         try:
-            found = await ensure_async(self.kernel_spec_manager.get_kernel_spec(name))
+            source = await self._source(name)
             async with self.settings[_MAKING]:
-                made = await asyncio.to_thread(
-                    lambda: choose(load_kernelspec(Path(found.resource_dir)), fields, title)
-                )
-        except NoSuchKernel as error:
-            raise HTTPError(404, "There is no such kernel.") from error
+                made = await asyncio.to_thread(lambda: choose(source, fields, title))
         except HpchubError as error:
             self.set_status(error.status)
             self.finish(json.dumps({"message": str(error)}))
             return
         self.finish(json.dumps({"name": made.name, "title": made.title}))
+
+    def _body(self) -> Any:
+        try:
+            return self.get_json_body()
+        except UnicodeDecodeError as error:
+            raise HTTPError(400, "The body of the request is no UTF-8.") from error
+
+    async def _source(self, name: str) -> Kernelspec:
+        """The kernel of that name. HTTPError where there is none, InvalidRequest where it cannot be read."""
+        # Not what Jupyter makes of its kernel.json, which stumbles over one that is wrong.
+        folders = await ensure_async(self.kernel_spec_manager.find_kernel_specs())
+        if name.lower() not in folders:
+            raise HTTPError(404, "There is no such kernel.")
+        try:
+            return load_kernelspec(Path(folders[name.lower()]))
+        except ConfigError as error:
+            raise InvalidRequest(str(error)) from error
 
 
 def _read(body: Any, known: tuple[str, ...]) -> tuple[str, dict[str, str], str]:

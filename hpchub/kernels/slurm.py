@@ -35,6 +35,7 @@ from hpchub.kernels.jupyters_manager import (
 )
 from hpchub.kernels.line import Line
 from hpchub.kernels.sending import NOTEBOOK, filled, to_send
+from hpchub.kernels.sessions import session_path
 from hpchub.kernels.telling import in_lines, why_ended
 from hpchub.kernels.waiting import Waiting, ask_again, listed
 
@@ -283,7 +284,7 @@ class SlurmProvisioner(KernelProvisionerBase):
     async def _connect(self, job: Allocation, mine: Claim, purpose: Purpose) -> Line:
         waiting = Waiting(
             kernel_id=self.kernel_id, kernel=getattr(self.parent, "kernel_name", ""),
-            title=self.kernel_spec.display_name, purpose=purpose, job=job.id,
+            title=self.kernel_spec.display_name, purpose=purpose, job=job.id, session=session_path(),
         )  # fmt: skip
 
         def tell(reason: str) -> None:

@@ -28,6 +28,8 @@ from hpchub.remote.kernel_agent import Streams
 
 _log = logging.getLogger(__name__)
 
+_SLURMS_VARIABLES = ("SLURM_", "SBATCH_", "SQUEUE_", "SINFO_", "SACCT_", "SCANCEL_")
+
 _PAUSE_S = 0.05
 # Between two steps that did not begin: Slurm may be away.
 _FIRST_REST_S, _LONGEST_REST_S = 1.0, 30.0
@@ -158,11 +160,14 @@ def step_files(folder: Path) -> None:
 
 
 def slurm_environ() -> dict[str, str]:
-    """What Slurm's commands see here: none of the variables of a job that we may be in."""
+    """What Slurm's commands see here: none of the variables of a job that we may be in.
+
+    Nor those that people set for commands of their own: SQUEUE_PARTITION, say, would hide a kernel's job.
+    """
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_"))
+        if name == "SLURM_CONF" or not name.startswith(_SLURMS_VARIABLES)
     }
 
 

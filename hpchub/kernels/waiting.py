@@ -21,6 +21,7 @@ GLANCE_S = 0.05
 class Waiting:
     """A kernel whose job is not there yet. `reason` is in plain words.
 
+    `session`: the path of the session that it is for; empty where nobody told.
     `is_asked_again`: another request of this server wants its job, for the same purpose.
     """
 
@@ -29,6 +30,7 @@ class Waiting:
     title: str
     purpose: Purpose
     job: str
+    session: str = ""
     reason: str = ""
     is_given_up: bool = False
     is_asked_again: bool = False

@@ -18,21 +18,46 @@
   const STARTS = new Set(["initializing", "starting", "connecting"]);
   const PROVISIONER = "hpchub-slurm";
   const RESOURCES = "hpchub-kernels:resources";
+  // How long the form waits for Slurm's partitions before it opens without a list of them.
+  const LIST_MS = 1000;
   // Of the form: a setting in kernel.json, its label, and what may be typed.
   const FIELDS = [
-    ["partition", "Partition", "Its name. Empty: Slurm's default."],
+    ["partition", "Partition", "Its name, or several: a,b. Empty: Slurm's default."],
     ["time", "Time", "Such as 02:00:00 or 1-12:00:00. Empty: the partition's default."],
     ["cpus", "CPUs", "A number. Empty: 1."],
     ["memory", "Memory", "Such as 500M or 8G. Empty: the partition's default."],
     ["gpus", "GPUs", "A number. Empty: none."],
     ["title", "Title", "What JupyterLab calls the kernel. Empty: made from the above."]
   ];
+  // What a partition adds to that.
+  const LIMITS = {
+    partition: (one) => CLOSED[one.state] ?? "",
+    time: (one) =>
+      `${one.max_time ? `At most ${one.max_time}.` : "Such as 1-12:00:00; no limit."} ` +
+      `Empty: ${one.default_time || "no limit"}.`,
+    cpus: (one) => `At most ${one.cpus} on a node. Empty: 1.`,
+    memory: (one) => `Such as 500M; at most ${one.memory} on a node. Empty: the partition's default.`,
+    gpus: (one) => {
+      const most = one.gpus.map(({ type, number }) => `${number} ${type}`.trim()).join(" or ");
+      return most ? `At most ${most} on a node. Empty: none.` : "This partition has none.";
+    }
+  };
+  // Of a partition that is not up: sinfo(1), AVAIL.
+  const CLOSED = {
+    down: "It is down: jobs wait until it is up.",
+    drain: "It takes no new jobs.",
+    inact: "It takes no jobs."
+  };
+  // In the list of partitions, where no partition has this name.
+  const OTHER = " ";
   const STYLE = `
 .hpchub-resources { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 12px;
   width: min(520px, 100vw - 100px); color: var(--jp-ui-font-color1); }
 .hpchub-resources > p { grid-column: 1 / -1; margin: 0; white-space: pre-wrap; }
 .hpchub-resources label { display: block; font-weight: 600; margin-bottom: 2px; }
 .hpchub-resources input.jp-mod-styled { width: 100%; box-sizing: border-box; }
+.hpchub-resources input[hidden] { display: none; }
+.hpchub-resources .jp-select-wrapper { margin-bottom: 4px; }
 .hpchub-resources > .hpchub-refused { border-left: 4px solid var(--jp-error-color1); padding-left: 8px; }
 `;
 
@@ -68,11 +93,13 @@
     return `${name ? `${name} waits for its kernel` : `The kernel ${one.title} waits`}.\n${one.reason}`;
   }
 
-  // A notification for each kernel that waits, which goes with the wait.
+  // A notification for each kernel that waits, which goes with the wait. The jobs that are given up are put into
+  // `jobs`.
   class Notices {
-    constructor(Notification, ask) {
+    constructor(Notification, ask, jobs) {
       this.Notification = Notification;
       this.ask = ask;
+      this.jobs = jobs;
       this.shown = new Map(); // a kernel's id -> its notification's id and text
     }
 
@@ -103,6 +130,7 @@
         label: "Give up",
         caption: `Cancel job ${one.job}`,
         callback: () => {
+          this.jobs.add(one.job);
           this.ask(`/waiting/${one.id}`, "DELETE").catch((error) => {
             // 404: it no longer waits.
             if (error.response?.status !== 404) {
@@ -116,7 +144,7 @@
 
   // Asks the server when the page is loaded, and while a kernel of this page starts or any waits, ever less often.
   // Ends where our part of the server is not there.
-  async function watch(notices, ask, contexts) {
+  async function watch(notices, ask, contexts, specs) {
     let starting = 0;
     let waiting = 1; // not known yet
     let pause = FIRST_PAUSE_MS;
@@ -129,6 +157,7 @@
         pause = FIRST_PAUSE_MS;
         // Most kernels are there at once; and one that is there waits no longer.
         next = starting > before ? Date.now() + pause : 0;
+        contexts().forEach((context) => nameKernel(context, specs()));
       }
       if ((!starting && !waiting) || Date.now() < next) {
         continue;
@@ -148,12 +177,30 @@
     }
   }
 
+  // Where a change of kernels was given up the notebook has kept its kernel, and JupyterLab calls it by the other
+  // one's title: until it changes to the one that it has.
+  function nameKernel(context, specs) {
+    const kernel = context.session?.kernel;
+    const title = kernel && specs?.kernelspecs[kernel.name]?.display_name;
+    if (title && !STARTS.has(context.kernelDisplayStatus) && context.kernelDisplayName !== title) {
+      context.changeKernel({ id: kernel.id, name: kernel.name }).catch(() => {}); // which JupyterLab shows
+    }
+  }
+
   // -- A kernel that is wanted instead of one that waits -----------------------------------------------------
 
+  // Whether a kernel that waits is this notebook's or console's. Consoles of two pages may have the same name, and
+  // are told apart by the path under which JupyterLab asks for a session: for a new one, one made up for this.
+  function isFor(one, context, asked) {
+    if (context.type === "console" && one.session && asked !== undefined) {
+      return one.session === asked || one.session === context.path;
+    }
+    return one.notebook === context.path.slice(0, context.path.lastIndexOf("/") + 1) + context.name;
+  }
+
   // Gives up the kernels that this notebook or console waits for; their jobs are put into `jobs`.
-  async function giveUpOthers(context, ask, jobs) {
-    const path = context.path.slice(0, context.path.lastIndexOf("/") + 1) + context.name;
-    const others = (await ask("/waiting")).filter((one) => one.notebook === path);
+  async function giveUpOthers(context, asked, ask, jobs) {
+    const others = (await ask("/waiting")).filter((one) => isFor(one, context, asked));
     for (const one of others) {
       jobs.add(one.job);
       await ask(`/waiting/${one.id}`, "DELETE").catch((error) => {
@@ -169,7 +216,8 @@
   }
 
   // Takes away the dialogs in which JupyterLab says that the kernel of one of these jobs did not start, and asks
-  // which other one to start: that has been chosen.
+  // which other one to start: that has been chosen, or none is wanted. It knows no answer of the server's to a start
+  // that says so.
   function spareDialogs(tracker, jobs) {
     const never = Promise.resolve(false);
     let before = never; // whether the dialog that was made just before is such a one
@@ -202,26 +250,119 @@
     return node;
   }
 
-  // The fields, filled with the settings of kernel.json, and a line for what the server says.
+  // Where a partition is chosen: from Slurm's, or by typing. Without a list it is a text field alone.
+  class PartitionField {
+    constructor(id, value) {
+      this.input = element("input", { id, className: "jp-mod-styled", value });
+      this.select = null;
+      this.limits = []; // of Slurm's partitions, once they are known
+      this.changed = () => {};
+      this.input.addEventListener("input", () => this.changed());
+    }
+
+    // Offers a list; the text field is for what is not in it.
+    offer(partitions) {
+      this.limits = partitions;
+      const usual = partitions.find((one) => one.is_default)?.name;
+      const options = [
+        ["", usual ? `Slurm's default: ${usual}` : "Slurm's default (there is none)"],
+        ...partitions.map((one) => [one.name, named(one)]),
+        [OTHER, "Another, or several…"]
+      ];
+      this.select = element("select", { id: `${this.input.id}-list`, className: "jp-mod-styled" });
+      this.select.append(...options.map(([value, words]) => element("option", { value }, words)));
+      const typed = this.input.value.trim();
+      this.select.value = options.some(([value]) => value === typed) ? typed : OTHER;
+      this.input.hidden = this.select.value !== OTHER;
+      this.input.setAttribute("aria-label", "Another partition, or several");
+      this.input.placeholder = "a,b";
+      this.select.addEventListener("change", () => {
+        this.input.hidden = this.select.value !== OTHER;
+        this.changed();
+      });
+    }
+
+    get controls() {
+      return this.select ? [this.select, this.input] : [this.input];
+    }
+
+    get value() {
+      const chosen = this.select?.value ?? OTHER;
+      return chosen === OTHER ? this.input.value : chosen;
+    }
+
+    // What Slurm says of the partition that is chosen; null where it is none, or several.
+    get chosen() {
+      const name = this.value.trim();
+      return this.limits.find((one) => (name ? one.name === name : one.is_default)) ?? null;
+    }
+  }
+
+  // A partition, as a list has it.
+  function named(one) {
+    const notes = [one.is_default ? "default" : "", one.state === "up" ? "" : one.state].filter((note) => note);
+    return notes.length ? `${one.name} (${notes.join(", ")})` : one.name;
+  }
+
+  // The fields, filled with the settings of kernel.json, and a line for what the server says. `partitions` are null
+  // where Slurm has not answered yet.
   class Form {
-    constructor(spec) {
+    constructor(spec, partitions) {
       const config = spec.metadata.kernel_provisioner.config ?? {};
       this.status = element("p");
       this.status.setAttribute("role", "status");
       this.inputs = new Map();
-      const rows = FIELDS.map(([name, label, hint]) => {
+      this.hints = new Map();
+      const rows = FIELDS.map(([name, label]) => {
         const id = `hpchub-resources-${name}`;
-        const input = element("input", { id, className: "jp-mod-styled", value: config[name] ?? "" });
-        input.autocomplete = "off";
-        input.setAttribute("aria-describedby", `${id}-hint`);
-        this.inputs.set(name, input);
-        const words = element("small", { id: `${id}-hint` }, hint);
-        return element("div", {}, element("label", { htmlFor: id }, label), input, words);
+        const controls = this.makeControls(name, id, config[name] ?? "", partitions);
+        const hint = element("small", { id: `${id}-hint` });
+        this.hints.set(name, hint);
+        for (const control of controls) {
+          control.autocomplete = "off";
+          control.setAttribute("aria-describedby", hint.id);
+        }
+        return element("div", {}, element("label", { htmlFor: controls[0].id }, label), ...controls, hint);
       });
       const what =
         `The kernel ${spec.display_name} runs in a Slurm job. Other resources make another kernel in a new job. This ` +
         "one ends, and its variables with it.";
       this.node = element("div", { className: "hpchub-resources" }, element("p", {}, what), ...rows, this.status);
+      this.showLimits();
+    }
+
+    makeControls(name, id, value, partitions) {
+      if (name !== "partition") {
+        const input = element("input", { id, className: "jp-mod-styled", value });
+        this.inputs.set(name, input);
+        return [input];
+      }
+      this.partition = new PartitionField(id, value);
+      this.partition.changed = () => this.showLimits();
+      if (partitions) {
+        this.partition.offer(partitions);
+      }
+      this.inputs.set(name, this.partition);
+      return this.partition.controls;
+    }
+
+    // The partitions are known after all: nothing is exchanged under the hands of who fills in the form.
+    learn(partitions) {
+      this.partition.limits = partitions;
+      this.showLimits();
+    }
+
+    showLimits() {
+      const limits = this.partition.chosen;
+      for (const [name, , words] of FIELDS) {
+        this.hints.get(name).textContent = (limits && LIMITS[name]?.(limits)) || words;
+      }
+      const { limits: all, select } = this.partition;
+      if (all.length && !select) {
+        this.hints.get("partition").textContent += ` There are ${all.map(named).join(", ")}.`;
+      } else if (limits && select && select.value !== OTHER) {
+        this.hints.get("partition").textContent = LIMITS.partition(limits);
+      }
     }
 
     say(text, isError = false) {
@@ -236,10 +377,27 @@
     }
   }
 
+  // The form, after a moment for Slurm to say which partitions there are.
+  async function makeForm(ask, spec) {
+    const asked = ask("/partitions");
+    const known = await Promise.race([asked.catch(() => null), new Promise((done) => setTimeout(done, LIST_MS, null))]);
+    const form = new Form(spec, known);
+    if (!known) {
+      asked
+        .then((partitions) => form.learn(partitions))
+        .catch((error) => {
+          if (!form.status.textContent) {
+            form.say(`The partitions cannot be listed: ${error.message}`);
+          }
+        });
+    }
+    return form;
+  }
+
   // Asks for other resources until the server has a kernel with them, or nobody wants it any more: that kernel's
   // name, or null.
   async function chooseResources({ Dialog, Widget }, ask, spec) {
-    const form = new Form(spec);
+    const form = await makeForm(ask, spec);
     let made = null;
     let asking = false;
     class ResourcesDialog extends Dialog {
@@ -266,7 +424,7 @@
       title: "Resources of the kernel's job",
       body: new Widget({ node: form.node }),
       buttons: [Dialog.cancelButton(), Dialog.okButton({ label: "Use" })],
-      focusNodeSelector: "input"
+      focusNodeSelector: form.partition.select ? "select" : "input"
     });
     const result = await dialog.launch();
     return result.button.accept ? made : null;
@@ -285,27 +443,30 @@
   }
 
   // The command, in the menu and the palette; not to be had where `isServed` says no.
-  function addResources(app, lab, ask, trackers, palette, menu, isServed) {
-    const replaced = new Set(); // jobs
-    spareDialogs(lab.Dialog.tracker, replaced);
+  function addResources(app, lab, ask, trackers, palette, menu, jobs, isServed) {
     const kernels = app.serviceManager.kernelspecs;
+    let isOpen = false;
     const current = () =>
       trackers.map((tracker) => tracker.currentWidget).find((panel) => panel && panel === app.shell.currentWidget);
     const spec = () => (current() ? jobSpec(current(), kernels.specs) : null);
     app.commands.addCommand(RESOURCES, {
       label: "Resources of the Kernel's Job…",
       caption: "Change to a kernel whose job has another partition, time, or number of cores",
-      isEnabled: () => isServed() && spec() !== null,
+      isEnabled: () => isServed() && !isOpen && spec() !== null,
       execute: async () => {
         const context = current().sessionContext;
-        const name = await chooseResources(lab, ask, spec());
+        isOpen = true;
+        const name = await chooseResources(lab, ask, spec()).finally(() => {
+          isOpen = false;
+        });
         if (name !== null) {
           await kernels.refreshSpecs();
           try {
             // A session of its own: after a change within one JupyterLab 4.6 does not see the new kernel's end, and
             // a restart leads to the one before.
+            const asked = context._pendingSessionRequest; // JupyterLab's own; it tells it nowhere else
             await context.shutdown();
-            await giveUpOthers(context, ask, replaced);
+            await giveUpOthers(context, asked, ask, jobs);
           } catch (error) {
             lab.Notification.error(`The kernel before could not be ended: ${error.message}`);
           }
@@ -342,8 +503,11 @@
         };
         document.head.append(element("style", {}, STYLE));
         let served = true;
-        addResources(app, { Dialog, Notification, Widget }, ask, trackers, palette, menu, () => served);
-        void watch(new Notices(Notification, ask), ask, contexts).then(() => {
+        const jobs = new Set(); // given up by somebody at this page
+        spareDialogs(Dialog.tracker, jobs);
+        addResources(app, { Dialog, Notification, Widget }, ask, trackers, palette, menu, jobs, () => served);
+        const specs = () => app.serviceManager.kernelspecs.specs;
+        void watch(new Notices(Notification, ask, jobs), ask, contexts, specs).then(() => {
           served = false;
         });
       }

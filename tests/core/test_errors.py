@@ -16,6 +16,7 @@ EXAMPLES = (
     errors.TooManyServers("3 of 3", "stop one"),
     errors.SubmitRejected("refused", "ask for less"),
     errors.StartFailed("died", log_tail="last line", log_path="/home/a/server.log"),
+    errors.GivenUp("given up"),
     errors.ConfigError("wrong", problems=["a.toml:1: x"]),
     errors.StoreTaken("another bridge"),
     errors.UnexpectedOutput("squeue", "nonsense"),

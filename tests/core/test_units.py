@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpchub.core.units import parse_count, parse_memory, parse_time, render_memory, render_time
+from hpchub.core.units import (
+    parse_count,
+    parse_memory,
+    parse_time,
+    render_long_time,
+    render_memory,
+    render_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,12 @@ def test_other_times_are_refused(text: str) -> None:
 def test_time_round_trips(seconds: int) -> None:
     """What is rendered reads back as the same time."""
     assert parse_time(render_time(seconds)) == seconds
+    assert parse_time(render_long_time(seconds)) == seconds
+
+
+def test_a_long_time_has_days() -> None:
+    """From a day on."""
+    assert [render_long_time(seconds) for seconds in (86399, 86400)] == ["23:59:59", "1-00:00:00"]
 
 
 @pytest.mark.parametrize(

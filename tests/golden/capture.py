@@ -24,6 +24,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.core.job import JobId, Query
 from hpchub.remote.slurm_query import FORCED_COMMAND
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_partitions import partitions_command
 from hpchub.schedulers.slurm_token import token_command
 from support import demo as support_demo
 from support.faults import daemon_dead
@@ -89,6 +90,7 @@ def capture_submissions(demo: Demo) -> None:
         argv = ("sbatch", "--parsable", *options)
         demo.keep(f"sbatch_refused_{name}", Command(argv=argv, stdin=script.encode()))
     demo.keep("sbatch_refused_no_association", SLURM.submit_command(script), user="carol")
+    demo.keep("sinfo_partitions", partitions_command())
     demo.keep("sbatch_refused_not_a_script", SLURM.submit_command("not a script\n"))
 
 
@@ -253,6 +255,7 @@ def capture_outages(demo: Demo) -> None:
     demo.run(("scontrol", "shutdown", "slurmctld"), user="root", host="ctl")
     time.sleep(2)
     demo.keep("squeue_controller_down", SLURM.status_command([VANISHED]))
+    demo.keep("sinfo_controller_down", partitions_command())
     demo.keep("squeue_lookup_controller_down", SLURM.lookup_command("hpchub"))
     demo.keep("sbatch_controller_down", SLURM.submit_command(script))
     demo.keep("scancel_controller_down", SLURM.cancel_command(VANISHED, "hpchub-cancel"))

@@ -16,6 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from traitlets.config import Config
 
+from hpchub.schedulers import slurm_partitions
 from support.kernel_jobs import OneJob, until
 
 from .conftest import Install
@@ -37,7 +38,7 @@ class Server:
         """The answer, whatever its status."""
         request = HTTPRequest(
             self.url + path, method=method, headers=headers,
-            body=None if body is None else json.dumps(body), request_timeout=60,
+            body=body if body is None or isinstance(body, bytes) else json.dumps(body), request_timeout=60,
         )  # fmt: skip
         return await AsyncHTTPClient().fetch(request, raise_error=False)
 
@@ -65,6 +66,7 @@ async def server(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Se
         jpserver_extensions={"hpchub.kernels.server": True},
     )  # fmt: skip
     config.IdentityProvider.token = _TOKEN
+    config.KernelManager.shutdown_wait_time = 0.2
     app = ServerApp(config=config)
     app.initialize(argv=[], find_extensions=False, new_httpserver=False)
     socket, port = bind_unused_port()
@@ -79,11 +81,16 @@ async def server(root: Path, request: pytest.FixtureRequest) -> AsyncIterator[Se
 async def _start(server: Server) -> tuple[asyncio.Task[HTTPResponse], dict[str, Any]]:
     """JupyterLab's request for a notebook's kernel, and how the kernel is listed when it waits."""
     starting = asyncio.create_task(server.ask("api/sessions", "POST", _SESSION))
+    return starting, await _waiting(server)
+
+
+async def _waiting(server: Server) -> dict[str, Any]:
+    """How the one kernel that waits is listed, once it is."""
     async with asyncio.timeout(30):
         while not (rows := await server.waiting()) or not rows[0]["reason"]:  # noqa: ASYNC110  as a page does
             await asyncio.sleep(0.02)
     (row,) = rows
-    return starting, row
+    return row
 
 
 async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
@@ -99,8 +106,8 @@ async def test_a_kernel_that_waits_is_listed_and_can_be_given_up(
     starting, row = await _start(server)
     gone = row.pop("id")
     assert row == {
-        "kernel": "node", "title": "Node", "notebook": "work/train.ipynb", "job": "4242",
-        "reason": "Job 4242: Pending: waiting for resources to become free (Resources).",
+        "kernel": "node", "title": "Node", "notebook": "work/train.ipynb", "session": "work/9f3a",
+        "job": "4242", "reason": "Job 4242: Pending: waiting for resources to become free (Resources).",
     }  # fmt: skip
     path = f"hpchub/kernels/waiting/{gone}"
     both = await asyncio.gather(server.ask(path, "DELETE"), server.ask(path, "DELETE"))
@@ -139,6 +146,63 @@ async def test_who_asks_again_goes_on_with_the_job_that_waits(
     assert (await again).code == 500
     assert [line.split()[-1] for line in job.cancelled] == ["4242"]
     assert list((home / ".hpchub/kernels").iterdir()) == []
+
+
+@pytest.fixture
+async def other(kernel: Install, home: Path, server: Server) -> dict[str, Any]:
+    """A notebook's session with a kernel on this node, `idler`; the kernelspec `node` is there, too."""
+    folder = kernel().parent / "idler"
+    folder.mkdir()
+    (folder / "kernel.json").write_text(json.dumps({"argv": ["sleep", "600"], "display_name": "Idler"}))
+    (home / "work").mkdir()
+    body = {**_SESSION, "path": "work/train.ipynb", "kernel": {"name": "idler"}}
+    session: dict[str, Any] = json.loads((await server.ask("api/sessions", "POST", body)).body)
+    return session
+
+
+async def test_a_change_that_is_given_up_leaves_the_kernel_that_is_there(
+    job: OneJob, home: Path, server: Server, other: dict[str, Any]
+) -> None:
+    """The request for the change succeeds with that one, so JupyterLab keeps it. The job is cancelled."""
+    job.hold()
+    path = f"api/sessions/{other['id']}"
+    changing = asyncio.create_task(server.ask(path, "PATCH", {"kernel": {"name": "node"}}))
+    row = await _waiting(server)
+    assert (row["notebook"], row["session"]) == ("work/train.ipynb", "work/train.ipynb")
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    answer = await changing
+    assert (answer.code, json.loads(answer.body)["kernel"]["id"]) == (200, other["kernel"]["id"])
+    kept = json.loads((await server.ask("api/kernels")).body)
+    assert [one["name"] for one in kept] == ["idler"]
+    assert [line.split()[-1] for line in job.cancelled] == ["4242"]
+    assert list((home / ".hpchub/kernels").iterdir()) == []
+
+
+async def test_a_change_whose_session_has_ended_fails(
+    job: OneJob, server: Server, other: dict[str, Any]
+) -> None:
+    """There is no kernel to go back to."""
+    job.hold()
+    path = f"api/sessions/{other['id']}"
+    changing = asyncio.create_task(server.ask(path, "PATCH", {"kernel": {"name": "node"}}))
+    row = await _waiting(server)
+    assert (await server.ask(path, "DELETE")).code == 204
+    assert (await server.ask(f"hpchub/kernels/waiting/{row['id']}", "DELETE")).code == 204
+    answer = await changing
+    assert (answer.code, "was given up before its job" in _message(answer)) == (501, True)
+
+
+async def test_a_change_that_fails_says_why_in_lines(
+    kernel: Install, server: Server, other: dict[str, Any]
+) -> None:
+    """As JupyterLab's dialog shows them, with no signs of a program's."""
+    kernel(memory="lots", cpus=0)
+    path = f"api/sessions/{other['id']}"
+    answer = await server.ask(path, "PATCH", {"kernel": {"name": "node"}})
+    first, *lines = json.loads(answer.body)["message"].split("\n")
+    assert (answer.code, first) == (501, "The 'node' kernel could not be started: ")
+    assert [line.partition(":")[0] for line in lines[-2:]] == ["cpus", "memory"]
+    assert "\\" not in "".join(lines)
 
 
 @pytest.mark.parametrize("root", ["my wörk"], indirect=True)
@@ -180,7 +244,12 @@ async def test_a_kernel_that_jupyter_takes_for_started_can_be_given_up(
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("hpchub/kernels/waiting", "GET"), ("hpchub/kernels/waiting/x", "DELETE"), ("hpchub/kernels", "POST")],
+    [
+        ("hpchub/kernels/waiting", "GET"),
+        ("hpchub/kernels/partitions", "GET"),
+        ("hpchub/kernels/waiting/x", "DELETE"),
+        ("hpchub/kernels", "POST"),
+    ],
 )
 async def test_strangers_are_refused(server: Server, path: str, method: str) -> None:
     """As by the server's own requests: without the token there is no answer, and another site's page that has
@@ -195,6 +264,69 @@ async def test_strangers_are_refused(server: Server, path: str, method: str) -> 
     if method != "GET":
         answer = await server.ask(path, method, body, {"Cookie": cookies})
         assert (answer.code, "_xsrf" in _message(answer)) == (403, True)
+
+
+_ROW = r"cpu\x1fcpu*\x1fup\x1f1-00:00:00\x1f1:00:00\x1fUNLIMITED\x1f64\x1f257500\x1fgpu:a100:4(S:0-1)\n"
+
+
+def _write_sinfo(job: OneJob, command: str) -> Path:
+    """A sinfo that notes that it was asked; the notes."""
+    path = job.folder / "sinfo"
+    path.write_text(f"#!/bin/bash\necho asked >>{job.folder}/asked\n{command}\n")
+    path.chmod(0o755)
+    return job.folder / "asked"
+
+
+async def test_the_partitions_are_listed_with_their_limits(
+    job: OneJob, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they may be typed into the form, whatever people have set for their own sinfo. Many pages at once,
+    and soon after, ask Slurm once.
+    """
+    monkeypatch.setenv("SINFO_PARTITION", "other")
+    asked = _write_sinfo(job, f"[ -z $SINFO_PARTITION ] && printf '{_ROW}'")
+    answers = await asyncio.gather(*(server.ask("hpchub/kernels/partitions") for _ in range(8)))
+    answers.append(await server.ask("hpchub/kernels/partitions"))
+    assert {one.code for one in answers} == {200}
+    assert {one.body for one in answers} == {answers[0].body}
+    assert json.loads(answers[0].body) == [
+        {"name": "cpu", "is_default": True, "state": "up", "max_time": "1-00:00:00",
+         "default_time": "01:00:00", "cpus": 64, "memory": "251G", "gpus": [{"type": "a100", "number": 4}]}
+    ]  # fmt: skip
+    assert asked.read_text() == "asked\n"
+
+
+async def test_a_slurm_that_is_away_lists_no_partitions(job: OneJob, server: Server) -> None:
+    """It is asked once in a while, and its words are told. A machine without sinfo says so."""
+    words = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
+    asked = _write_sinfo(job, f"echo '{words}' >&2; exit 1")
+    for _ in range(2):
+        answer = await server.ask("hpchub/kernels/partitions")
+        assert (answer.code, "connect failure" in _message(answer)) == (503, True)
+    assert asked.read_text() == "asked\n"
+
+
+async def test_a_sinfo_that_is_silent_holds_nobody_up(
+    job: OneJob, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers meanwhile; and after the limit, that there is no answer."""
+    monkeypatch.setattr(slurm_partitions, "_LIMIT_S", 0.5)
+    asked = _write_sinfo(job, "exec sleep 60")
+    asking = asyncio.create_task(server.ask("hpchub/kernels/partitions"))
+    await until(asked.exists)
+    assert await server.waiting() == []
+    answer = await asking
+    assert (answer.code, _message(answer)) == (503, "Slurm did not answer sinfo within 0.5 s.")
+
+
+@pytest.mark.usefixtures("job")
+async def test_without_sinfo_no_partitions_are_listed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the form is told so."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    answer = await server.ask("hpchub/kernels/partitions")
+    assert (answer.code, _message(answer).partition(".")[0]) == (409, "There is no sinfo on this machine")
 
 
 @pytest.fixture
@@ -305,6 +437,62 @@ async def test_a_request_that_is_none_is_named(server: Server, body: object) -> 
     """400, and what is wanted."""
     answer = await server.ask("hpchub/kernels", "POST", body)
     assert (answer.code, "partition, time, cpus, memory, gpus" in _message(answer)) == (400, True)
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe{}", b'{"kernel": "\xe9"}', b"", b"no", b"[" * 100_000])
+async def test_a_body_that_nobody_can_read_is_refused(server: Server, body: bytes) -> None:
+    """In a sentence; it is not repeated."""
+    answer = await server.ask("hpchub/kernels", "POST", body)
+    assert (answer.code, len(_message(answer)) < 200) == (400, True)
+
+
+@pytest.mark.parametrize("stanza", [None, 7, "hpchub-slurm", [], {"config": 7}])
+async def test_a_kernelspec_that_is_none_is_refused(sbatch: Path, server: Server, stanza: object) -> None:
+    """It is the kernel that is wrong, and what of it."""
+    body = json.loads((sbatch / "kernel.json").read_text())
+    body["metadata"]["kernel_provisioner"] = stanza
+    (sbatch / "kernel.json").write_text(json.dumps(body))
+    code, told = await _make(server, "node", cpus="2")
+    assert (code, told["message"].endswith("metadata.kernel_provisioner must be an object.")) == (422, True)
+
+
+@pytest.mark.parametrize("text", ["[]", "no", '{"argv": 7}', '{"argv": ["\\ud800"]}', '{"metadata": null}'])
+async def test_a_kernel_json_that_is_none_is_refused(sbatch: Path, server: Server, text: str) -> None:
+    """As JSON, as Jupyter's, or as ours."""
+    (sbatch / "kernel.json").write_text(text)
+    code, told = await _make(server, "node", cpus="2")
+    assert (code, str(sbatch / "kernel.json") in told["message"]) == (422, True)
+
+
+@pytest.mark.usefixtures("sbatch")
+@pytest.mark.parametrize("name", ["partition", "time", "cpus", "memory", "gpus", "title"])
+async def test_a_long_value_is_not_repeated(home: Path, server: Server, name: str) -> None:
+    """It is shortened in what is said of it. Nothing is installed."""
+    code, told = await _make(server, "node", **{name: "9x" * 100_000})
+    assert (code, name in told["message"], len(told["message"]) < 300) == (422, True, True)
+    assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["node"]
+
+
+@pytest.mark.usefixtures("sbatch")
+@pytest.mark.parametrize("title", ["a\0b", "\ud800", "\x1b[1m"])
+async def test_a_title_that_cannot_be_shown_is_refused(server: Server, title: str) -> None:
+    """And not written into a kernel.json."""
+    code, told = await _make(server, "node", title)
+    assert (code, told["message"]) == (422, "The title holds a character that cannot be shown.")
+
+
+@pytest.mark.usefixtures("sbatch")
+async def test_several_partitions_can_be_asked_for(home: Path, server: Server) -> None:
+    """The job goes to the first that has room; however many there are, the kernel has a name."""
+    made = {"name": "node-1-core-cpu-gpu", "title": "Node, 1 core, cpu,gpu"}
+    assert await _make(server, "node", partition="cpu,gpu") == (200, made)
+    assert _config(home, made["name"])["partition"] == "cpu,gpu"
+    many = ",".join(f"partition{number}" for number in range(20))
+    code, told = await _make(server, "node", partition=many)
+    assert (code, len(told["name"]) <= 100) == (200, True)
+    code, told = await _make(server, "node", partition="cpu,,gpu")
+    words = "partition: 'cpu,,gpu' is not the name of a partition, or of several as a,b"
+    assert (code, told["message"]) == (422, words)
 
 
 async def test_settings_that_are_wrong_can_be_mended(sbatch: Path, server: Server) -> None:

@@ -16,6 +16,7 @@ from hpchub.errors import (
     UnexpectedOutput,
 )
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.slurm_partitions import parse_partitions
 from hpchub.schedulers.slurm_token import parse_token
 
 SLURM = Slurm()
@@ -238,6 +239,7 @@ def test_an_outage_is_no_answer(name: str) -> None:
         "scancel": SLURM.parse_cancel,
         "sacctmgr": SLURM.parse_associations,
         "scontrol": lambda result: parse_token(result, "alice"),
+        "sinfo": parse_partitions,
     }[tool]
     with pytest.raises(SchedulerUnavailable, match=tool):
         parse(golden(name))
