@@ -213,21 +213,25 @@ def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
 async def _converse(
     process: asyncssh.SSHClientProcess[bytes], command: Command, output_bytes: int
 ) -> tuple[bytes, bytes]:
-    """Write the input while reading both outputs, so that neither side waits for the other."""
+    """Write the input while reading both outputs, so that neither side waits for the other.
+
+    Not by a TaskGroup: where one of its tasks fails, ours counts as cancelled from then on, and before Python
+    3.11.3 every `asyncio.timeout` in it that runs out ends it, instead of raising TimeoutError.
+    """
+    feeding = asyncio.create_task(_feed(process, command.stdin))
+    reading = [
+        asyncio.create_task(_read(stream, output_bytes)) for stream in (process.stdout, process.stderr)
+    ]
     try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_feed(process, command.stdin))
-            out = group.create_task(_read(process.stdout, output_bytes))
-            err = group.create_task(_read(process.stderr, output_bytes))
-    except ExceptionGroup as failures:
-        first = failures.exceptions[0]  # a lost connection fails all three alike
-        if isinstance(first, OSError | asyncssh.Error):
-            raise first from None
-        raise
-    if out.result() is None or err.result() is None:
+        _, out, err = await asyncio.gather(feeding, *reading)
+    finally:
+        for task in (feeding, *reading):
+            task.cancel()
+        await asyncio.wait({feeding, *reading})
+    if out is None or err is None:
         raise UnexpectedOutput(command.name, f"more than {output_bytes} bytes")
     await process.wait_closed()
-    return out.result() or b"", err.result() or b""
+    return out, err
 
 
 async def _feed(process: asyncssh.SSHClientProcess[bytes], data: bytes) -> None:
