@@ -109,8 +109,8 @@ async def test_r_runs_and_is_interrupted_and_ends(
 ) -> None:
     """R's kernel does what Jupyter asks, beside one of Python that starts at the same time."""
     programs("R")
-    installed(environment, "--name", "python")
-    installed("r", "--name", "r")
+    installed(environment, "--name", "python", "--no-check")
+    installed("r", "--name", "r", "--no-check")
     async with asyncio.TaskGroup() as group:
         python = group.create_task(printed_by("python", "print(6 * 7)"))
         async with kernel("r") as client:
