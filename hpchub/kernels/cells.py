@@ -55,8 +55,8 @@ class Cells:
         self.stop()
         self._context.destroy(linger=0)
 
-    async def write(self, text: str, listeners: int) -> None:
-        """Text on stderr under the cell that runs, or ran last, in the place of the kernel.
+    async def write(self, text: str, listeners: int) -> bool:
+        """Text on stderr under the cell that runs, or ran last, in the place of the kernel; whether it went.
 
         The socket's path must be free, and those who listened about to connect to it again. So many are
         waited for, for what is published reaches only those who are there; some may be gone for good.
@@ -64,14 +64,14 @@ class Cells:
         self.stop()
         asked = self._asked
         if not asked:
-            return
+            return False
         self._publisher = publisher = self._context.socket(zmq.XPUB)
         publisher.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell of each who subscribes, not only of the first
         try:
             publisher.bind(f"ipc://{self._path}")
         except zmq.ZMQError as error:  # the reason itself is in the log by now, and has other ways to people
             _log.error("kernel.cell_not_told error=%s", error)
-            return
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LISTENERS_S):
                 while listeners > 0:
@@ -84,6 +84,7 @@ class Cells:
             await publisher.send_multipart(
                 self._session.serialize(message, ident=f"kernel.hpchub.{kind}".encode())
             )
+        return True
 
     async def _follow(self) -> None:
         topic = b""

@@ -59,16 +59,16 @@ class Doors:
             self._cells = Cells(self._path("iopub"), self._message_key)
         self._cells.follow()
 
-    async def write(self, text: str) -> None:
-        """Writes under the notebook's cell why the kernel is gone, in the kernel's place."""
+    async def write(self, text: str) -> bool:
+        """Writes under the notebook's cell why the kernel is gone, in its place; whether it could."""
         if self._cells is None:
-            return
+            return False
         await self._stop_listening()
         for name in CHANNELS:
             self._path(name).unlink(missing_ok=True)
         for writer in list(self._held):
             writer.close()
-        await self._cells.write(text, self._most_listeners - 1)  # one was ours
+        return await self._cells.write(text, self._most_listeners - 1)  # one was ours
 
     def cut(self) -> None:
         """Keeps from the kernel whatever Jupyter sends once this has returned. From any thread."""

@@ -90,9 +90,9 @@ class Line:
         """Makes the five sockets, anew: Jupyter removes them with each restart."""
         await self._here(self._doors.open())
 
-    async def write(self, text: str) -> None:
-        """Writes under the notebook's cell why the kernel is gone, in the kernel's place."""
-        await self._here(self._doors.write(text))
+    async def write(self, text: str) -> bool:
+        """Writes under the notebook's cell why the kernel is gone, in its place; whether it could."""
+        return await self._here(self._doors.write(text))
 
     async def send_signal(self, number: int) -> None:
         """To the kernel and what it has started. Lost where the agent is."""

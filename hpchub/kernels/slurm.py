@@ -45,6 +45,8 @@ _WAIT_PAUSE_S = 0.1
 _DOUBT_S = 2.0
 _ASK_AGAIN_S = 10.0
 _CALL_TRIES = 10
+# From ZeroMQ's sockets on one side to those on the other, where the machine has a lot to do besides.
+_ARRIVES_S = 1.0
 
 
 class SlurmProvisioner(KernelProvisionerBase):
@@ -65,6 +67,7 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._was_starting = False
         self._is_in_doubt = False
         self._death = ""
+        self._is_told = True
         self._asked_at = 0.0
         self._ending: asyncio.Future[None] | None = None
 
@@ -90,8 +93,10 @@ class SlurmProvisioner(KernelProvisionerBase):
             if line.exit_code and not self._death and not is_shutting_down(self.parent):
                 await self._died(why_ended(line.exit_code, line.memory_kills, job.last_words))
             call_when_dead(self.parent, self._end_soon)
+            await self._until_told()
             return line.exit_code
         if self._death:
+            await self._until_told()
             return 1
         now = time.monotonic()
         if line.lost_at is None and self._is_in_doubt:
@@ -381,10 +386,23 @@ class SlurmProvisioner(KernelProvisionerBase):
         self._ending = asyncio.ensure_future(self._end())
 
     async def _died(self, text: str) -> None:
+        """Returns once people can read why.
+
+        Next Jupyter tells them, by a shorter way, that it is dead; JupyterLab hears nothing that comes later.
+        """
         self._death = text
         self._tell(text)
-        if self._line is not None:
-            await self._line.write(text)
+        self._is_told = False
+        try:
+            if self._line is not None and await self._line.write(text):
+                await asyncio.sleep(_ARRIVES_S)
+        finally:
+            self._is_told = True
+
+    async def _until_told(self) -> None:
+        """Returns at once, unless somebody else asks as well and is being told."""
+        while not self._is_told:  # noqa: ASYNC110  who asks may have another loop
+            await asyncio.sleep(_WAIT_PAUSE_S)
 
     def _tell(self, text: str) -> None:
         """Where Jupyter's users and staff can read it: the log, and `reason` of GET /api/kernels."""

@@ -213,20 +213,21 @@ def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:
 async def _converse(
     process: asyncssh.SSHClientProcess[bytes], command: Command, output_bytes: int
 ) -> tuple[bytes, bytes]:
-    """Write the input while reading both outputs, so that neither side waits for the other."""
-    # No TaskGroup: where one of its tasks fails, that of Python before 3.13 leaves its caller with a
-    # cancellation that is never taken back, and the caller's next `asyncio.timeout` ends it.
-    talks = (
-        asyncio.ensure_future(_feed(process, command.stdin)),
-        asyncio.ensure_future(_read(process.stdout, output_bytes)),
-        asyncio.ensure_future(_read(process.stderr, output_bytes)),
-    )
+    """Write the input while reading both outputs, so that neither side waits for the other.
+
+    Not by a TaskGroup: where one of its tasks fails, ours counts as cancelled from then on, and before Python
+    3.11.3 every `asyncio.timeout` in it that runs out ends it, instead of raising TimeoutError.
+    """
+    feeding = asyncio.create_task(_feed(process, command.stdin))
+    reading = [
+        asyncio.create_task(_read(stream, output_bytes)) for stream in (process.stdout, process.stderr)
+    ]
     try:
-        _, out, err = await asyncio.gather(*talks)
+        _, out, err = await asyncio.gather(feeding, *reading)
     finally:
-        for one in talks:
-            one.cancel()
-        await asyncio.wait(talks)
+        for task in (feeding, *reading):
+            task.cancel()
+        await asyncio.wait({feeding, *reading})
     if out is None or err is None:
         raise UnexpectedOutput(command.name, f"more than {output_bytes} bytes")
     await process.wait_closed()

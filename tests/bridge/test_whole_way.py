@@ -28,6 +28,7 @@ from hpchub.signer.password_file import set_password
 from hpchub.signer.settings import SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
 from support import require
+from support.children import kill_descendants
 
 from .conftest import CHEAP, PASSWORD, Login, write_clusters
 
@@ -197,6 +198,27 @@ async def test_a_life_on_a_real_login_node(site: Site, caplog: pytest.LogCapture
         assert "launcher.py" not in site.processes() and not folder.exists()
         assert list(site.node.home.parent.glob("hpchub-*")) == []
     assert TOKEN not in caplog.text and PASSWORD not in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_way_that_is_cut_again_while_its_server_is_asked_about_comes_back(site: Site) -> None:
+    """However often: only the server's own end ends the trying."""
+    asked, profile = site.node.home / "asked", site.node.home / ".bashrc"
+    async with site.bridge() as service:
+        record = await site.start(service)
+        await until(service, record, Phase.READY, Phase.ENDED)
+        assert record.error is None, record.error
+        profile.write_text("touch ~/asked; sleep 60\n")  # of each command that the bridge runs
+        for _ in range(2):
+            asked.unlink(missing_ok=True)
+            kill_descendants(site.node.process.pid)
+            async with asyncio.timeout(20):
+                while not asked.exists():  # noqa: ASYNC110  the shell's own doing
+                    await asyncio.sleep(0.02)
+        profile.unlink()
+        kill_descendants(site.node.process.pid)
+        assert await ask(service, record) == str(len(TOKEN))
+        await service.stop(record.id)
 
 
 @pytest.mark.slow

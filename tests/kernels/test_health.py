@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from hpchub.cli import main
 from hpchub.errors import StartFailed
 from hpchub.kernels.health import check, last_words
 from hpchub.kernels.kernelspec import Kernelspec
+from support.kernel_jobs import until
 from support.require import programs
 
 Install = Callable[..., Kernelspec]
@@ -25,29 +28,39 @@ Printed = pytest.CaptureFixture[str]
 
 @asynccontextmanager
 async def kernel(name: str) -> AsyncIterator[Any]:
-    """A client of a running kernel, of Jupyter's own manager."""
+    """A client of a running kernel, of Jupyter's own manager, which is the client's parent."""
     from jupyter_client.manager import AsyncKernelManager
 
-    manager = AsyncKernelManager(kernel_name=name, transport="ipc")
-    await manager.start_kernel()
-    client = manager.client()
-    client.start_channels()
-    try:
-        await client.wait_for_ready(timeout=60)
-        yield client
-    finally:
-        client.stop_channels()
-        await manager.shutdown_kernel(now=True)
+    # Without a file's name Jupyter calls the sockets of every kernel `kernel-ipc-N`, in the current folder:
+    # one that starts meanwhile, of this process or another, takes them over, and removes them.
+    with TemporaryDirectory() as folder:
+        manager = AsyncKernelManager(
+            kernel_name=name, transport="ipc", connection_file=f"{folder}/kernel.json"
+        )
+        await manager.start_kernel()
+        client = manager.client()
+        client.start_channels()
+        try:
+            await client.wait_for_ready(timeout=60)
+            yield client
+        finally:
+            client.stop_channels()
+            await manager.shutdown_kernel(now=True)
+
+
+async def run(client: Any, code: str) -> str:
+    """What a cell prints."""
+    said: list[str] = []
+    await client.execute_interactive(
+        code, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", ""))
+    )
+    return "".join(said)
 
 
 async def printed_by(name: str, code: str) -> str:
-    """What a cell prints."""
-    said: list[str] = []
+    """What a cell prints that is a kernel's only one."""
     async with kernel(name) as client:
-        await client.execute_interactive(
-            code, timeout=60, output_hook=lambda message: said.append(message["content"].get("text", ""))
-        )
-    return "".join(said)
+        return await run(client, code)
 
 
 @pytest.fixture
@@ -88,6 +101,31 @@ def test_r_has_its_kernel(installed: Install) -> None:
     programs("R")
     installed("r", "--name", "mine")
     assert main(["kernels", "check", "mine"]) == 0
+
+
+@pytest.mark.slow
+async def test_r_runs_and_is_interrupted_and_ends(
+    tmp_path: Path, environment: Path, installed: Install
+) -> None:
+    """R's kernel does what Jupyter asks, beside one of Python that starts at the same time."""
+    programs("R")
+    installed(environment, "--name", "python", "--no-check")
+    installed("r", "--name", "r", "--no-check")
+    async with asyncio.TaskGroup() as group:
+        python = group.create_task(printed_by("python", "print(6 * 7)"))
+        async with kernel("r") as client:
+            assert await run(client, "cat(R.version$language, 6 * 7)") == "R 42"
+            begun = tmp_path / "begun"
+            sleeps = asyncio.create_task(run(client, f"{{ file.create('{begun}'); Sys.sleep(300) }}"))
+            await until(lambda: begun.exists() or sleeps.done())
+            await client.parent.interrupt_kernel()
+            await sleeps
+            assert await run(client, "cat('still here')") == "still here"
+            client.shutdown()
+            process = client.parent.provisioner.process
+            await until(lambda: process.poll() is not None)
+            assert process.returncode == 0
+    assert python.result() == "42\n"
 
 
 async def test_a_kernel_that_ends_at_once_says_why(sparing: Path, installed: Install) -> None:

@@ -331,6 +331,35 @@ async def test_why_a_kernel_ended_reaches_all_who_listened(tmp_path: Path) -> No
     cells.close()
 
 
+@pytest.mark.slow
+async def test_a_kernel_is_dead_to_jupyter_only_once_it_was_told_why(
+    agent: tuple[kernel_agent.Agent, Line], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JupyterLab takes no word more from a dead kernel, and ZeroMQ's sockets need a moment on a busy machine.
+
+    That holds for all who ask: a page that is loaded in that moment asks, too.
+    """
+    _, line = agent
+    await line.start({"argv": ["sh", "-c", "exit 7"], "env": {}})
+    await until(lambda: line.exit_code == 7)
+    arrived: list[str] = []
+
+    async def write(text: str) -> bool:
+        await asyncio.sleep(0.1)
+        asyncio.get_running_loop().call_later(0.2, arrived.append, text)
+        return True
+
+    monkeypatch.setattr(line, "write", write)
+    provisioner = slurm.SlurmProvisioner()
+    provisioner._line, provisioner._job = line, allocation.Allocation(tmp_path)
+
+    async def ask() -> tuple[int | None, int]:
+        return await provisioner.poll(), len(arrived)
+
+    assert await asyncio.gather(ask(), ask()) == [(7, 1), (7, 1)]
+    assert "ended with exit code 7" in arrived[0]
+
+
 async def test_a_node_that_was_reached_before_needs_no_other_way(
     agent: tuple[kernel_agent.Agent, Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
