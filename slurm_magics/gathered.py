@@ -16,15 +16,41 @@ from slurm_magics.job_ids import JobIdParts, parse_job_id
 
 # So many cells tell whether a column repeats itself; with so few different ones it does so often.
 _SAMPLE, _FEW = 256, 64
+# Room for so many rows more than there are: memory that nobody has written to is none.
+_ROOM = 1 << 18
 # A cell of digits is kept as these and its length, in so many bits.
 _LENGTH_BITS = 5
+# So many fit into a processor's nearest memory, with what is needed for a moment.
+_ROWS_AT_ONCE = 1 << 13
+
+
+class Rows:
+    """An array of numbers that grows. It rarely moves: whatever is given back leaves a hole in the memory."""
+
+    def __init__(self, dtype: str) -> None:
+        self._array = np.empty(0, dtype=dtype)
+        self._size = 0
+
+    def add(self, values: Any) -> None:
+        """Some more rows."""
+        first, self._size = self._size, self._size + len(values)
+        if self._size > len(self._array):
+            grown = np.empty(self._size + max(self._size, _ROOM) if first else self._size, self._array.dtype)
+            grown[:first] = self._array[:first]
+            self._array = grown
+        self._array[first : self._size] = values
+
+    def whole(self) -> Any:
+        """All of them."""
+        self._array.resize(self._size, refcheck=False)
+        return self._array
 
 
 class Strings:
     """Text. Equal ones are one object, unless they are rare."""
 
     def __init__(self) -> None:
-        self._pieces: list[Any] = []
+        self._rows: list[str] = []
         self._known: dict[str, str] = {}
 
     def add(self, column: Cells | Texts) -> None:
@@ -33,16 +59,16 @@ class Strings:
         if distinct < _FEW:
             words, codes = column.coded()
             known = np.array([*map(self._known.setdefault, words, words)], dtype=object)
-            self._pieces.append(known[codes])
+            self._rows += known[codes].tolist()
             return
         found = column.texts()
         if distinct < _SAMPLE:
             found = [*map(self._known.setdefault, found, found)]
-        self._pieces.append(np.array(found, dtype=object))
+        self._rows += found
 
     def texts(self) -> Any:
         """All cells as they were written."""
-        return _joined(self._pieces, object)
+        return np.array(self._rows, dtype=object)
 
 
 class Words:
@@ -50,11 +76,11 @@ class Words:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
-        self._pieces: list[Any] = []
+        self._rows = Rows("int32")
 
     def add(self, column: Cells | Texts) -> None:
         """Some more rows."""
-        self._pieces.append(self.places(column))
+        self._rows.add(self.places(column))
 
     def places(self, column: Cells | Texts) -> Any:
         """For each cell the place of its word."""
@@ -68,7 +94,7 @@ class Words:
 
     def coded(self) -> Coded:
         """The whole column."""
-        return Coded(self.words(), _joined(self._pieces, "int32"))
+        return Coded(self.words(), self._rows.whole())
 
 
 class Digits:
@@ -80,7 +106,7 @@ class Digits:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._others = Words()
-        self._pieces: list[Any] = []
+        self._rows = Rows("int64")
 
     def add(self, column: Cells | Texts) -> None:
         """Some more rows."""
@@ -89,15 +115,19 @@ class Digits:
         others = np.flatnonzero(~fits)
         if len(others):
             found[others] = -1 - self._others.places(column.rows(others)).astype("int64")
-        self._pieces.append(found)
+        self._rows.add(found)
 
     def values(self, known: Callable[[Any], Any], read: Callable[[str], int | None]) -> Any:
         """A whole number for each cell: `known` of the digits, `read` of each other word."""
-        found = _joined(self._pieces, "int64")
-        values = known(found >> _LENGTH_BITS)
-        others = np.flatnonzero(found < 0)
-        if len(others):
-            values[others] = Coded(self._others.words(), -1 - found[others]).values(read)
+        found = self._rows.whole()
+        words = [NOTHING if (one := read(word)) is None else one for word in self._others.words()]
+        numbers, values = np.array(words, dtype="int64"), np.empty_like(found)
+        for first in range(0, len(found), _ROWS_AT_ONCE):
+            cells = found[first : first + _ROWS_AT_ONCE]
+            others = np.flatnonzero(cells < 0)
+            some = known(cells >> _LENGTH_BITS)
+            some[others] = numbers[-1 - cells[others]]
+            values[first : first + _ROWS_AT_ONCE] = some
         return values
 
     def texts(self) -> Any:
@@ -105,7 +135,7 @@ class Digits:
         words, mask = self._others.words(), (1 << _LENGTH_BITS) - 1
         found = [
             words[-1 - one] if one < 0 else self._layout.written(one >> _LENGTH_BITS, one & mask)
-            for one in _joined(self._pieces, "int64").tolist()
+            for one in self._rows.whole().tolist()
         ]
         return np.array(found, dtype=object)
 
@@ -119,7 +149,7 @@ class Ids:
 
     def __init__(self, *, with_steps: bool) -> None:
         self._texts = Strings()
-        self._numbers: list[tuple[Any, Any, Any]] = []
+        self._numbers = [Rows("int64") for _ in range(3)]
         self._with_steps = with_steps
         self.steps = Words()
         self.odd: ValueError | None = None
@@ -134,7 +164,8 @@ class Ids:
         jobs[others] = [NOTHING if one is None else one.job for one in parts]
         tasks[others] = [NOTHING if one is None or one.task is None else one.task for one in parts]
         hets[others] = [NOTHING if one is None or one.het is None else one.het for one in parts]
-        self._numbers.append((jobs, tasks, hets))
+        for rows, numbers in zip(self._numbers, (jobs, tasks, hets), strict=True):
+            rows.add(numbers)
         if self._with_steps:
             steps = np.full(len(jobs), "", dtype=object)
             steps[others] = ["" if one is None else one.step for one in parts]
@@ -149,15 +180,11 @@ class Ids:
 
     def numbers(self) -> list[Any]:
         """Of each row job, task and component."""
-        return [_joined([piece[part] for piece in self._numbers], "int64") for part in range(3)]
+        return [rows.whole() for rows in self._numbers]
 
     def texts(self) -> Any:
         """All cells as they were written."""
         return self._texts.texts()
-
-
-def _joined(pieces: Any, dtype: Any) -> Any:
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else np.empty(0, dtype=dtype)
 
 
 Gathered = Strings | Words | Digits | Ids

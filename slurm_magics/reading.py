@@ -1,6 +1,6 @@
 """A table that is read while its command still prints it. No input or output.
 
-Whole rows become columns of a frame as they come, a part of a megabyte at a time. So a long listing is never
+Whole rows become columns of a frame as they come, half a megabyte at a time. So a long listing is never
 held as text, and is read while Slurm writes the rest of it.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from slurm_magics.frames import Columns
 
 # So many bytes are worth the calls of numpy that each column costs.
-_ENOUGH_BYTES = 1 << 20
+_ENOUGH_BYTES = 1 << 19
 
 
 class Reading:
@@ -147,7 +147,7 @@ class Reading:
         """Rows that were read one by one: some may be headings of a cluster."""
         from slurm_magics.cells import Texts
 
-        kept = []
+        kept: list[list[str]] = []
         for before, fields in zip(rows.outside, rows.fields, strict=True):
             if before.strip("\n") and (cluster := self._note(before)):
                 self._clusters[self._rows + len(kept)] = cluster
