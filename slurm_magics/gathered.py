@@ -24,7 +24,7 @@ _LENGTH_BITS = 5
 _ROWS_AT_ONCE = 1 << 13
 
 
-class Rows:
+class Growing:
     """An array of numbers that grows. It rarely moves: whatever is given back leaves a hole in the memory."""
 
     def __init__(self, dtype: str) -> None:
@@ -76,7 +76,7 @@ class Words:
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {}
-        self._rows = Rows("int32")
+        self._rows = Growing("int32")
 
     def add(self, column: Cells | Texts) -> None:
         """Some more rows."""
@@ -106,7 +106,7 @@ class Digits:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._others = Words()
-        self._rows = Rows("int64")
+        self._rows = Growing("int64")
 
     def add(self, column: Cells | Texts) -> None:
         """Some more rows."""
@@ -149,7 +149,7 @@ class Ids:
 
     def __init__(self, *, with_steps: bool) -> None:
         self._texts = Strings()
-        self._numbers = [Rows("int64") for _ in range(3)]
+        self._numbers = [Growing("int64") for _ in range(3)]
         self._with_steps = with_steps
         self.steps = Words()
         self.odd: ValueError | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -218,6 +219,21 @@ def test_one_odd_name_in_a_long_queue(name: str) -> None:
     rows = [("1", "plain"), ("2", name), ("3", "plain")] * 5_000
     found = read([printed([("JOBID", "NAME"), *rows])])
     assert list(zip(found["JOBID"], found["NAME"], strict=True)) == rows
+
+
+def test_a_long_answer_is_never_held_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 MB that come in pieces less than an eighth is in memory at any time."""
+    monkeypatch.setattr("slurm_magics.reading._ENOUGH_BYTES", 1 << 15)
+    monkeypatch.setattr("slurm_magics.gathered._ROOM", 0)  # which takes no memory, but is counted
+    assert len(read([printed([("USER", "STATE"), ("x", "y")])], parts=())) == 1  # with all that it imports
+    rows = printed([("x" * 400, "y" * 400)] * 10)
+    tracemalloc.start()
+    try:
+        found = read(chain([printed([("USER", "STATE")])], repeat(rows, 1000)), parts=())
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 10_000
 
 
 def test_a_value_that_nobody_expects_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
