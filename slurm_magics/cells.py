@@ -24,16 +24,13 @@ _WIDEST = 16  # the bytes of a cell that are read as digits
 # belongs to a cell of such a length.
 _FIRSTS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
 _LASTS = [
-    np.array(
-        [2**64 - 256 ** (8 - min(max(length, 0), 8)) for length in range(first, _WIDEST + first + 2)],
-        "uint64",
-    )
-    for first in (0, -8)
+    np.array([2**64 - 256 ** (8 - min(max(0, one - skipped), 8)) for one in range(_WIDEST + 2)], "uint64")
+    for skipped in (0, 8)
 ]
 _HIGH_BITS, _LOW_BITS = np.uint64(0x8080808080808080), np.uint64(0x7F7F7F7F7F7F7F7F)
 
 
-class Layout:
+class Spelling:
     """How cells that are numbers are written: in each place, from the right, a digit or a certain sign.
 
     Such a cell is its digits, with a zero for each sign, and its length: so it can be written again.
@@ -62,8 +59,8 @@ def _limits(example: str) -> Any:
 
 
 # So few digits that 2**20 times as much is still a number of 64 bits.
-WHOLE = Layout("0", range(1, 13))
-DURATION = Layout("0-00:00:00", [4, 5, 7, 8, *range(10, _WIDEST + 1)])
+WHOLE = Spelling("0", range(1, 13))
+DURATION = Spelling("0-00:00:00", [4, 5, 7, 8, *range(10, _WIDEST + 1)])
 
 
 class Coded(NamedTuple):
@@ -83,7 +80,7 @@ class Coded(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """For each cell its digits, its length, and whether it has the layout; else the first is anything."""
+    """For each cell its digits, its length, and whether it has the spelling; else the first is anything."""
 
     digits: Any
     lengths: Any
@@ -105,13 +102,13 @@ class Texts:
         codes, words = pd.factorize(np.array(self._texts, dtype=object))
         return Coded(list(words), codes)
 
-    def numbers(self, layout: Layout) -> Numbers:
-        """The cells that have this layout, as their digits."""
+    def numbers(self, spelling: Spelling) -> Numbers:
+        """The cells that have this spelling, as their digits."""
         cells = [text.encode("utf-8", "backslashreplace") for text in self._texts]
         block = Block.of(b"".join(cells))
         lengths = np.array([*map(len, cells)], dtype="int64")
         ends = np.cumsum(lengths) + _WIDEST
-        return Cells(block, ends - lengths - 1, ends).numbers(layout)
+        return Cells(block, ends - lengths - 1, ends).numbers(spelling)
 
     def rows(self, rows: Any) -> Texts:
         """Some of the cells."""
@@ -211,12 +208,12 @@ class Cells:
         example[codes] = np.arange(len(codes))
         return Coded(self.rows(example).texts(), codes)
 
-    def numbers(self, layout: Layout) -> Numbers:
-        """The cells that have this layout, as their digits: eight of them in one number at a time."""
+    def numbers(self, spelling: Spelling) -> Numbers:
+        """The cells that have this spelling, as their digits: eight of them in one number at a time."""
         lengths = np.minimum(self._ends - self._before - 1, _WIDEST + 1)
         longest = int(lengths.max(initial=0))
-        digits, fits, place = np.uint64(0), layout.has_length[lengths], self._ends
-        for example, limits, lasts, weight in layout.halves[: 1 if longest <= 8 else 2]:
+        digits, fits, place = np.uint64(0), spelling.has_length[lengths], self._ends
+        for example, limits, lasts, weight in spelling.halves[: 1 if longest <= 8 else 2]:
             place = place - 8
             # Of the bytes that belong to the cell: nothing for the sign, 0 to 9 for a digit.
             values = (_from_each_byte(self._block.data, "<u8")[place] ^ example) & lasts[lengths]

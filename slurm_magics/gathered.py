@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from slurm_magics.cells import NOTHING, WHOLE, Cells, Coded, Layout, Texts
+from slurm_magics.cells import NOTHING, WHOLE, Cells, Coded, Spelling, Texts
 from slurm_magics.job_ids import JobIdParts, parse_job_id
 
 # So many cells tell whether a column repeats itself; with so few different ones it does so often.
@@ -98,19 +98,19 @@ class Words:
 
 
 class Digits:
-    """Numbers. A cell that has the layout is its digits and its length; any other is the place of its word.
+    """Numbers. A cell that has the spelling is its digits and its length; any other is the place of its word.
 
     A place is negative, beginning with -1.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling = spelling
         self._others = Words()
         self._rows = Growing("int64")
 
     def add(self, column: Cells | Texts) -> None:
         """Some more rows."""
-        digits, lengths, fits = column.numbers(self._layout)
+        digits, lengths, fits = column.numbers(self._spelling)
         found = (digits << _LENGTH_BITS) | lengths
         others = np.flatnonzero(~fits)
         if len(others):
@@ -134,7 +134,7 @@ class Digits:
         """All cells as they were written."""
         words, mask = self._others.words(), (1 << _LENGTH_BITS) - 1
         found = [
-            words[-1 - one] if one < 0 else self._layout.written(one >> _LENGTH_BITS, one & mask)
+            words[-1 - one] if one < 0 else self._spelling.written(one >> _LENGTH_BITS, one & mask)
             for one in self._rows.whole().tolist()
         ]
         return np.array(found, dtype=object)

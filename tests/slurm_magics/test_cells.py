@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_magics import values
-from slurm_magics.cells import DURATION, WHOLE, Cells, Layout, Texts, cut
+from slurm_magics.cells import DURATION, WHOLE, Cells, Spelling, Texts, cut
 from slurm_magics.delimited import UNIT
 from slurm_magics.frames import durations_ms, moments_s
 from slurm_magics.gathered import Digits
@@ -42,9 +42,9 @@ def column(texts: list[str]) -> Cells:
     return cells
 
 
-def gathered(texts: list[str], layout: Layout, ways: int = 2) -> Digits:
+def gathered(texts: list[str], spelling: Spelling, ways: int = 2) -> Digits:
     """The same texts as cells and as strings, in two pieces."""
-    found = Digits(layout)
+    found = Digits(spelling)
     for one in (column(texts), Texts(texts))[:ways]:
         found.add(one)
     return found
