@@ -18,7 +18,7 @@ from bench.magics import MARK, PLAIN_FORMAT
 
 
 def main() -> dict[str, float]:
-    """Seconds, of which on a processor (with squeue), megabytes held, rows lost, columns with a type."""
+    """Seconds, of which on a processor (with squeue), megabytes held and at most, rows lost, columns."""
     way, count, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     warnings.simplefilter("ignore")
     shell: Any = InteractiveShell.instance()
@@ -35,9 +35,11 @@ def main() -> dict[str, float]:
         shell.run_line_magic("slurm", "fresh 3")  # forgets that answer
     os.environ["BENCH_ANSWER"] = str(folder / f"{way}-{count}")
     gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
     before, began, cpu = _resident(), time.perf_counter(), _cpu_s()
     shell.run_cell(cell).raise_error()
     seconds, cpu_s = time.perf_counter() - began, _cpu_s() - cpu
+    peak_mb = (_peak() - before) / 1e6
     gc.collect()
     held_mb = (_resident() - before) / 1e6
     frame = shell.user_ns["frame"]
@@ -47,6 +49,7 @@ def main() -> dict[str, float]:
         "seconds": seconds,
         "cpu_s": cpu_s,
         "held_mb": held_mb,
+        "peak_mb": peak_mb,
         "lost": lost,
         "typed": typed,
         "columns": columns,
@@ -55,6 +58,11 @@ def main() -> dict[str, float]:
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
 
 
 def _cpu_s() -> float:

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.magics import MARK
-from slurm_magics import cells, columns, frames, session
+from slurm_magics import cells, gathered, session
+from slurm_magics.frames import Columns
 from slurm_magics.machine import Local
 from slurm_magics.settings import Settings
-from slurm_magics.values import Kind
 
 ROUNDS = 9
-_IDS, _CUT, _ASK = "job ids and their parts", "the places of all cells", "squeue and its pipe"
+_CUT, _ASK = "the places of all cells", "squeue and its pipe"
 _GROUPS = {
-    Kind.TEXT: "names and node lists",
-    Kind.WORD: "categories",
-    Kind.COUNT: "counts and sizes",
-    Kind.MEGABYTES: "counts and sizes",
-    Kind.DURATION: "durations",
-    Kind.MOMENT: "times",
+    gathered.Ids: "job ids and their parts",
+    gathered.Strings: "names and node lists",
+    gathered.Words: "categories",
+    gathered.Digits: "durations, times, counts and sizes",
 }
 
 
@@ -35,11 +33,12 @@ def main() -> dict[str, float]:
     count, folder = int(sys.argv[1]), Path(sys.argv[2])
     vars(session)["new_mark"] = lambda: MARK  # the file has it already
     spent: dict[str, float] = defaultdict(float)
-    _time(spent, frames, "_column", lambda heading, *_: _GROUPS[columns.SQUEUE.get(heading, Kind.TEXT)])
-    _time(spent, frames, "_partitions", lambda *_: _GROUPS[Kind.WORD])
-    _time(spent, frames, "_ids", lambda *_: _IDS)
-    _time(spent, cells, "cut", lambda *_: _CUT)
-    _time(spent, Local, "run", lambda *_: _ASK)
+    within: list[str] = []
+    for kind, group in _GROUPS.items():
+        _time(spent, within, kind, "add", lambda *_, group=group: group)
+    _time(spent, within, Columns, "_finished", lambda _self, _heading, column: _GROUPS[type(column)])
+    _time(spent, within, cells, "cut", lambda *_: _CUT)
+    _time(spent, within, Local, "run", lambda *_: _ASK)
     os.environ["BENCH_ANSWER"] = str(folder / f"all-{count}")
     asked = session.Session(Local(), Settings())
     rounds = []
@@ -53,13 +52,20 @@ def main() -> dict[str, float]:
     return {part: 1000 * statistics.median(one[part] for one in rounds) for part in rounds[0]}
 
 
-def _time(spent: dict[str, float], owner: Any, name: str, part: Callable[..., str]) -> None:
+def _time(
+    spent: dict[str, float], within: list[str], owner: Any, name: str, part: Callable[..., str]
+) -> None:
+    """What is called within a part is of that part; only rows are read while squeue still prints others."""
     whole = getattr(owner, name)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.perf_counter()
+        if within not in ([], [_ASK]):
+            return whole(*args, **kwargs)
+        within.append(part(*args))
+        before, began = sum(spent.values()), time.perf_counter()
         found = whole(*args, **kwargs)
-        spent[part(*args)] += time.perf_counter() - began
+        took = time.perf_counter() - began
+        spent[within.pop()] += took - (sum(spent.values()) - before)
         return found
 
     setattr(owner, name, timed)

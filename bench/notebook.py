@@ -30,6 +30,7 @@ def tables(report: Report, say: Callable[[str], None]) -> None:
             rows.append([
                 f"{count:,} jobs: {name}", f"{median['seconds']:.3f}", f"{statistics.median(both):.2f}",
                 f"{median['cpu_s']:.3f}", f"{cpu_ratio:.2f}", f"{median['held_mb']:.1f}",
+                f"{median['peak_mb']:.1f}",
                 f"{median['lost']:,.0f}", f"{median['typed']:.0f} of {median['columns']:.0f}",
             ])  # fmt: skip
     report.add(
@@ -37,9 +38,19 @@ def tables(report: Report, say: Callable[[str], None]) -> None:
         "Each row: the median of fresh processes, in turn; a ratio is to slurm-magic in the same round. The "
         "time is that of a cell `frame = %squeue` in IPython, with the start of a squeue that prints a file "
         "and the reading of its pipe; s on a processor count squeue's, too. Held is the process's memory "
-        "after the cell less that before. Columns that are text by nature (ids, names, "
-        "node lists) count as having no type.",
-        ("", "s", "ratio", "s on a processor", "ratio", "held MB", "rows lost", "columns with a type"),
+        "after the cell less that before; at most: the greatest meanwhile. Columns that are text by nature "
+        "(ids, names, node lists) count as having no type.",
+        (
+            "",
+            "s",
+            "ratio",
+            "s on a processor",
+            "ratio",
+            "held MB",
+            "at most",
+            "rows lost",
+            "columns with a type",
+        ),
         rows,
     )
     whole = sum(found.where_ms.values())

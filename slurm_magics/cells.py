@@ -1,4 +1,4 @@
-"""Columns of text before they have a type: as strings, or as places in the bytes of an answer.
+"""Columns of text before they have a type: as strings, or as places in the bytes of some rows.
 
 A long queue is read from its bytes: numpy finds all separators, and a cell becomes an object of Python's only
 where the frame keeps it, or where it stands for all cells of its column that are equal. Imports pandas.
@@ -6,64 +6,61 @@ where the frame keeps it, or where it stands for all cells of its column that ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from slurm_magics import values
-from slurm_magics.delimited import UNIT, unique
+from slurm_magics.delimited import UNIT
 from slurm_magics.done import as_text
 
 NOTHING = -(2**63)  # NaT, in numpy's integers
 
 _UNIT, _LINE_END = ord(UNIT), ord("\n")
-_LONGEST = 2**31 - 1
-_MOST_DIGITS = 18
-# Small enough that memory which was needed for a moment leaves no large holes.
-_BYTES_AT_ONCE, _ROWS_AT_ONCE = 1 << 18, 1 << 13
 _COMPARED = 16  # the bytes of a cell that are compared as numbers
-_SAMPLE = 256  # cells that tell whether a column repeats itself
-# Of the eight bytes of a number, the first so many.
-_MASKS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
-
-
-class _Layout(NamedTuple):
-    """Cells of one length that are a number: in each place a digit, or this sign and no other."""
-
-    firsts: Any  # the least byte
-    spans: Any  # how many other ones there may be
-    weights: Any
-
-    @classmethod
-    def of(cls, example: str, units: Sequence[int]) -> _Layout:
-        """As in `0-00:00:00`, where a unit is worth so much: the last one's first."""
-        weights, places = [0] * len(example), list(enumerate(example))[::-1]
-        worths = iter(units)
-        worth = next(worths)
-        for place, sign in places:
-            if sign == "0":
-                weights[place], worth = worth, worth * 10
-            else:
-                worth = next(worths)
-        spans = [9 if sign == "0" else 0 for sign in example]
-        firsts = np.frombuffer(example.encode("ascii"), dtype="uint8")
-        return cls(firsts, np.array(spans, dtype="uint8"), np.array(weights, dtype="int64"))
-
-
-_WHOLE = [_Layout.of("0" * length, [1]) for length in range(1, _MOST_DIGITS + 1)]
-_DURATIONS = [
-    _Layout.of(example, [1000, 60_000, 3_600_000, 86_400_000])
-    for example in (
-        "0:00",
-        "00:00",
-        "0:00:00",
-        "00:00:00",
-        *("0" * days + "-00:00:00" for days in range(1, 8)),
-    )
+_WIDEST = 16  # the bytes of a cell that are read as digits
+# Of eight bytes as a number, the first so many. Of the last eight of a cell, and of the eight before, what
+# belongs to a cell of such a length.
+_FIRSTS = np.array([256**length - 1 for length in range(9)], dtype="uint64")
+_LASTS = [
+    np.array([2**64 - 256 ** (8 - min(max(0, one - skipped), 8)) for one in range(_WIDEST + 2)], "uint64")
+    for skipped in (0, 8)
 ]
+_HIGH_BITS, _LOW_BITS = np.uint64(0x8080808080808080), np.uint64(0x7F7F7F7F7F7F7F7F)
+
+
+class Spelling:
+    """How cells that are numbers are written: in each place, from the right, a digit or a certain sign.
+
+    Such a cell is its digits, with a zero for each sign, and its length: so it can be written again.
+    """
+
+    def __init__(self, longest: str, lengths: Sequence[int]) -> None:
+        self._signs = longest.rjust(_WIDEST, "0")
+        self.has_length = np.isin(np.arange(_WIDEST + 2), lengths)
+        # For the last eight bytes, and for those before: the example, what makes too great a difference to it
+        # more than 127, which bytes belong to the cell, and what they count.
+        halves = zip((self._signs[8:], self._signs[:8]), _LASTS, (1, 10**8), strict=True)
+        self.halves = [(_eight(half), _limits(half), lasts, weight) for half, lasts, weight in halves]
+
+    def written(self, digits: int, length: int) -> str:
+        """The cell again."""
+        places = zip(self._signs, f"{digits:0{_WIDEST}d}", strict=True)
+        return "".join(digit if sign == "0" else sign for sign, digit in places)[-length:]
+
+
+def _eight(text: str | bytes) -> Any:
+    return np.frombuffer(text.encode("ascii") if isinstance(text, str) else text, dtype="<u8")[0]
+
+
+def _limits(example: str) -> Any:
+    return _eight(bytes(0x7F - 9 if sign == "0" else 0x7F for sign in example))
+
+
+# So few digits that 2**20 times as much is still a number of 64 bits.
+WHOLE = Spelling("0", range(1, 13))
+DURATION = Spelling("0-00:00:00", [4, 5, 7, 8, *range(10, _WIDEST + 1)])
 
 
 class Coded(NamedTuple):
@@ -72,10 +69,22 @@ class Coded(NamedTuple):
     words: Sequence[str]
     codes: Any
 
-    def each(self, read: Callable[[str], int | None]) -> Any:
-        """An array of whole numbers, each word read once."""
+    def texts(self) -> Any:
+        """The strings, one for each row."""
+        return np.array(self.words, dtype=object)[self.codes]
+
+    def values(self, read: Callable[[str], int | None]) -> Any:
+        """A whole number for each row, each word read once."""
         numbers = [NOTHING if (found := read(word)) is None else found for word in self.words]
         return np.array(numbers, dtype="int64")[self.codes]
+
+
+class Numbers(NamedTuple):
+    """For each cell its digits, its length, and whether it has the spelling; else the first is anything."""
+
+    digits: Any
+    lengths: Any
+    fits: Any
 
 
 class Texts:
@@ -85,52 +94,43 @@ class Texts:
         self._texts = texts
 
     def texts(self) -> Any:
-        """An array of strings, one for each row."""
-        return np.array(self._texts, dtype=object)
+        """The strings, one for each row."""
+        return self._texts
 
     def coded(self) -> Coded:
         """Each word once."""
-        codes, words = pd.factorize(self.texts())
+        codes, words = pd.factorize(np.array(self._texts, dtype=object))
         return Coded(list(words), codes)
 
-    def durations_ms(self) -> Any:
-        """As `values.duration_ms`."""
-        return self.coded().each(values.duration_ms)
+    def numbers(self, spelling: Spelling) -> Numbers:
+        """The cells that have this spelling, as their digits."""
+        cells = [text.encode("utf-8", "backslashreplace") for text in self._texts]
+        block = Block.of(b"".join(cells))
+        lengths = np.array([*map(len, cells)], dtype="int64")
+        ends = np.cumsum(lengths) + _WIDEST
+        return Cells(block, ends - lengths - 1, ends).numbers(spelling)
 
-    def moments_s(self, read: Callable[[str], int | None]) -> Any:
-        """As `values.moment`, which `read` is from."""
-        return self.coded().each(read)
-
-    def whole_numbers(self) -> tuple[Any, Any]:
-        """The numbers of the cells that are nothing but 1 to 18 digits, and which cells are."""
-        plain = [text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS for text in self._texts]
-        found = [int(text) if fits else 0 for text, fits in zip(self._texts, plain, strict=True)]
-        return np.array(found, dtype="int64"), np.array(plain, dtype=bool)
+    def rows(self, rows: Any) -> Texts:
+        """Some of the cells."""
+        return Texts(np.array(self._texts, dtype=object)[rows])
 
 
-def cut(answer: bytes, mark: str) -> dict[str, Cells] | None:
-    """The answer's columns. None where it is anything else than rows of one line each under one heading."""
-    first, line_end, _ = answer.partition(b"\n")
-    headings = first.decode("ascii", "replace").split(UNIT)
-    if not line_end or len(headings) < 3 or (headings[0], headings[-1]) != (mark, mark):
+def cut(text: bytes, mark: str, width: int) -> tuple[list[Cells], int] | None:
+    """The columns of the whole rows that a text begins with, and where the rest of it begins.
+
+    None where any of it, up to its last line end, is something else than rows of one line each and of so many
+    fields. Before each row there is a line end.
+    """
+    end = text.rfind(b"\n")
+    if end <= 0 or not text.startswith(b"\n"):
         return None
-    if len(answer) > _LONGEST:
+    block = Block.of(text[: end + 1])
+    first = _WIDEST + 1
+    found = _ends(block.data[first : _WIDEST + end + 1], mark.encode(), width + 2)
+    if found is None:
         return None
-    data = np.frombuffer(answer, dtype="uint8")
-    bounds = [len(first) + 1]
-    while bounds[-1] < len(answer):
-        bounds.append(answer.find(b"\n", bounds[-1] + _BYTES_AT_ONCE) + 1 or len(answer))
-    parts = [(start, data[start:end]) for start, end in pairwise(bounds)]
-    rows = sum(int(np.count_nonzero(lines == _LINE_END)) for _, lines in parts)
-    ends, row = np.empty((rows, len(headings)), dtype="int32"), 0
-    for start, lines in parts:
-        found = _ends(lines, mark.encode(), len(headings))
-        if found is None:
-            return None
-        ends[row : row + len(found)] = found + start
-        row += len(found)
-    names = unique([heading.strip() for heading in headings[1:-1]])
-    return {name: Cells(data, ends[:, place], ends[:, place + 1]) for place, name in enumerate(names)}
+    ends = np.ascontiguousarray(found.T) + first
+    return [Cells(block, ends[place], ends[place + 1]) for place in range(width)], end
 
 
 def _ends(lines: Any, mark: bytes, width: int) -> Any:
@@ -156,122 +156,96 @@ def _from_each_byte(data: Any, dtype: str) -> Any:
     return np.ndarray((max(0, room),), dtype=dtype, buffer=data, strides=(1,))
 
 
+class Block(NamedTuple):
+    """Some rows as an array of bytes, and as a text with a character for each of them."""
+
+    data: Any
+    text: str
+
+    @classmethod
+    def of(cls, rows: bytes) -> Block:
+        """With 16 bytes more at either end: cells are read eight bytes at a time."""
+        whole = b"".join((bytes(_WIDEST), rows, bytes(_WIDEST)))
+        return cls(np.frombuffer(whole, dtype="uint8"), whole.decode("latin-1"))
+
+
 class Cells:
-    """A column, by the places of its cells in the bytes of an answer. A mark stands behind the last one.
+    """A column, by the places of its cells in the bytes of some rows.
 
     Args:
-        data: The bytes.
+        block: The rows.
         before: For each cell the place of the byte before its first.
         ends: For each cell the place of the byte after its last.
     """
 
-    def __init__(self, data: Any, before: Any, ends: Any) -> None:
-        self._data = data
+    def __init__(self, block: Block, before: Any, ends: Any) -> None:
+        self._block = block
         self._before = before
         self._ends = ends
 
-    def texts(self) -> Any:
-        """An array of strings, one for each row; bytes that are no UTF-8 as `\\xff`."""
-        found = np.empty(len(self._ends), dtype=object)
-        for rows, cells in self._parts():
-            found[rows] = cells._few_texts()
-        return found
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def texts(self) -> list[str]:
+        """The strings, one for each row; bytes that are no UTF-8 as `\\xff`."""
+        found = self._bytes()
+        if all(map(str.isascii, found)):
+            return found
+        return [as_text(cell.encode("latin-1")) for cell in found]
 
     def coded(self) -> Coded:
-        """Each word once."""
-        codes = np.empty(len(self._ends), dtype="int32")
-        places: dict[str, int] = {}
-        for rows, cells in self._parts():
-            words, some = cells._few_coded()
-            found = [places.setdefault(word, len(places)) for word in words]
-            codes[rows] = np.array(found, dtype="int32")[some]
-        return Coded([*places], codes)
-
-    def durations_ms(self) -> Any:
-        """As `values.duration_ms`."""
-        found, is_known = self._numbers(_DURATIONS)
-        return self._completed(found, is_known, values.duration_ms)
-
-    def moments_s(self, read: Callable[[str], int | None]) -> Any:
-        """As `values.moment`, which `read` is from."""
-        found, plain = self.whole_numbers()
-        return self._completed(found, plain & (found != 0), read)
-
-    def whole_numbers(self) -> tuple[Any, Any]:
-        """The numbers of the cells that are nothing but 1 to 18 digits, and which cells are."""
-        return self._numbers(_WHOLE)
-
-    def _numbers(self, layouts: Sequence[_Layout]) -> tuple[Any, Any]:
-        """The numbers of the cells that have one of these layouts, and which cells have."""
-        found, fits = np.zeros(len(self._ends), dtype="int64"), np.zeros(len(self._ends), dtype=bool)
-        for rows, cells in self._parts():
-            found[rows], fits[rows] = cells._few_numbers(layouts)
-        return found, fits
-
-    def _completed(self, found: Any, is_known: Any, read: Callable[[str], int | None]) -> Any:
-        others = np.flatnonzero(~is_known)
-        found[others] = self._rows(others).coded().each(read)
-        return found
-
-    def _parts(self) -> Iterator[tuple[slice, Cells]]:
-        for first in range(0, len(self._ends), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            yield rows, self._rows(rows)
-
-    def _rows(self, rows: Any) -> Cells:
-        return Cells(self._data, self._before[rows], self._ends[rows])
-
-    def _few_bytes(self) -> list[str]:
-        """Each cell with a character for each of its bytes."""
-        offset = self._before.min() + 1
-        text = str(self._data[offset : self._ends.max()].data, "latin-1")
-        starts, ends = (self._before + 1 - offset).tolist(), (self._ends - offset).tolist()
-        return [text[start:end] for start, end in zip(starts, ends, strict=True)]
-
-    def _few_texts(self) -> list[str]:
-        found = self._few_bytes()
-        if not all(map(str.isascii, found)):
-            found = [as_text(cell.encode("latin-1")) for cell in found]
-        if len({*found[:_SAMPLE]}) == _SAMPLE:  # job ids
-            return found
-        known: dict[str, str] = {}
-        return [*map(known.setdefault, found, found)]  # equal ones are one object
-
-    def _few_coded(self) -> tuple[list[str], Any]:
-        """Each word once, and codes. Cells are compared as numbers of eight bytes, long ones as text."""
+        """Each word once. Cells are compared as numbers of eight bytes, long ones as text."""
         lengths = self._ends - self._before - 1
         codes, count = self._eight(0, lengths)
-        for offset in range(8, min(int(lengths.max()), _COMPARED + 1), 8):
+        for offset in range(8, min(int(lengths.max(initial=0)), _COMPARED + 1), 8):
             rows = np.flatnonzero(lengths > offset)
-            some = self._rows(rows)
+            some = self.rows(rows)
             more, factor = some._eight(offset, lengths[rows]) if offset < _COMPARED else some._end(offset)
             codes[rows] = count + codes[rows] * factor + more
             codes, found = pd.factorize(codes)
             count = len(found)
         example = np.empty(count, dtype="int64")
         example[codes] = np.arange(len(codes))
-        return self._rows(example)._few_texts(), codes
+        return Coded(self.rows(example).texts(), codes)
+
+    def numbers(self, spelling: Spelling) -> Numbers:
+        """The cells that have this spelling, as their digits: eight of them in one number at a time."""
+        lengths = np.minimum(self._ends - self._before - 1, _WIDEST + 1)
+        longest = int(lengths.max(initial=0))
+        digits, fits, place = np.uint64(0), spelling.has_length[lengths], self._ends
+        for example, limits, lasts, weight in spelling.halves[: 1 if longest <= 8 else 2]:
+            place = place - 8
+            # Of the bytes that belong to the cell: nothing for the sign, 0 to 9 for a digit.
+            values = (_from_each_byte(self._block.data, "<u8")[place] ^ example) & lasts[lengths]
+            fits &= (((values & _LOW_BITS) + limits) | values) & _HIGH_BITS == 0
+            digits = digits + _decimal(values) * weight
+        return Numbers(digits.view("int64"), lengths, fits)
+
+    def rows(self, rows: Any) -> Cells:
+        """Some of the cells."""
+        return Cells(self._block, self._before[rows], self._ends[rows])
+
+    def _bytes(self) -> list[str]:
+        """Each cell with a character for each of its bytes."""
+        text = self._block.text
+        starts, ends = (self._before + 1).tolist(), self._ends.tolist()
+        return [text[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def _eight(self, offset: int, lengths: Any) -> tuple[Any, int]:
         """Codes for the eight bytes from there on, as far as they belong to the cell; and how many codes."""
-        numbers = _from_each_byte(self._data, "<u8")[self._before + 1 + offset]
-        codes, found = pd.factorize(numbers & _MASKS[np.minimum(lengths - offset, 8)])
+        numbers = _from_each_byte(self._block.data, "<u8")[self._before + 1 + offset]
+        codes, found = pd.factorize(numbers & _FIRSTS[np.minimum(lengths - offset, 8)])
         return codes, len(found)
 
     def _end(self, offset: int) -> tuple[Any, int]:
         """Codes for all bytes from there on; and how many codes."""
-        rest = Cells(self._data, self._before + offset, self._ends)._few_bytes()
+        rest = Cells(self._block, self._before + offset, self._ends)._bytes()
         codes, found = pd.factorize(np.array(rest, dtype=object))
         return codes, len(found)
 
-    def _few_numbers(self, layouts: Sequence[_Layout]) -> tuple[Any, Any]:
-        lengths = self._ends - self._before - 1
-        found, fits = np.zeros(len(lengths), dtype="int64"), np.zeros(len(lengths), dtype=bool)
-        present = set(np.flatnonzero(np.bincount(lengths)).tolist())
-        for firsts, spans, weights in layouts:
-            if len(weights) in present:
-                rows = np.flatnonzero(lengths == len(weights))
-                cells = _from_each_byte(self._data, f"V{len(weights)}")[self._before[rows] + 1]
-                digits = cells.view("uint8").reshape(-1, len(weights)) - firsts
-                found[rows], fits[rows] = digits @ weights, (digits <= spans).all(axis=1)
-        return found, fits
+
+def _decimal(values: Any) -> Any:
+    """Eight digits, one in each byte and the first one lowest, as a number: pairs, fours, all eight."""
+    pairs = (values * 10 + (values >> 8)) & 0x00FF00FF00FF00FF
+    fours = (pairs * 100 + (pairs >> 16)) & 0x0000FFFF0000FFFF
+    return (fours * 10_000 + (fours >> 32)) & 0xFFFFFFFF

@@ -11,9 +11,11 @@ ends, pipes or last week's mark, and still no row is forged, lost or shifted. Th
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from hpchub.errors import UnexpectedOutput
+from slurm_magics.done import as_text
 
 UNIT = "\x1f"
 # With -M, before the headings of each cluster.
@@ -40,99 +42,121 @@ class Table:
     notices: tuple[str, ...] = ()
 
 
-def parse_marked(tool: str, text: str, mark: str, user_text: int | None = None) -> Table:
-    """The table in an answer of rows between marks, headings included.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The whole rows that some bytes begin with: their fields, and what stands before each.
 
-    Args:
-        tool: The command, for errors.
-        text: Its standard output; with -M there are headings for each cluster.
-        mark: From `new_mark`, fresh for this query.
-        user_text: The place of the one field that may hold anything; None where there is none.
-
-    Raises:
-        UnexpectedOutput: There are no headings, or the text is cut in the middle of a row, or a row has
-            another number of fields than the headings.
+    `end`: where the rest begins.
     """
-    pieces = text.split(mark)
-    if len(pieces) < 2 or len(pieces) % 2 == 0 or not _is_whole(pieces[-1]):
-        raise _cut(tool, text)
-    rows = [piece[1:-1].split(UNIT) for piece in pieces[1::2]]
-    width = len(rows[0])
-    for row in rows:
-        extra = len(row) - width
-        if extra > 0 and user_text is not None:
-            row[user_text : user_text + extra + 1] = [UNIT.join(row[user_text : user_text + extra + 1])]
-        if len(row) != width:
-            raise UnexpectedOutput(tool, UNIT.join(row))
-    outside = {row: lines for row, text in enumerate(pieces[:-1:2]) if (lines := text.strip("\n"))}
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return _table(columns, {row: lines.split("\n") for row, lines in outside.items()}, pieces[-1])
+
+    fields: list[list[str]]
+    outside: list[str]
+    end: int
 
 
-def parse_delimited(tool: str, text: str, mark: str, *, guarded: bool) -> Table:
-    """The table in an answer whose every field, the last too, is followed by the mark.
+class Layout(Protocol):
+    """How the rows of an answer are told apart."""
 
-    Args:
-        tool: The command, for errors.
-        text: Its standard output, headings included; with -M there are some for each cluster.
-        mark: From `new_mark`, fresh for this query.
-        guarded: The first field is only a guard and left out of the table. Slurm itself writes the
-            first field in any case, without a line end: lines before it are no part of the row.
+    @property
+    def tool(self) -> str:
+        """The command, for errors."""
 
-    Raises:
-        UnexpectedOutput: There are no headings, or the text is cut in the middle of a row.
+    @property
+    def mark(self) -> str:
+        """From `new_mark`, fresh for this query."""
+
+    @property
+    def guards(self) -> int:
+        """How many first fields are left out of the table."""
+
+    def head(self, data: bytes) -> Rows:
+        """The first row, which has the headings; none where the bytes end before it does."""
+
+    def rows(self, data: bytes, width: int) -> Rows:
+        """Rows of so many fields.
+
+        Raises:
+            UnexpectedOutput: One has another number of them.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Rows between marks. `user_text` is the place of the one field that may hold anything, if any may."""
+
+    tool: str
+    mark: str = field(repr=False)
+    user_text: int | None = None
+    guards: int = 0
+
+    def head(self, data: bytes) -> Rows:
+        """The first row, which has the headings; none where the bytes end before it does."""
+        return self._cut(data, data.split(self.mark.encode(), 2))
+
+    def rows(self, data: bytes, width: int) -> Rows:
+        """Rows of so many fields.
+
+        Raises:
+            UnexpectedOutput: One has another number of them.
+        """
+        rows = self._cut(data, data.split(self.mark.encode()))
+        for row in rows.fields:
+            extra = len(row) - width
+            if extra > 0 and self.user_text is not None:
+                last = self.user_text + extra + 1
+                row[self.user_text : last] = [UNIT.join(row[self.user_text : last])]
+            if len(row) != width:
+                raise UnexpectedOutput(self.tool, UNIT.join(row))
+        return rows
+
+    def _cut(self, data: bytes, pieces: list[bytes]) -> Rows:
+        """Of what stands between the marks, each second piece is a row, if there is one behind it."""
+        last = (len(pieces) - 1) // 2 * 2
+        return Rows(
+            fields=[as_text(piece[1:-1]).split(UNIT) for piece in pieces[1:last:2]],
+            outside=[as_text(piece) for piece in pieces[:last:2]],
+            end=len(data) - len(self.mark.encode().join(pieces[last:])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delimited:
+    """Rows whose every field, the last too, is followed by the mark, for any fields.
+
+    Slurm itself writes the first field in any case, without a line end: lines before it are no part of the
+    row. It may be only a guard.
     """
-    width = text.partition(f"{mark}\n")[0].count(mark) + 1
-    fields = text.split(mark)
-    tail = fields.pop()
-    if not fields or len(fields) % width or not _is_whole(tail):
-        raise _cut(tool, text)
-    columns = [fields[place::width] for place in range(width)]
-    outside = {}
-    for row, (before, _, field) in enumerate(first.rpartition("\n") for first in columns[0]):
-        columns[0][row] = field
-        if lines := before.strip("\n"):
-            outside[row] = lines.split("\n")
-    return _table(columns, outside, tail, skip=1 if guarded else 0)
+
+    tool: str
+    mark: str = field(repr=False)
+    guards: int = 1
+
+    def head(self, data: bytes) -> Rows:
+        """The first row, which has the headings; none where the bytes end before it does."""
+        mark = self.mark.encode()
+        row, found, _ = data.partition(mark + b"\n")
+        width = row.count(mark) + 1 if found else 0
+        return self._cut(data, data.split(mark, width), width) if width else Rows([], [], 0)
+
+    def rows(self, data: bytes, width: int) -> Rows:
+        """Rows of so many fields."""
+        return self._cut(data, data.split(self.mark.encode()), width)
+
+    def _cut(self, data: bytes, pieces: list[bytes], width: int) -> Rows:
+        last = (len(pieces) - 1) // width * width
+        texts = [as_text(piece) for piece in pieces[:last]]
+        outside = []
+        for first in range(0, last, width):
+            before, _, texts[first] = texts[first].rpartition("\n")
+            outside.append(before)
+        fields = [texts[first : first + width] for first in range(0, last, width)]
+        return Rows(fields, outside, len(data) - len(self.mark.encode().join(pieces[last:])))
 
 
-def _is_whole(tail: str) -> bool:
-    """Whether what stands behind the last row is no beginning of another."""
-    return tail.startswith("\n") and tail.endswith("\n")
-
-
-def _cut(tool: str, text: str) -> UnexpectedOutput:
-    return UnexpectedOutput(tool, f"…{text[-80:]}" if text else "nothing at all")
-
-
-def _table(columns: list[list[str]], outside: dict[int, list[str]], tail: str, skip: int = 0) -> Table:
-    """From columns with their headings, and the lines before some of the rows; without the first columns."""
-    headings = [column[0].strip() for column in columns]
-    names = {row: name for row, lines in outside.items() if (name := _cluster(lines))}
-    for row in sorted({0, *names}, reverse=True):  # each cluster has headings of its own
-        for column in columns:
-            del column[row]
-    lines = [line for lines in (*outside.values(), tail.split("\n")) for line in lines if line.strip()]
-    return Table(
-        headings=unique(headings[skip:]),
-        columns=tuple(columns[skip:]),
-        rows=len(columns[0]),
-        clusters=_spread(names, len(columns[0])) if names else None,
-        notices=tuple(line for line in lines if not line.startswith(CLUSTER)),
-    )
-
-
-def _cluster(lines: list[str]) -> str:
+def cluster_of(lines: list[str]) -> str:
     """The cluster that some lines before a row announce."""
     names = [line.removeprefix(CLUSTER).strip() for line in lines if line.startswith(CLUSTER)]
     return names[-1] if names else ""
-
-
-def _spread(names: dict[int, str], rows: int) -> list[str]:
-    """The cluster of each row, from the rows of headings, which are gone."""
-    return spread_clusters(
-        {row - before: name for before, (row, name) in enumerate(sorted(names.items()))}, rows
-    )
 
 
 def spread_clusters(names: dict[int, str], rows: int) -> list[str]:

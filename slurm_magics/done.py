@@ -13,11 +13,18 @@ MOST_BYTES = 1 << 29
 # Is given each piece of what a command prints as it comes, and whether it is of its standard error. The
 # streams may come from two threads.
 Show = Callable[[bytes, bool], None]
+# Is given each piece of a command's standard output, which then is not kept.
+Take = Callable[[bytes], None]
+# Of what is taken so much is kept all the same, for the words of a failure.
+_KEPT_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a command left: its exit code and both streams, as bytes."""
+    """What a command left: its exit code and both streams, as bytes.
+
+    Where the standard output was taken as it came, only its beginning is here.
+    """
 
     exit_code: int
     stdout: bytes
@@ -47,13 +54,23 @@ class Cut(KeyboardInterrupt):
 
 @dataclass(slots=True)
 class Said:
-    """What a command has printed so far. May be filled by two threads, one for each stream."""
+    """What a command has printed so far. May be filled by two threads, one for each stream.
+
+    `mark`: a line of each stream, if there is one, before which somebody else speaks.
+    """
 
     tool: str
     show: Show | None = None
+    take: Take | None = None
+    mark: bytes = b""
     stdout: list[bytes] = field(default_factory=list)
     stderr: list[bytes] = field(default_factory=list)
     _sizes: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
+    # What came before the mark; None behind it.
+    _before: dict[bool, bytes | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = dict.fromkeys((True, False), b"" if self.mark else None)
 
     def add(self, piece: bytes, *, is_error: bool = False) -> None:
         """One more piece.
@@ -63,10 +80,29 @@ class Said:
         """
         self._sizes[is_error] += len(piece)
         self.check()
-        (self.stderr if is_error else self.stdout).append(piece)
-        show = self.show  # another thread may end that
-        if show:
-            show(piece, is_error)
+        before = self._before[is_error]
+        if before is not None:
+            before, found, piece = (before + piece).partition(self.mark)
+            self._before[is_error] = None if found else before
+        if piece:
+            self._keep(piece, is_error)
+            show = self.show  # another thread may end that
+            if show:
+                show(piece, is_error)
+
+    def _keep(self, piece: bytes, is_error: bool) -> None:
+        kept = self.stderr if is_error else self.stdout
+        if not self.take or is_error:
+            kept.append(piece)
+            return
+        self.take(piece)
+        if (room := _KEPT_BYTES - sum(map(len, kept))) > 0:
+            kept.append(piece[:room])
+
+    @property
+    def unbegun(self) -> bytes | None:
+        """All that was said, where the mark has not come; None where it has."""
+        return None if self._before[False] is None else self._before[True] or self._before[False]
 
     def check(self) -> None:
         """SlurmError where it is too much."""

@@ -28,7 +28,7 @@ def short_letters(spec: str, everything: str) -> str:
 
 
 def short_format(letters: str, mark: str, is_marked: bool) -> str:
-    """The fields between marks, as `parse_marked` or else `parse_delimited` reads them."""
+    """The fields between marks, as `Marked` or else `Delimited` reads them."""
     if is_marked:
         return UNIT.join((mark, *(f"%{letter}" for letter in letters), mark))
     return "".join((mark, *(f"%{letter}{mark}" for letter in letters)))

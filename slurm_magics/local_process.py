@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from slurm_magics.done import Cut, Done, Said, Show
+from slurm_magics.done import Cut, Done, Said, Show, Take
 from slurm_magics.errors import SlurmError
 from slurm_magics.interrupts import held_back
 
@@ -44,9 +44,14 @@ class _Command(subprocess.Popen[bytes]):
 
 
 def run_here(
-    argv: Sequence[str], stdin: bytes, limit_s: float | None, show: Show | None = None, **options: Any
+    argv: Sequence[str],
+    stdin: bytes,
+    limit_s: float | None,
+    show: Show | None = None,
+    take: Take | None = None,
+    **options: Any,
 ) -> Done:
-    """What the command left. What it prints while it is being ended is not given to `show`.
+    """What the command left. What it prints while it is being ended is not given to `show`, nor to `take`.
 
     Ctrl-C in a cell is not for the queries of the cards, so those are in a group of their own. Commands
     without a limit are in the kernel's, which ends what it finds there when it is shut down.
@@ -60,14 +65,14 @@ def run_here(
     options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     if limit_s is not None:
         options["process_group"] = 0
-    said = Said(argv[0], show)
+    said = Said(argv[0], show, take)
     process: subprocess.Popen[bytes] | None = None
     try:
         with held_back():  # else it could start, and nobody know of it
             process = _Command(argv, **options)
         _talk(process, stdin, limit_s, said)
     except BaseException as error:
-        said.show = None
+        said.show = said.take = None
         is_killed = False
         if process is not None and limit_s is None:
             is_killed = not _end_gently(process, said)

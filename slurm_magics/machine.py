@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from slurm_magics.done import MOST_BYTES, Done, Show, too_long, too_slow
+from slurm_magics.done import MOST_BYTES, Done, Show, Take, too_long, too_slow
 from slurm_magics.errors import SlurmError
 from slurm_magics.local_process import run_here
 
@@ -52,6 +52,7 @@ class Machine(Protocol):
         cwd: PurePath | None = None,
         limit_s: float | None = None,
         show: Show | None = None,
+        take: Take | None = None,
     ) -> Done:
         """Run a command to its end. None as a variable's value takes it out of the environment.
 
@@ -112,6 +113,7 @@ class Local:
         cwd: PurePath | None = None,
         limit_s: float | None = None,
         show: Show | None = None,
+        take: Take | None = None,
     ) -> Done:
         variables = {**os.environ, **(environ or {})}
         try:
@@ -120,6 +122,7 @@ class Local:
                 stdin,
                 limit_s,
                 show,
+                take,
                 env={name: value for name, value in variables.items() if value is not None},
                 cwd=cwd,
             )

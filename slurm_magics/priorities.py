@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import TYPE_CHECKING
 
-from hpchub.errors import UnexpectedOutput
 from slurm_magics.columns import SPRIO, SPRIO_KINDS
-from slurm_magics.delimited import Table, parse_marked, unique
-from slurm_magics.done import as_text
+from slurm_magics.delimited import Marked, unique
 from slurm_magics.errors import SlurmError
 from slurm_magics.formats import short_format, short_letters
 from slurm_magics.options import HELP, NO_HEADINGS, Syntax, scan
+from slurm_magics.reading import Reading
 from slurm_magics.values import Kind
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SYNTAX = Syntax(
     with_value="MoSpu",
@@ -44,28 +39,14 @@ class PriorityQuery:
     mark: str = field(repr=False)
     parts: tuple[str, ...] = ()
 
-    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        """The answer as a frame, and the lines that were no part of it.
-
-        Raises:
-            UnexpectedOutput: This is no table, or one cut in the middle of a row.
-        """
-        from slurm_magics import frames
-
-        text = as_text(answer)
-        headings = unique([SPRIO[letter] for letter in self.letters])
-        if text.startswith(_NONE_FOUND):
-            table = Table(headings, tuple([] for _ in headings), 0, notices=(text.split("\n")[0],))
-        else:
-            table = parse_marked("sprio", text, self.mark)
-            if len(table.columns) != len(headings):  # an older sprio leaves out what it does not know
-                raise UnexpectedOutput("sprio", f"only the fields {', '.join(table.headings)}")
-            table = replace(table, headings=headings)
+    def reading(self, zone: tzinfo) -> Reading:
+        """What makes a frame of the answer as it comes. An older sprio leaves out what it does not know."""
+        names = unique([SPRIO[letter] for letter in self.letters])
         kinds = {
-            heading: SPRIO_KINDS.get(letter, Kind.TEXT)
-            for heading, letter in zip(headings, self.letters, strict=True)
+            name: SPRIO_KINDS.get(letter, Kind.TEXT) for name, letter in zip(names, self.letters, strict=True)
         }
-        return frames.table_to_frame(table, kinds, zone=zone, parts=self.parts), table.notices
+        layout = Marked("sprio", self.mark)
+        return Reading(layout, kinds, zone, parts=self.parts, names=names, none_found=_NONE_FOUND)
 
 
 def plan_priorities(words: Sequence[str], environ: Mapping[str, str], mark: str) -> PriorityQuery | None:

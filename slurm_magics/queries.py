@@ -9,20 +9,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Protocol
 
 from slurm_magics import columns
-from slurm_magics.accounting import plan_piped
-from slurm_magics.delimited import parse_delimited, parse_marked
-from slurm_magics.done import as_text
+from slurm_magics.accounting import PipedQuery, plan_piped
+from slurm_magics.delimited import Delimited, Layout, Marked
 from slurm_magics.errors import SlurmError
 from slurm_magics.formats import long_format, short_format, short_letters
 from slurm_magics.options import HELP, JSON, NO_HEADINGS, Syntax, scan
-from slurm_magics.priorities import plan_priorities
+from slurm_magics.priorities import PriorityQuery, plan_priorities
+from slurm_magics.reading import Reading
 from slurm_magics.values import Kind
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SQUEUE = Syntax(
     with_value="AijLMnOopqRStuUw",
@@ -81,44 +77,18 @@ class TableQuery:
     guarded: bool = True
     parts: tuple[str, ...] = ()
 
-    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        """The answer as a frame, and the lines that were no part of it.
-
-        Raises:
-            UnexpectedOutput: This is no table, or one cut in the middle of a row.
-        """
-        from slurm_magics import frames
-
+    def reading(self, zone: tzinfo) -> Reading:
+        """What makes a frame of the answer as it comes."""
         tool = self.argv[0]
-        if self.is_marked:
-            quick = frames.marked_to_frame(answer, self.mark, self.kinds, zone=zone, parts=self.parts)
-            if quick is not None:
-                return quick, ()
-        text = as_text(answer)
-        if self.is_marked:
-            table = parse_marked(tool, text, self.mark, self.user_text)
-        else:
-            table = parse_delimited(tool, text, self.mark, guarded=self.guarded)
-        return frames.table_to_frame(table, self.kinds, zone=zone, parts=self.parts), table.notices
+        layout: Layout = (
+            Marked(tool, self.mark, self.user_text)
+            if self.is_marked
+            else Delimited(tool, self.mark, guards=int(self.guarded))
+        )
+        return Reading(layout, self.kinds, zone, parts=self.parts)
 
 
-class Query(Protocol):
-    """A command and the way to read it. `environ` overrides the environment; None takes a name out of it."""
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The command."""
-
-    @property
-    def environ(self) -> Mapping[str, str | None]:
-        """Its variables."""
-
-    def frame(self, answer: bytes, zone: tzinfo) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        """The answer as a frame, and the lines that were no part of it.
-
-        Raises:
-            UnexpectedOutput: This is no table, or one cut in the middle of a row.
-        """
+Query = TableQuery | PriorityQuery | PipedQuery
 
 
 def plan(tool: str, words: Sequence[str], environ: Mapping[str, str], mark: str) -> Query | None:

@@ -14,13 +14,13 @@ from datetime import tzinfo
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import MOST_BYTES, Cut, Done, Show, as_text, too_long, too_slow
+from slurm_magics.done import MOST_BYTES, Done, Said, Show, Take, as_text, too_long, too_slow
 from slurm_magics.errors import MAY_BE_QUEUED, SlurmError
 from slurm_magics.machine import zone_of
 from slurm_magics.programs import SUBMITTERS
 from slurm_magics.ssh_config import Target
 from slurm_magics.ssh_login import Connection, open_connection, require_paramiko
-from slurm_magics.ssh_session import STUB, AfterMark, after_mark, encoded, talk
+from slurm_magics.ssh_session import STUB, encoded, talk
 
 if TYPE_CHECKING:
     import paramiko
@@ -107,6 +107,7 @@ class Remote:
         cwd: PurePath | None = None,
         limit_s: float | None = None,
         show: Show | None = None,
+        take: Take | None = None,
     ) -> Done:
         variables = {"PATH": self._path, **(environ or {})}
         sets = [
@@ -122,7 +123,7 @@ class Remote:
             f"command -v {shlex.quote(argv[0])} >/dev/null 2>&1 || "
             f"{{ printf '%s\\n' {shlex.quote(missing)} >&2; exit {_NOT_FOUND}; }}"
         )
-        done = self._sh("; ".join((*enter, *sets, *unsets, find, begun)), argv[0], stdin, limit_s, show)
+        done = self._sh("; ".join((*enter, *sets, *unsets, find, begun)), argv[0], stdin, limit_s, show, take)
         if cwd and done.exit_code == _NO_SUCH_FOLDER:
             raise SlurmError(f"The folder {cwd} is gone on {self.name}.")
         if done.exit_code == _NOT_FOUND and done.stderr == f"{missing}\n".encode():
@@ -162,7 +163,13 @@ class Remote:
         self._environ = {name: value for name, value in zip(_LEARNT, values, strict=True) if value}
 
     def _sh(
-        self, script: str, tool: str, stdin: bytes, limit_s: float | None, show: Show | None = None
+        self,
+        script: str,
+        tool: str,
+        stdin: bytes,
+        limit_s: float | None,
+        show: Show | None = None,
+        take: Take | None = None,
     ) -> Done:
         """Run a script with /bin/sh. What the login shell prints before it is left out."""
         mark = secrets.token_hex(16)
@@ -174,11 +181,8 @@ class Remote:
                 channel.exec_command(STUB)
             except (EOFError, OSError, paramiko.SSHException) as error:
                 raise self._lost(tool) from error
-            try:
-                shown = show and AfterMark(mark, show)
-                done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s, shown)
-            except Cut as cut:
-                raise Cut(after_mark(mark, cut.said)) from None
+            said = Said(tool, show, take, mark=f"{mark}\n".encode())
+            done = talk(channel, said, encoded(text) + b"\n" + stdin, limit_s)
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions
@@ -191,14 +195,14 @@ class Remote:
             )
         if done.exit_code < 0:
             raise self._lost(tool)
-        if mark.encode() not in done.stdout:
-            said = as_text(done.stderr or done.stdout).strip()
+        if said.unbegun is not None:
+            words = as_text(said.unbegun).strip()
             raise SlurmError(
                 f"Your login shell on {self.name} ended before {tool} began"
-                + (f". It said: {said[-300:]}" if said else "."),
+                + (f". It said: {words[-300:]}" if words else "."),
                 "Check its start-up files, such as .bashrc.",
             )
-        return after_mark(mark, done)
+        return done
 
     def _channel(self) -> paramiko.Channel:
         """A session on the connection, which is made where there is none.

@@ -14,7 +14,7 @@ from hpchub.core.command import Command, CommandResult
 from hpchub.errors import UnexpectedOutput
 from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
-from slurm_magics.done import Cut, Done, as_text
+from slurm_magics.done import Cut, Done, Take, as_text
 from slurm_magics.errors import Interrupted, SlurmError, failed, refused, translated
 from slurm_magics.machine import Machine
 from slurm_magics.output import Live
@@ -73,6 +73,7 @@ class Session:
         cwd: PurePath | None = None,
         endless: bool = False,
         live: Live | None = None,
+        take: Take | None = None,
     ) -> Answer:
         """Run a command to its end.
 
@@ -84,6 +85,7 @@ class Session:
             endless: It runs a program for as long as that runs: no time limit, and what was printed is shown
                 where it fails or is interrupted.
             live: Shows what it prints as it comes.
+            take: Is given its standard output as it comes, which then is not in the answer.
 
         Raises:
             SlurmError: It is not there, took too long, or ended with an exit code other than zero.
@@ -99,7 +101,9 @@ class Session:
                 f"Line {line} of the script has half a character, which no file can hold."
             ) from error
         try:
-            done = self.machine.run(argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s, show=live)
+            done = self.machine.run(
+                argv, stdin=script, environ=environ, cwd=cwd, limit_s=limit_s, show=live, take=take
+            )
         except Cut as cut:
             if endless:
                 _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
@@ -150,40 +154,41 @@ class Session:
         _show(answer.stderr)
         return _Known(answer.text, time.monotonic())
 
-    def _answered(self, query: Query) -> tuple[Query, Answer]:
-        """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
-        try:
-            answer = self.run(query.argv, environ={**WHOLE_LISTS, **query.environ})
-        except SlurmError as error:
-            if not isinstance(query, PipedQuery) or not query.older or "Unknown field" not in error.stderr:
-                raise
-            return self._answered(query.older)
-        if not isinstance(query, PipedQuery):
-            return query, answer
-        try:
-            instead = query.instead(answer.stdout)
-        except UnexpectedOutput as error:
-            # Refusals with exit code 0: they are said on either stream.
-            raise refused(query.argv[0], 0, answer.text, answer.stderr) from error
-        return (instead, self.run(instead.argv, environ=instead.environ)) if instead else (query, answer)
-
     def frame(self, query: Query) -> pd.DataFrame:
         """Run a query now and read it.
 
         Raises:
             SlurmError: As `run`, and where the answer is no table.
         """
-        query, answer = self._answered(query)
-        _show(answer.stderr)
-        return self._read(query, answer)
-
-    def _read(self, query: Query, answer: Answer) -> pd.DataFrame:
         try:
-            frame, notices = query.frame(answer.stdout, self.machine.zone)
+            if isinstance(query, PipedQuery):
+                query, answer = self._answered(query)
+                _show(answer.stderr)
+                frame, notices = query.frame(answer.stdout, self.machine.zone)
+            else:
+                reading = query.reading(self.machine.zone)
+                environ = {**WHOLE_LISTS, **query.environ}
+                _show(self.run(query.argv, environ=environ, take=reading.feed).stderr)
+                frame, notices = reading.frame()
         except UnexpectedOutput as error:
             raise translated(error) from error
         _show("\n".join(notices))
         return frame
+
+    def _answered(self, query: PipedQuery) -> tuple[PipedQuery, Answer]:
+        """The answer, and the query that it belongs to: where names hold pipes or line ends, another one."""
+        try:
+            answer = self.run(query.argv, environ={**WHOLE_LISTS, **query.environ})
+        except SlurmError as error:
+            if not query.older or "Unknown field" not in error.stderr:
+                raise
+            return self._answered(query.older)
+        try:
+            instead = query.instead(answer.stdout)
+        except UnexpectedOutput as error:
+            # Refusals with exit code 0: they are said on either stream.
+            raise refused(query.argv[0], 0, answer.text, answer.stderr) from error
+        return (instead, self.run(instead.argv, environ=instead.environ)) if instead else (query, answer)
 
     def forget(self) -> None:
         """Forget what was answered: something has been changed."""

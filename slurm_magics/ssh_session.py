@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from slurm_magics.done import Cut, Done, Said, Show
+from slurm_magics.done import Cut, Done, Said
 from slurm_magics.errors import SlurmError
 
 if TYPE_CHECKING:
@@ -31,33 +31,7 @@ def encoded(script: str) -> bytes:
     )
 
 
-def after_mark(mark: str, done: Done) -> Done:
-    """Without what the login shell said before the command began. `AfterMark` shows the very same."""
-    out, err = (text.partition(f"{mark}\n".encode())[2] for text in (done.stdout, done.stderr))
-    return Done(done.exit_code, out, err)
-
-
-class AfterMark:
-    """Shows of each stream what follows a line: what the login shell says before is no part of it."""
-
-    def __init__(self, mark: str, show: Show) -> None:
-        self._mark = f"{mark}\n".encode()
-        self._show = show
-        self._before: dict[bool, bytes | None] = {True: b"", False: b""}
-
-    def __call__(self, piece: bytes, is_error: bool) -> None:
-        """One more piece."""
-        before = self._before[is_error]
-        if before is not None:
-            before, found, piece = (before + piece).partition(self._mark)
-            self._before[is_error] = None if found else before
-        if piece:
-            self._show(piece, is_error)
-
-
-def talk(
-    channel: paramiko.Channel, tool: str, stdin: bytes, limit_s: float | None, show: Show | None = None
-) -> Done | None:
+def talk(channel: paramiko.Channel, said: Said, stdin: bytes, limit_s: float | None) -> Done | None:
     """Feed a command and collect what it says; None where the time was up.
 
     The exit code is -1 where none came: the connection is lost, or a signal ended the command.
@@ -67,7 +41,6 @@ def talk(
         Cut: Somebody pressed Ctrl-C.
     """
     deadline = None if limit_s is None else time.monotonic() + limit_s
-    said = Said(tool, show)
     helpers = [
         threading.Thread(target=_feed, args=(channel, stdin, deadline is not None), daemon=True),
         threading.Thread(target=_drain, args=(channel, said), daemon=True),
@@ -85,7 +58,7 @@ def talk(
     except TimeoutError:
         return None
     except KeyboardInterrupt:
-        said.show = None
+        said.show = said.take = None
         raise Cut(said.done(-1)) from None
     finally:
         channel.close()

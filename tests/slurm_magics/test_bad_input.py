@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import time
-from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from slurm_magics import SlurmError
 from slurm_magics.help import COMMANDS, TABLES
 from slurm_magics.job import Job
 from slurm_magics.queries import plan
+from support.answers import frame_of
 from support.slurm_commands import Commands
 
 _HEAD = "MARK\x1fJOBID\x1fSUBMIT_TIME\x1fTIME\x1fMARK\n"
@@ -107,11 +107,11 @@ def test_a_listing_is_cut_in_the_middle(tool: str) -> None:
     query = plan(tool, (), {}, capture_magics.MARK)
     assert query is not None
     whole = reader.golden(f"magics_{tool}").stdout.encode("utf-8", "surrogateescape")
-    rows = len(query.frame(whole, UTC)[0])
+    rows = len(frame_of(query, whole))
     for cut in range(len(whole) - 200, len(whole) - 1):
         if b"\n" not in whole[cut - 1 : cut + 1]:
             with pytest.raises(UnexpectedOutput):
-                query.frame(whole[:cut], UTC)
+                frame_of(query, whole[:cut])
     assert rows >= 3
 
 

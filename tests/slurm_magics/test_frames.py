@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise, repeat
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_magics import columns
-from slurm_magics.delimited import UNIT, Table, parse_marked
-from slurm_magics.frames import UnreadColumn, marked_to_frame, table_to_frame
+from slurm_magics.delimited import UNIT, Marked, Table
+from slurm_magics.frames import UnreadColumn, table_to_frame
 from slurm_magics.queries import plan
+from slurm_magics.reading import Reading
+from support.answers import frame_of
 
 UTC = ZoneInfo("UTC")
 PARTS = ("JOB", "TASK", "HET")
@@ -30,7 +35,7 @@ def frame(name: str) -> pd.DataFrame:
     assert captured["argv"] == list(query.argv), "the question has changed: capture again"
     assert captured["environ"] == query.environ, "the question has changed: capture again"
     answer = reader.golden(f"magics_{name}").stdout.encode("utf-8", "surrogateescape")
-    return query.frame(answer, UTC)[0]
+    return frame_of(query, answer)
 
 
 def jobs() -> dict[str, str]:
@@ -133,25 +138,31 @@ ROWS = st.lists(
 )
 
 
-@given(ROWS)
-def test_the_quick_way_and_the_sure_way_agree(rows: list[tuple[str, ...]]) -> None:
-    """Cells by their places make the very same frame, or leave the answer to the parser of text."""
+def printed(rows: Sequence[Sequence[str]], before: str = "") -> bytes:
+    """What squeue prints."""
+    return (before + "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in rows)).encode()
+
+
+def read(pieces: Iterable[bytes], parts: Sequence[str] = PARTS) -> pd.DataFrame:
+    """The frame of an answer that comes in these pieces."""
+    reading = Reading(Marked("squeue", MARK, 1), columns.SQUEUE, UTC, parts=parts)
+    for piece in pieces:
+        reading.feed(piece)
+    return reading.frame()[0]
+
+
+@given(ROWS, st.lists(st.integers(0, 2000)), st.integers(1, 200), st.sampled_from(["", "Welcome\n"]))
+def test_pieces_make_the_frame_of_the_whole(
+    rows: list[tuple[str, ...]], cuts: list[int], enough: int, noise: str
+) -> None:
+    """Wherever the pieces end, however many rows are read at once, and whatever the jobs are called."""
     heads = ("JOBID", "NAME", "STATE", "TIME")
-    text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (heads, *rows))
-    sure = table_to_frame(parse_marked("squeue", text, MARK, 1), columns.SQUEUE, zone=UTC, parts=PARTS)
-    assert list(sure["NAME"]) == [row[1] for row in rows]
-    quick = marked_to_frame(text.encode(), MARK, columns.SQUEUE, zone=UTC, parts=PARTS)
-    if quick is not None:
-        pd.testing.assert_frame_equal(quick, sure)
-    else:
-        assert any({UNIT, "\n"} & set(row[1]) for row in rows)
-
-
-@pytest.mark.parametrize("noise", [b"Welcome\n", b"CLUSTER: a\n"])
-def test_noise_is_left_to_the_sure_way(noise: bytes) -> None:
-    """What is not all rows is not read quickly."""
-    text = noise + UNIT.join((MARK, "JOBID", "NAME", MARK)).encode() + b"\n"
-    assert marked_to_frame(text, MARK, columns.SQUEUE, zone=UTC) is None
+    whole = printed([heads, *rows], noise)
+    table = Table(heads, tuple([row[place] for row in rows] for place in range(4)), len(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slurm_magics.reading._ENOUGH_BYTES", enough)
+        found = read(whole[start:end] for start, end in pairwise([0, *sorted(cuts), None]))
+    pd.testing.assert_frame_equal(found, table_to_frame(table, columns.SQUEUE, zone=UTC, parts=PARTS))
 
 
 def test_a_column_that_cannot_be_read_stays_text() -> None:
@@ -166,16 +177,14 @@ def test_an_id_that_nobody_knows_loses_nothing() -> None:
     """It is there as text, without parts, and the others have theirs."""
     ids = ["41", "6_[2,6,9,", "7_3", "8+1"]
     table = Table(("JOBID",), (ids,), rows=4)
-    answer = "".join(f"{MARK}{UNIT}{one}{UNIT}{MARK}\n" for one in ("JOBID", *ids)).encode()
     with pytest.warns(UnreadColumn, match=r"'6_\[2,6,9,' is no job id in the column JOBID: it has no parts"):
         found = table_to_frame(table, columns.SQUEUE, zone=UTC, parts=PARTS)
     with pytest.warns(UnreadColumn, match="no parts"):
-        quick = marked_to_frame(answer, MARK, columns.SQUEUE, zone=UTC, parts=PARTS)
+        quick = read([printed([(one,) for one in ("JOBID", *ids)])])
     assert list(found["JOBID"]) == ids
     assert found[["JOB", "TASK", "HET"]].to_numpy(object, na_value=0).tolist() == [
         [41, 0, 0], [0, 0, 0], [7, 3, 0], [8, 0, 1],
     ]  # fmt: skip
-    assert quick is not None
     pd.testing.assert_frame_equal(found, quick)
 
 
@@ -196,9 +205,7 @@ def test_a_long_queue_loses_nothing() -> None:
         for row in range(30_000)
     ]
     heads = ("JOBID", "NAME", "STATE", "TIME")
-    text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (heads, *rows))
-    found = marked_to_frame(text.encode(), MARK, columns.SQUEUE, zone=UTC, parts=PARTS)
-    assert found is not None
+    found = read([printed([heads, *rows])])
     assert list(zip(found["JOBID"], found["NAME"], found["STATE"].astype(object), strict=True)) == [
         row[:3] for row in rows
     ]
@@ -207,8 +214,35 @@ def test_a_long_queue_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["odd\nname", f"odd{UNIT}name"])
-def test_one_odd_name_in_a_long_queue_is_left_to_the_sure_way(name: str) -> None:
-    """Wherever it stands: the quick way never guesses where a cell ends."""
+def test_one_odd_name_in_a_long_queue(name: str) -> None:
+    """Wherever it stands: nobody guesses where a cell ends."""
     rows = [("1", "plain"), ("2", name), ("3", "plain")] * 5_000
-    text = "".join(UNIT.join((MARK, *row, MARK)) + "\n" for row in (("JOBID", "NAME"), *rows))
-    assert marked_to_frame(text.encode(), MARK, columns.SQUEUE, zone=UTC) is None
+    found = read([printed([("JOBID", "NAME"), *rows])])
+    assert list(zip(found["JOBID"], found["NAME"], strict=True)) == rows
+
+
+def test_a_long_answer_is_never_held_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 8 MB that come in pieces less than an eighth is in memory at any time."""
+    monkeypatch.setattr("slurm_magics.reading._ENOUGH_BYTES", 1 << 15)
+    monkeypatch.setattr("slurm_magics.gathered._ROOM", 0)  # which takes no memory, but is counted
+    assert len(read([printed([("USER", "STATE"), ("x", "y")])], parts=())) == 1  # with all that it imports
+    rows = printed([("x" * 400, "y" * 400)] * 10)
+    tracemalloc.start()
+    try:
+        found = read(chain([printed([("USER", "STATE")])], repeat(rows, 1000)), parts=())
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(found) == 10_000
+
+
+def test_a_value_that_nobody_expects_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole column stays text, with every cell as it was printed, though others have long been read."""
+    monkeypatch.setattr("slurm_magics.reading._ENOUGH_BYTES", 100)
+    times = ["0:01", "12:00:00", "1-00:00:09", "00:05", "UNLIMITED", "N/A"] * 20
+    counts = ["7", "007", "2K", "", "16+", "123456789012345"] * 20
+    rows = [*zip(times, counts, strict=True), ("soon", "many")]
+    answer = printed([("TIME", "CPUS"), *rows])
+    with pytest.warns(UnreadColumn, match="stays text"):
+        found = read((answer[start : start + 50] for start in range(0, len(answer), 50)), parts=())
+    assert list(zip(found["TIME"], found["CPUS"], strict=True)) == rows

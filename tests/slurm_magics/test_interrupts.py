@@ -168,7 +168,8 @@ def test_a_wait_that_is_left_behind_keeps_no_ctrl_c(job: Job) -> None:
 @pytest.mark.parametrize(
     ("cell", "place", "words"),
     [
-        ("%squeue -o %i", "slurm_magics.frames.marked_to_frame", "Interrupted: squeue was given up."),
+        ("%squeue -o %i", "slurm_magics.reading.Reading.feed", "Interrupted: squeue was given up."),
+        ("%squeue -o %i", "slurm_magics.reading.Reading.frame", "Interrupted: squeue was given up."),
         ("job.state", "slurm_magics.local_process._talk", "Interrupted."),
         ("job.efficiency()", "slurm_magics.local_process._talk", "Interrupted: sacct was given up."),
     ],

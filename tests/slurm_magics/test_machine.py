@@ -42,6 +42,15 @@ def test_a_killed_command_is_told_by_its_signal(machine: Local) -> None:
     assert machine.run(("sh", "-c", "kill -9 $$"), limit_s=30.0).exit_code == -9
 
 
+def test_what_is_taken_as_it_comes_is_not_kept(machine: Local) -> None:
+    """But for its beginning: that may say why the command fails."""
+    pieces: list[bytes] = []
+    script = "head -c 300000 /dev/zero; echo oops >&2; exit 3"
+    done = machine.run(("sh", "-c", script), limit_s=30.0, take=pieces.append)
+    assert b"".join(pieces) == bytes(300_000)
+    assert (done.stdout, done.stderr, done.exit_code) == (bytes(4096), b"oops\n", 3)
+
+
 def test_what_is_too_much_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor while the command is being ended, which may take a while."""
     monkeypatch.setattr("slurm_magics.done.MOST_BYTES", 1000)

@@ -16,6 +16,7 @@ from slurm_magics.efficiency import measure
 from slurm_magics.queries import plan
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, parse_jobs, parse_table
 from slurm_magics.values import Kind
+from support.answers import frame_of
 from support.dtypes import DTYPES
 
 UTC = ZoneInfo("UTC")
@@ -33,7 +34,7 @@ def frame(name: str, folder: Path) -> pd.DataFrame:
     asked = reader.record(f"magics_{name}", folder)
     assert (asked["argv"], asked["environ"]) == (list(query.argv), query.environ), "capture again"
     answer = reader.golden(f"magics_{name}", folder).stdout.encode("utf-8", "surrogateescape")
-    return query.frame(answer, UTC)[0]
+    return frame_of(query, answer)
 
 
 def made(folder: Path, name: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from slurm_magics.job import Job
 from slurm_magics.queries import plan
 from slurm_magics.records import NODE_KINDS, PARTITION_KINDS, parse_table
 from slurm_magics.values import Kind
+from support.answers import frame_of
 from support.tree import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "magics.md").read_text()
@@ -94,7 +94,7 @@ def test_every_column_is_listed(name: str, folder: Path) -> None:
     query = plan(tool, words, {}, capture_magics.MARK)
     assert query is not None
     answer = reader.golden(f"magics_{name}", folder).stdout.encode("utf-8", "surrogateescape")
-    assert unlisted(query.frame(answer, UTC)[0].columns, section(f"Columns of %{tool}")) == set()
+    assert unlisted(frame_of(query, answer).columns, section(f"Columns of %{tool}")) == set()
 
 
 def piped_answers() -> Iterator[tuple[str, str, str]]:

@@ -72,6 +72,17 @@ def test_much_goes_both_ways(cluster: Remote) -> None:
     assert done.stdout == done.stderr == sent
 
 
+def test_what_is_taken_as_it_comes_is_not_kept(laptop: Laptop, node: RealNode) -> None:
+    """But for its beginning; what the login shell says before is no part of it."""
+    (node.home / ".bashrc").write_text("echo Welcome; echo Hello >&2\n")
+    pieces: list[bytes] = []
+    with contextlib.closing(laptop.connect()) as cluster:
+        script = "head -c 300000 /dev/zero; echo oops >&2; exit 3"
+        done = cluster.run(["sh", "-c", script], limit_s=60, take=pieces.append)
+    assert b"".join(pieces) == bytes(300_000)
+    assert (len(done.stdout), done.stderr, done.exit_code) == (4096, b"oops\n", 3)
+
+
 def test_a_variable_is_no_argument(cluster: Remote) -> None:
     """The mark of a query stays out of what others on the node can read."""
     script = "tr '\\0' ' ' </proc/$$/cmdline; tr '\\0' ' ' </proc/$PPID/cmdline"

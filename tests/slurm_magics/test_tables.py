@@ -20,6 +20,7 @@ from slurm_magics.frames import UnreadColumn
 from slurm_magics.queries import Query, plan
 from slurm_magics.usage import parse_sstat, sample_command
 from slurm_magics.values import Kind
+from support.answers import frame_of
 from support.dtypes import DTYPES
 from support.slurm_commands import Commands
 
@@ -64,7 +65,7 @@ def frame(name: str, folder: Path) -> pd.DataFrame:
         answer = golden(name, folder, query)
     if isinstance(query, PipedQuery) and (instead := query.instead(answer)):
         query, answer = instead, golden(f"{name}_wide", folder, instead)
-    return query.frame(answer, UTC)[0]
+    return frame_of(query, answer)
 
 
 @pytest.mark.parametrize(("name", "folder"), ANSWERED, ids=str_of_case)
