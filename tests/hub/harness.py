@@ -163,7 +163,8 @@ class RunningHub:
                 if self.session().get("hub/api/").ok:
                     return
             except OSError:
-                time.sleep(0.1)
+                pass  # neither it nor its proxy listens yet
+            time.sleep(0.1)
         raise AssertionError(f"the hub did not start:\n{self.log()[-5000:]}")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
