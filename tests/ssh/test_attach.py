@@ -20,6 +20,7 @@ from hpchub.remote.handover import handover_line, launcher_source
 from hpchub.ssh.attach import Attachment, attach_login, attach_srun, attach_ssh
 from hpchub.ssh.forward import private_listener
 from hpchub.ssh.inner_sshd import inner_files, new_keys
+from hpchub.ssh.line import channels_of
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 
@@ -140,6 +141,12 @@ async def ask(path: Path, *lines: bytes) -> list[bytes]:
         answers.append(await asyncio.wait_for(reader.readline(), 5))
     writer.close()
     return answers
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  it waits for any condition
+            await asyncio.sleep(0.01)
 
 
 async def ready(path: Path) -> None:
@@ -355,7 +362,8 @@ async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) 
         await attachment.handover(handover_line(await attachment.serve_hub(hub), {}, ["server"]))
         await attachment.forward_notebook(local)
         await ready(local)
-        await asyncio.sleep(0.3)  # until the channels of that are closed
+        channels = channels_of(await pool.tunnel(USER, "alpha"), 0)
+        await until(lambda: channels.open == 0)
         held = [await asyncio.open_unix_connection(str(local)) for _ in range(3)]
         for reader, writer in held:
             writer.write(b"x\n")
@@ -365,7 +373,7 @@ async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) 
             writer.write(b"y\n")
             assert await reader.readline() == b"y\n"
             writer.close()
-        await asyncio.sleep(0.2)
+        await until(lambda: channels.open == 0)
         assert await ask(local, b"z\n") == [b"z\n"]
         await attachment.close()
 
