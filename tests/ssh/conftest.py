@@ -174,6 +174,7 @@ class _Server(asyncssh.SSHServer):
 
 async def _run_text(node: FakeNode, process: Any) -> None:
     """The command's text in a shell, once the gate is open."""
+    await process.stdin.read()  # who ends it knows that the command has begun, and does not send it again
     node.begun += 1
     await node.gate.wait()
     done = await asyncio.to_thread(

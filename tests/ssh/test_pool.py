@@ -301,7 +301,6 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
         bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
         await until(lambda: node.begun == 2)
-        await asyncio.sleep(0.1)  # until both have heard so: a command that had not begun is sent again
         await pool.drop_user("alice")
         with pytest.raises(HostUnreachable):
             await alice
@@ -394,8 +393,11 @@ async def test_connection_lost_amid_a_command_is_said(
     try:
         async with pool_for(node.port) as pool:
             await pool.run(USER, "alpha", Command(argv=("true",)))
-            running = asyncio.create_task(pool.run(USER, "alpha", Command(argv=("sleep", "60"))))
-            await asyncio.sleep(0.3)
+            note = node.home / "begun"
+            stays = Command(argv=("sh", "-c", 'cat >"$1"; sleep 60', "sh", str(note)), stdin=b"begun")
+            running = asyncio.create_task(pool.run(USER, "alpha", stays))
+            # Its input is sent by who knows that it has begun: before that it would be sent again.
+            await until(lambda: note.exists() and note.read_bytes() == b"begun")
             kill_descendants(node.process.pid)
             with pytest.raises(HostUnreachable) as caught:
                 async with asyncio.timeout(30):
