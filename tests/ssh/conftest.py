@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from hpchub.core.cluster import Cluster, Defaults, LoginNode, LoginPlacement, Pl
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.pool import Pool
+from support.ports import free_port
 
 # The uid is its own for each run: two runs side by side must not see each other.
 USER, UID = "river.b-2", 10_000_000 + os.getpid()
@@ -213,12 +213,6 @@ def fake_node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Starter:
     return start
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class RealNode:
     """A running sshd: its port, its one account's home, and a folder that account may write to."""
@@ -265,7 +259,7 @@ def start_sshd(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, shell: str, extra
         process = subprocess.Popen(
             (*enter, "/usr/sbin/sshd", "-D", "-e", "-f", f"{base}/config"), stderr=stream, cwd="/"
         )
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while b"Server listening" not in log.read_bytes():
         if time.monotonic() > deadline or process.poll() is not None:
             raise RuntimeError(log.read_text())

@@ -25,6 +25,7 @@ from hpchub.ssh.credentials import Credential
 from hpchub.ssh.detours import Detours
 from hpchub.ssh.pool import Pool
 from support.children import frozen, kill_descendants
+from support.ports import free_port
 
 from .conftest import (
     QUICK,
@@ -32,7 +33,6 @@ from .conftest import (
     RealNode,
     Source,
     Starter,
-    free_port,
     known_hosts_line,
     start_sshd,
     stop_sshd,
