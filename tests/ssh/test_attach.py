@@ -254,7 +254,7 @@ async def test_heartbeat_ends_with_the_process(way: str, job: Job, pool_for: Poo
         attachment = await job.attach(way, pool)
         heart = await attachment.handover(handover_line(await attachment.serve_hub(hub), {}, ["server"]))
         os.kill(heart.pid, 9)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await heart.closed()
         await attachment.close()
 
@@ -387,7 +387,7 @@ async def test_idle_sweep_spares_attachments(way: str, job: Job, pool_for: PoolF
         await asyncio.sleep(0.6)
         assert not waiting.done()
         await attachment.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await waiting
 
 

@@ -360,7 +360,7 @@ async def test_idle_connections_are_closed(fake_node: Starter, pool_for: PoolFor
     """A connection that nobody uses is closed after a while."""
     async with fake_node() as node, pool_for(node.port, limits=replace(QUICK, idle_s=0.2)) as pool:
         await pool.run("alice", "alpha", ECHO)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             await node.connections[0].wait_closed()
 
 
