@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import asyncssh
 
@@ -13,7 +13,7 @@ _Opened = TypeVar("_Opened")
 
 async def opened(
     connection: asyncssh.SSHClientConnection,
-    starting: Coroutine[Any, Any, _Opened],
+    starting: Awaitable[_Opened],
     let_go: Callable[[_Opened], object],
 ) -> _Opened:
     """What `starting` gives, which opens a channel of `connection`.
@@ -38,6 +38,6 @@ async def opened(
         raise asyncssh.ConnectionLost("the connection was closed") from error
 
 
-def _let_go_late(task: asyncio.Task[_Opened], let_go: Callable[[_Opened], object]) -> None:
+def _let_go_late(task: asyncio.Future[_Opened], let_go: Callable[[_Opened], object]) -> None:
     if not task.cancelled() and task.exception() is None:
         let_go(task.result())
