@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,9 @@ FORCED = {
     Profile.TUNNEL: "/bin/false",
     Profile.QUERY: 'read -r mark; echo "$mark"; echo "$mark" >&2; echo "$SSH_ORIGINAL_COMMAND"; cat; exit 7',
 }
-QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=0.3, keepalive_tries=2)
+QUICK = Limits(connect_timeout_s=3, login_timeout_s=5)
+# Gives up who says nothing for 0.9 s: on a busy machine that may be anybody.
+IMPATIENT = replace(QUICK, keepalive_interval_s=0.3, keepalive_tries=2)
 
 
 class Source:

@@ -28,6 +28,7 @@ from support.children import frozen, kill_descendants
 from support.ports import free_port
 
 from .conftest import (
+    IMPATIENT,
     QUICK,
     USER,
     RealNode,
@@ -373,7 +374,7 @@ async def test_frozen_peer_is_detected(
         pytest.skip("needs root, for a mount namespace")
     node = start_sshd(ca, host_key, "/bin/bash")
     try:
-        async with pool_for(node.port) as pool:
+        async with pool_for(node.port, limits=IMPATIENT) as pool:
             connection = await pool.tunnel(USER, "alpha")
             with frozen(node.process.pid):
                 async with asyncio.timeout(30):  # far below what TCP itself would take to notice
