@@ -276,8 +276,8 @@ def a_hub(
             start_signer=signer.start,
             command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
         )
+        stack.callback(hub.end)  # also one that does not come up in time
         hub.begin()
-        stack.callback(hub.end)
         yield hub
         for session in hub.sessions:
             session.close()
