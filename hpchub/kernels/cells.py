@@ -22,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 # Jupyter's sockets come back within some tenths of a second, on a machine that has time for them.
 _LISTENERS_S = 3.0
-_SUBSCRIBES = b"\1"
+# Jupyter's clients want all that a kernel publishes. We ourselves want its states alone, once we know their
+# name, and would be counted as a client: our own socket may come back before it is closed.
+_WANTS_ALL = b"\1"
 
 
 class Cells:
@@ -75,7 +77,7 @@ class Cells:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LISTENERS_S):
                 while listeners > 0:
-                    listeners -= (await publisher.recv()).startswith(_SUBSCRIBES)
+                    listeners -= await publisher.recv() == _WANTS_ALL
         for kind, content in (
             ("stream", {"name": "stderr", "text": f"{text}\n"}),
             ("status", {"execution_state": "idle"}),

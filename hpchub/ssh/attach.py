@@ -21,11 +21,12 @@ from hpchub.core.cluster import LoginNode
 from hpchub.errors import AccountProblem, HostUnreachable, NotListening, StartFailed, UnexpectedOutput
 from hpchub.remote.launcher import HANDOVER, NOTEBOOK
 from hpchub.ssh import connect
-from hpchub.ssh.failures import opening, reason
+from hpchub.ssh.failures import reason
 from hpchub.ssh.forward import LocalForward, calls_to, serve_by_channel
 from hpchub.ssh.inner_sshd import InnerKeys
 from hpchub.ssh.line import channels_of
 from hpchub.ssh.metrics import Traffic
+from hpchub.ssh.opening import opened
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.stream_tunnel import StreamTunnel
 
@@ -154,8 +155,11 @@ class SshAttachment(Attachment):
         """See `Attachment`."""
         path = f"{self._runtime_dir}/{HANDOVER}"
         try:
-            with opening(self._connection):
-                reader, writer = await self._connection.open_unix_connection(path, encoding=None)
+            reader, writer = await opened(
+                self._connection,
+                self._connection.open_unix_connection(path, encoding=None),
+                lambda streams: streams[1].close(),
+            )
         except asyncssh.ChannelOpenError as error:
             await self._check_open(error)
             raise open_failure(error) from error

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import asyncssh
 
 from hpchub.errors import AccountProblem, HostKeyMismatch, HostUnreachable, HpchubError
-
-
-@contextmanager
-def opening(connection: asyncssh.SSHClientConnection) -> Iterator[None]:
-    """Around the opening of a channel: a connection that closes meanwhile raises ConnectionLost.
-
-    asyncssh 2.24 raises AttributeError there, from a session that it has cleared already, or AssertionError,
-    from a channel that it has.
-    """
-    try:
-        yield
-    except (AttributeError, AssertionError) as error:
-        if not connection.is_closed():
-            raise
-        raise asyncssh.ConnectionLost("the connection was closed") from error
 
 
 def login_failure(error: Exception, user: str, node: str) -> HpchubError:

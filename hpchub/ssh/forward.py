@@ -13,9 +13,10 @@ from pathlib import Path
 import asyncssh
 
 from hpchub.errors import HostUnreachable
-from hpchub.ssh.failures import opening, reason
+from hpchub.ssh.failures import reason
 from hpchub.ssh.line import Channels
 from hpchub.ssh.metrics import Traffic
+from hpchub.ssh.opening import opened
 
 _log = logging.getLogger(__name__)
 
@@ -218,8 +219,11 @@ async def serve_by_channel(
         except HostUnreachable:
             local.transport.write(BUSY)
             raise
-        with opening(connection):
-            _, remote = await connection.create_unix_connection(lambda: Remote(local), remote_path)
+        _, remote = await opened(
+            connection,
+            connection.create_unix_connection(lambda: Remote(local), remote_path),
+            lambda channel_and_session: channel_and_session[0].close(),
+        )
         assert isinstance(remote, Remote)  # noqa: S101  made one line above
         await remote.ended.wait()
 

@@ -21,7 +21,8 @@ import asyncssh
 
 from hpchub.core.command import Command, CommandResult
 from hpchub.errors import AccountProblem, HostUnreachable, InvalidRequest, UnexpectedOutput
-from hpchub.ssh.failures import opening, reason
+from hpchub.ssh.failures import reason
+from hpchub.ssh.opening import opened
 
 _PLAIN = re.compile(rb"[A-Za-z0-9 _@%+=:,./-]")
 # Stands where the certificate's own command is run, whatever is asked for.
@@ -139,8 +140,7 @@ async def run_command(
         text = remote_text(command.argv, marker)
     try:
         async with asyncio.timeout(command.timeout_s):
-            with opening(connection):
-                process = await connection.create_process(text, encoding=None)
+            process = await _begin(connection, text)
             try:
                 out, err = await _converse(process, command, output_bytes)
             finally:
@@ -172,8 +172,7 @@ async def open_streams(
     with ExitStack() as unless_it_began:  # nothing stays there of a wait that was given up
         try:
             async with asyncio.timeout(timeout_s):
-                with opening(connection):
-                    process = await connection.create_process(text, encoding=None)
+                process = await _begin(connection, text)
                 unless_it_began.callback(_end, process)
                 await process.stdout.readuntil(marker.encode() + b"\n")
         except asyncio.IncompleteReadError as error:
@@ -187,6 +186,10 @@ async def open_streams(
             raise HostUnreachable(f"{node} was lost: {reason(error)}.") from error
         unless_it_began.pop_all()
     return Streams(process)
+
+
+async def _begin(connection: asyncssh.SSHClientConnection, text: str) -> asyncssh.SSHClientProcess[bytes]:
+    return await opened(connection, connection.create_process(text, encoding=None), _end)
 
 
 async def _shell_ended(

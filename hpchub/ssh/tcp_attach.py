@@ -20,10 +20,11 @@ from hpchub.core.secret import Secret
 from hpchub.errors import HostKeyMismatch, HostUnreachable, HpchubError, NotListening
 from hpchub.remote.launcher import GREETING, HANDOVER, NOTEBOOK, proof
 from hpchub.ssh.attach import ANSWER_WAIT_S, Attachment, Heartbeat, new_hub_socket, open_failure, say_handover
-from hpchub.ssh.failures import opening, reason
+from hpchub.ssh.failures import reason
 from hpchub.ssh.forward import BUSY, private_listener
 from hpchub.ssh.line import channels_of
 from hpchub.ssh.metrics import Traffic
+from hpchub.ssh.opening import opened
 from hpchub.ssh.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -183,10 +184,11 @@ class TcpAttachment(Attachment):
         """
         try:
             async with asyncio.timeout(ANSWER_WAIT_S):
-                with opening(self._connection):
-                    reader, writer = await self._connection.open_connection(
-                        self._node, self._port, encoding=None
-                    )
+                reader, writer = await opened(
+                    self._connection,
+                    self._connection.open_connection(self._node, self._port, encoding=None),
+                    lambda streams: streams[1].close(),
+                )
                 await self._prove(role, reader, writer)
                 return reader, writer
         except asyncssh.ChannelOpenError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket as socketlib
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -33,6 +32,7 @@ from hpchub.signer.policy import Policy
 from hpchub.signer.server import running
 from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
+from support.ports import listens
 from support.postgresql import PostgresServer, a_server
 
 from .bridges import Bridge, a_bridge
@@ -94,17 +94,12 @@ def clusters(tmp_path: Path) -> dict[str, Cluster]:
     return load_clusters(tmp_path / "clusters.d")
 
 
-def _listens(path: Path) -> bool:
-    with socketlib.socket(socketlib.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
-
-
 @contextmanager
 def an_agent(socket: Path) -> Iterator[KeyAgent]:
     """A real ssh-agent, and no other one's keys."""
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
-        while not _listens(socket):
+        while not listens(socket):
             assert process.poll() is None
             time.sleep(0.005)
         yield KeyAgent(socket)

@@ -116,10 +116,10 @@ async def test_a_slow_notebook_that_was_ready_once_is_never_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Doubt is never death: the start's limit does not count after a reconnect."""
-    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.1)
     life, place = world.life(WellBehaved)
     life.begin()
     await ready(life)
+    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.1)
     place.node.notebook_answers = False
     place.node.cut()
     await asyncio.sleep(0.4)

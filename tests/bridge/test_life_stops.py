@@ -156,7 +156,7 @@ async def test_a_stop_while_it_waits_for_its_turn(world: World, let_go: bool) ->
     for life in (*(life for life, _ in slow), waits, last):
         life.begin()
     await until(lambda: world.queue.waiting == 2)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(5):
         await (waits.leave() if let_go else waits.stop())
     assert "submit" not in place.calls and world.queue.waiting == 1
     assert (world.stored(waits).phase is Phase.ENDED) is not let_go

@@ -69,12 +69,12 @@ async def test_a_server_that_people_work_on_is_given_all_the_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two restarts in a row, and the way to it is lost for longer than a start may take: it is not ended."""
-    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.05)
-    monkeypatch.setattr(life_module, "_LONGEST_PAUSE_S", 0.02)
     life, place = world.life(WellBehaved)
     life.begin()
     await ready(life)
     await life.leave()
+    monkeypatch.setattr(life_module, "_START_LIMIT_S", 0.05)
+    monkeypatch.setattr(life_module, "_LONGEST_PAUSE_S", 0.02)
     record = world.stored(life)
     record.phase = Phase.CONNECTING
     again, second = world.life(WellBehaved, record)

@@ -137,10 +137,10 @@ async def test_events_wait_and_do_not_lie(bridge: Bridge) -> None:
     assert (none, same) == ([], after) and time.monotonic() - began > 0.15
     _, again, count = await bridge.client.events(view.id, after + 7, 5)
     assert (again, count) == (events, after)
-    waiting = asyncio.create_task(bridge.client.events(view.id, after, 5))
+    waiting = asyncio.create_task(bridge.client.events(view.id, after, 20))
     await asyncio.sleep(0.05)
     await bridge.client.stop(view.id)
-    _, news, _ = await asyncio.wait_for(waiting, 1)
+    _, news, _ = await asyncio.wait_for(waiting, 10)
     assert news[0].phase is Phase.STOPPING
     for query in ("after=-1", "after=x", "wait_s=nan", "wait_s=-1", "after=1.5"):
         status, answer = await bridge.raw("GET", f"/v1/servers/{view.id}/events?{query}")
@@ -196,7 +196,7 @@ async def test_ends_are_told_over_the_api(bridge: Bridge) -> None:
     waiting = asyncio.create_task(bridge.client.endings(name, count, 20))
     await asyncio.sleep(0.05)
     await bridge.client.stop(view.id)
-    assert await asyncio.wait_for(waiting, 1) == (name, [view.id], 1)
+    assert await asyncio.wait_for(waiting, 10) == (name, [view.id], 1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -140,9 +141,11 @@ async def test_what_fails_at_once_is_not_asked_at_once_again(
     """The pause after a failure is its own, however new the job is."""
     monkeypatch.setattr(watcher_module, "_AFTER_FAILURE_S", 0.1)
     slurm.failing["squeue"] = SchedulerUnavailable("garbage")
-    async with watcher.following("alice", "alpha", JobId("1")):
-        await asyncio.sleep(0.35)
-    assert 2 <= slurm.count("squeue") <= 4
+    began = time.monotonic()
+    async with watcher.following("alice", "alpha", JobId("1")) as answers:
+        for _ in range(3):
+            assert isinstance(await asyncio.wait_for(answers.get(), 10), SchedulerUnavailable)
+    assert time.monotonic() - began > 0.19, "two pauses are between three answers"
     await nobody_asks(watcher)
 
 

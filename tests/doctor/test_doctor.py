@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 from bridge.conftest import CHEAP, PASSWORD
-from ssh.conftest import USER, free_port, known_hosts_line, start_sshd, stop_sshd
+from ssh.conftest import USER, known_hosts_line, start_sshd, stop_sshd
 
 from hpchub.bridge.client import BridgeClient
 from hpchub.bridge.server import make_bridge_app
@@ -42,6 +42,7 @@ from hpchub.signer.settings import ProofKind, ProofSettings, SignerSettings
 from hpchub.ssh.key_agent import KeyAgent
 from support import require
 from support.folders import let_others_pass
+from support.ports import free_port
 
 FORM = "hpchub:{account}"
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from hpchub.signer.password_file import set_password
 from hpchub.signer.server import running
 from hpchub.signer.settings import load_settings
 from support.hub import HubSession
+from support.ports import free_port
 
 ADMIN_TOKEN = "an-admin-token-of-the-tests"
 PASSWORDS = {"alice": "alice's canary 7391", "bob": "bob's word", "carol": "carol's word", "Dot.Cap": "dot"}
@@ -163,7 +163,8 @@ class RunningHub:
                 if self.session().get("hub/api/").ok:
                     return
             except OSError:
-                time.sleep(0.1)
+                pass  # neither it nor its proxy listens yet
+            time.sleep(0.1)
         raise AssertionError(f"the hub did not start:\n{self.log()[-5000:]}")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -275,14 +276,8 @@ def a_hub(
             start_signer=signer.start,
             command=[sys.executable, "-m", "jupyterhub", "-f", str(config)],
         )
+        stack.callback(hub.end)  # also one that does not come up in time
         hub.begin()
-        stack.callback(hub.end)
         yield hub
         for session in hub.sessions:
             session.close()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -128,7 +128,20 @@ class RecordedBridge:
 
     def alive(self, user: str) -> list[Served]:
         """The servers of a user that have not ended."""
-        return [one for one in self.served.values() if one.user == user and one.phase is not Phase.ENDED]
+        served = list(self.served.values())  # another thread adds to it
+        return [one for one in served if one.user == user and one.phase is not Phase.ENDED]
+
+    def queued(self, user: str, count: int = 1) -> list[Served]:
+        """The same, once there are so many and each has told of its job.
+
+        The hub answers whoever starts a server after 0.3 s, also where its own request has not come here.
+        """
+        deadline = time.monotonic() + 15
+        told = [phase for phase, _, _ in STEPS[: STEPS.index(QUEUED)]]
+        while len(found := [one for one in self.alive(user) if one.events and one.phase not in told]) < count:
+            assert time.monotonic() < deadline, f"of {count} servers of {user} these are known: {found}"
+            time.sleep(0.02)
+        return found
 
     def end(self, one: Served, error: HpchubError | None = None) -> None:
         """A server ends by itself."""

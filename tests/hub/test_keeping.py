@@ -9,13 +9,14 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
-from hub.harness import PASSWORDS, RunningHub, a_hub, free_port
+from hub.harness import PASSWORDS, RunningHub, a_hub
 from jupyterhub.auth import Authenticator
 from traitlets import TraitError
 
 from hpchub.hub.authenticators import HpchubAuthenticator
 from hpchub.hub.keeping import KeepsPasswordAuthenticator
 from support.hub import HubSession
+from support.ports import free_port
 from support.provider import CLIENT_ID, CLIENT_SECRET, a_provider, answer_portal
 
 PROOF = """

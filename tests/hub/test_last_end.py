@@ -75,6 +75,7 @@ def test_ends_around_a_restart_of_the_hub(hub: RunningHub) -> None:
     _let_go(api, "before")
     hub.bridge.stays_queued.set()
     assert api.post("hub/api/users/alice/servers/waits", json={"user_options": {}}).status_code == 202
+    hub.bridge.queued("alice", 2)
     hub.end(signal.SIGKILL)
     _end(hub, "meanwhile", _why("It ended meanwhile."))
     _end(hub, "waits", _why("It was cancelled in the queue."))

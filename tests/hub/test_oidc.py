@@ -9,10 +9,11 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import pytest
 import requests
-from hub.harness import RunningHub, a_hub, free_port
+from hub.harness import RunningHub, a_hub
 
 from hpchub.signer import oidc_keys
 from support.hub import HubSession
+from support.ports import free_port
 from support.provider import (
     CLIENT_ID,
     CLIENT_SECRET,

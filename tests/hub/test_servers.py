@@ -32,7 +32,7 @@ def waiting(hub: RunningHub) -> Iterator[tuple[HubSession, Served]]:
     options = {"partition": "gpu", "cpus": 2}
     answer = session.post("hub/api/users/alice/server", json={"user_options": options})
     assert answer.status_code == 202, answer.text
-    [one] = hub.bridge.alive("alice")
+    [one] = hub.bridge.queued("alice")
     one.more |= {"node": "", "reason": _HOSTILE, "queue_place": 3, "expected_start": 1_900_000_000}
     yield session, one
     hub.bridge.stays_queued.clear()
@@ -58,7 +58,7 @@ def test_running_server(hub: RunningHub) -> None:
     session = hub.login("alice")
     session.get("hub/spawn")
     session.post("hub/api/users/alice/server", json={"user_options": {}})
-    [one] = hub.bridge.alive("alice")
+    [one] = hub.bridge.queued("alice")
     one.more |= {"phase": "ready", "ends_at": time.time() + 3 * 3600 + 30}
     _, html = _asked(session)
     assert "Demo, node c1, job 42" in html

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub.harness import RunningHub, a_hub, free_port
+from hub.harness import RunningHub, a_hub
 
 from support.kdc import PASSWORD, REALM, SERVICE, Kdc, a_kdc
+from support.ports import free_port
 from support.spnego import a_ticket, curl, token_of
 
 PROOF = """

@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from hub.harness import PASSWORDS, RunningHub, a_hub, free_port
+from hub.harness import PASSWORDS, RunningHub, a_hub
 from hub.test_hub import ready, until
+
+from support.ports import free_port
 
 HOST = "hub.localhost"
 

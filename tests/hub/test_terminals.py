@@ -33,6 +33,7 @@ from hpchub.terminal.hub import Hub
 from hpchub.terminal.keys import new_key
 from support.account_sshd import Sshd, an_account_sshd
 from support.hub import HubSession
+from support.ports import listens
 
 _XSRF = re.compile(r'name="_xsrf" value="([^"]*)"')
 _GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -113,7 +114,7 @@ def an_agent(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
-        while not socket.exists():
+        while not listens(socket):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         yield str(socket)

@@ -32,24 +32,31 @@ async def _read(listener: zmq.asyncio.Socket) -> dict[str, Any]:
     return found
 
 
+async def _kernel_dies(context: zmq.asyncio.Context, path: Path, cells: Cells) -> dict[str, Any]:
+    """A kernel is followed into a cell, and is gone: the message by which it told of the cell."""
+    kernel = context.socket(zmq.XPUB)
+    kernel.bind(f"ipc://{path}")
+    cells.follow()
+    await asyncio.wait_for(kernel.recv(), _LIMIT_S)
+    session = Session(key=KEY, signature_scheme="hmac-sha256")
+    busy: dict[str, Any] = session.msg(
+        "status", {"execution_state": "busy"}, parent={"header": session.msg_header("execute_request")}
+    )
+    await kernel.send_multipart(session.serialize(busy, ident=b"kernel.1.status"))
+    for _ in range(2):  # it has read it: it subscribes to the states alone, and no more to all
+        await asyncio.wait_for(kernel.recv(), _LIMIT_S)
+    kernel.close(linger=0)
+    path.unlink(missing_ok=True)
+    return busy
+
+
 @pytest.mark.slow
 async def test_a_notebook_that_listens_late_is_told(tmp_path: Path) -> None:
     """The server's own listener may be back before the notebook's: both are waited for."""
     path = tmp_path / "k-2"
     context = zmq.asyncio.Context()
     cells = Cells(path, KEY)
-    kernel = context.socket(zmq.XPUB)
-    kernel.bind(f"ipc://{path}")
-    cells.follow()
-    await asyncio.wait_for(kernel.recv(), _LIMIT_S)
-    session = Session(key=KEY, signature_scheme="hmac-sha256")
-    busy = session.msg(
-        "status", {"execution_state": "busy"}, parent={"header": session.msg_header("execute_request")}
-    )
-    await kernel.send_multipart(session.serialize(busy, ident=b"kernel.1.status"))
-    await asyncio.wait_for(kernel.recv(), _LIMIT_S)  # it has read it: it subscribes to the states alone
-    kernel.close(linger=0)
-    path.unlink(missing_ok=True)
+    busy = await _kernel_dies(context, path, cells)
     try:
         server = _listen(context, path)
         writing = asyncio.create_task(cells.write("The job is over.", 2))
@@ -61,6 +68,30 @@ async def test_a_notebook_that_listens_late_is_told(tmp_path: Path) -> None:
             assert told["content"] == {"name": "stderr", "text": "The job is over.\n"}
             assert told["parent_header"]["msg_id"] == busy["parent_header"]["msg_id"]
     finally:
+        cells.close()
+        context.destroy(linger=0)
+
+
+@pytest.mark.slow
+async def test_our_own_listener_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be back before it is closed, and before the notebook's: the text is for the notebook."""
+    path = tmp_path / "k-2"
+    context = zmq.asyncio.Context()
+    cells = Cells(path, KEY)
+    await _kernel_dies(context, path, cells)
+    stop, left = cells.stop, [cells._task]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(cells, "stop", lambda: None)  # it is not closed at all
+            writing = asyncio.create_task(cells.write("The job is over.", 1))
+            await asyncio.sleep(_LATE_S)
+        assert not writing.done()
+        notebook = _listen(context, path)
+        await writing
+        assert (await _read(notebook))["content"]["text"] == "The job is over.\n"
+    finally:
+        stop()
+        await asyncio.wait([one for one in left if one is not None])
         cells.close()
         context.destroy(linger=0)
 

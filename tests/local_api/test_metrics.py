@@ -12,12 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from hpchub.core.toml_table import load_table
 from hpchub.errors import ConfigError
 from hpchub.local_api.metrics import LoopbackAddress, read_metrics_listen, serving_metrics
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from support.ports import free_port
 
 
 async def test_only_metrics_are_served() -> None:

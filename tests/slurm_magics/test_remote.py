@@ -23,6 +23,7 @@ from slurm_magics.done import Cut
 from slurm_magics.remote import Remote
 from slurm_magics.settings import read_target
 from support.laptop import Laptop, logins
+from support.ports import listens
 from support.slurm_commands import Commands
 
 QUEUE = "MARK\x1fJOBID\x1fNAME\x1fMARK\nMARK\x1f42\x1fa b\x1fMARK\n"
@@ -34,7 +35,8 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     socket = tmp_path / "agent"
     process = subprocess.Popen(("ssh-agent", "-D", "-a", str(socket)), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 10
-    while not socket.exists() and time.monotonic() < deadline:
+    while not listens(socket):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
     yield

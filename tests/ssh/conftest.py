@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from hpchub.core.cluster import Cluster, Defaults, LoginNode, LoginPlacement, Pl
 from hpchub.ssh.credentials import Credential
 from hpchub.ssh.limits import Limits
 from hpchub.ssh.pool import Pool
+from support.ports import free_port
 
 # The uid is its own for each run: two runs side by side must not see each other.
 USER, UID = "river.b-2", 10_000_000 + os.getpid()
@@ -35,7 +35,9 @@ FORCED = {
     Profile.TUNNEL: "/bin/false",
     Profile.QUERY: 'read -r mark; echo "$mark"; echo "$mark" >&2; echo "$SSH_ORIGINAL_COMMAND"; cat; exit 7',
 }
-QUICK = Limits(connect_timeout_s=3, login_timeout_s=5, keepalive_interval_s=0.3, keepalive_tries=2)
+QUICK = Limits(connect_timeout_s=3, login_timeout_s=5)
+# Gives up who says nothing for 0.9 s: on a busy machine that may be anybody.
+IMPATIENT = replace(QUICK, keepalive_interval_s=0.3, keepalive_tries=2)
 
 
 class Source:
@@ -174,6 +176,7 @@ class _Server(asyncssh.SSHServer):
 
 async def _run_text(node: FakeNode, process: Any) -> None:
     """The command's text in a shell, once the gate is open."""
+    await process.stdin.read()  # who ends it knows that the command has begun, and does not send it again
     node.begun += 1
     await node.gate.wait()
     done = await asyncio.to_thread(
@@ -210,12 +213,6 @@ def fake_node(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey) -> Starter:
             await server.wait_closed()
 
     return start
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -264,7 +261,7 @@ def start_sshd(ca: asyncssh.SSHKey, host_key: asyncssh.SSHKey, shell: str, extra
         process = subprocess.Popen(
             (*enter, "/usr/sbin/sshd", "-D", "-e", "-f", f"{base}/config"), stderr=stream, cwd="/"
         )
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while b"Server listening" not in log.read_bytes():
         if time.monotonic() > deadline or process.poll() is not None:
             raise RuntimeError(log.read_text())

@@ -20,6 +20,7 @@ from hpchub.remote.handover import handover_line, launcher_source
 from hpchub.ssh.attach import Attachment, attach_login, attach_srun, attach_ssh
 from hpchub.ssh.forward import private_listener
 from hpchub.ssh.inner_sshd import inner_files, new_keys
+from hpchub.ssh.line import channels_of
 from hpchub.ssh.pool import Pool
 from hpchub.ssh.tcp_attach import attach_tcp, new_tcp_key
 
@@ -142,6 +143,12 @@ async def ask(path: Path, *lines: bytes) -> list[bytes]:
     return answers
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  it waits for any condition
+            await asyncio.sleep(0.01)
+
+
 async def ready(path: Path) -> None:
     """Wait until the server answers through the tunnel."""
     deadline = time.monotonic() + 10
@@ -247,7 +254,7 @@ async def test_heartbeat_ends_with_the_process(way: str, job: Job, pool_for: Poo
         attachment = await job.attach(way, pool)
         heart = await attachment.handover(handover_line(await attachment.serve_hub(hub), {}, ["server"]))
         os.kill(heart.pid, 9)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await heart.closed()
         await attachment.close()
 
@@ -355,7 +362,8 @@ async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) 
         await attachment.handover(handover_line(await attachment.serve_hub(hub), {}, ["server"]))
         await attachment.forward_notebook(local)
         await ready(local)
-        await asyncio.sleep(0.3)  # until the channels of that are closed
+        channels = channels_of(await pool.tunnel(USER, "alpha"), 0)
+        await until(lambda: channels.open == 0)
         held = [await asyncio.open_unix_connection(str(local)) for _ in range(3)]
         for reader, writer in held:
             writer.write(b"x\n")
@@ -365,7 +373,7 @@ async def test_channels_are_capped(job: Job, pool_for: PoolFor, tmp_path: Path) 
             writer.write(b"y\n")
             assert await reader.readline() == b"y\n"
             writer.close()
-        await asyncio.sleep(0.2)
+        await until(lambda: channels.open == 0)
         assert await ask(local, b"z\n") == [b"z\n"]
         await attachment.close()
 
@@ -379,7 +387,7 @@ async def test_idle_sweep_spares_attachments(way: str, job: Job, pool_for: PoolF
         await asyncio.sleep(0.6)
         assert not waiting.done()
         await attachment.close()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await waiting
 
 

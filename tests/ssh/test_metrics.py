@@ -14,8 +14,9 @@ from hpchub.ssh.forward import LocalForward, serve_by_channel
 from hpchub.ssh.line import channels_of
 from hpchub.ssh.metrics import SshMetrics
 from hpchub.ssh.pool import Pool
+from support.ports import free_port
 
-from .conftest import USER, RealNode, Starter, free_port
+from .conftest import USER, RealNode, Starter
 
 PoolFor = Callable[..., Pool]
 TRUE = Command(argv=("true",))

@@ -25,14 +25,15 @@ from hpchub.ssh.credentials import Credential
 from hpchub.ssh.detours import Detours
 from hpchub.ssh.pool import Pool
 from support.children import frozen, kill_descendants
+from support.ports import free_port
 
 from .conftest import (
+    IMPATIENT,
     QUICK,
     USER,
     RealNode,
     Source,
     Starter,
-    free_port,
     known_hosts_line,
     start_sshd,
     stop_sshd,
@@ -321,7 +322,6 @@ async def test_drop_user_closes_only_theirs(fake_node: Starter, pool_for: PoolFo
         alice = asyncio.create_task(pool.run("alice", "alpha", ECHO))
         bob = asyncio.create_task(pool.run("bob", "alpha", ECHO))
         await until(lambda: node.begun == 2)
-        await asyncio.sleep(0.1)  # until both have heard so: a command that had not begun is sent again
         await pool.drop_user("alice")
         with pytest.raises(HostUnreachable):
             await alice
@@ -381,7 +381,7 @@ async def test_idle_connections_are_closed(fake_node: Starter, pool_for: PoolFor
     """A connection that nobody uses is closed after a while."""
     async with fake_node() as node, pool_for(node.port, limits=replace(QUICK, idle_s=0.2)) as pool:
         await pool.run("alice", "alpha", ECHO)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             await node.connections[0].wait_closed()
 
 
@@ -394,7 +394,7 @@ async def test_frozen_peer_is_detected(
         pytest.skip("needs root, for a mount namespace")
     node = start_sshd(ca, host_key, "/bin/bash")
     try:
-        async with pool_for(node.port) as pool:
+        async with pool_for(node.port, limits=IMPATIENT) as pool:
             connection = await pool.tunnel(USER, "alpha")
             with frozen(node.process.pid):
                 async with asyncio.timeout(30):  # far below what TCP itself would take to notice
@@ -414,8 +414,11 @@ async def test_connection_lost_amid_a_command_is_said(
     try:
         async with pool_for(node.port) as pool:
             await pool.run(USER, "alpha", Command(argv=("true",)))
-            running = asyncio.create_task(pool.run(USER, "alpha", Command(argv=("sleep", "60"))))
-            await asyncio.sleep(0.3)
+            note = node.home / "begun"
+            stays = Command(argv=("sh", "-c", 'cat >"$1"; sleep 60', "sh", str(note)), stdin=b"begun")
+            running = asyncio.create_task(pool.run(USER, "alpha", stays))
+            # Its input is sent by who knows that it has begun: before that it would be sent again.
+            await until(lambda: note.exists() and note.read_bytes() == b"begun")
             kill_descendants(node.process.pid)
             with pytest.raises(HostUnreachable) as caught:
                 async with asyncio.timeout(30):

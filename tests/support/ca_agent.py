@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncssh
 
 from support import require
+from support.ports import listens
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def a_ca_agent(folder: Path) -> Iterator[Path]:
     with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL, env=env) as process:
         try:
             deadline = time.monotonic() + 10
-            while not path.exists():
+            while not listens(path):
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.01)
             yield path

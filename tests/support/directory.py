@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support import require
 from support.certificates import make_certificates
-from support.ports import free_ports
+from support.ports import free_ports, listens
 from support.servers import until
 
 BASE = "dc=example,dc=org"
@@ -198,7 +198,7 @@ def a_directory(folder: Path, *, tls: bool = True) -> Iterator[Directory]:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        until(lambda: (folder / "ldapi").exists() or process.poll() is not None, "slapd listens", 10)
+        until(lambda: listens(folder / "ldapi") or process.poll() is not None, "slapd listens", 20)
         assert process.poll() is None, (folder / "log").read_text()
         yield found
     finally:

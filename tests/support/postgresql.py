@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from support.children import frozen
 from support.servers import until
 
 _PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -67,8 +68,7 @@ class PostgresServer:
     def frozen(self) -> Iterator[None]:
         """Connected and silent while the block lasts (SIGSTOP), its sessions with it."""
         assert self._process is not None
-        pids = [self._process.pid, *(int(row[0]) for row in self.ask("SELECT pid FROM pg_stat_activity"))]
-        with _stopped(pids):
+        with frozen(self._process.pid):
             yield
 
     @contextmanager
