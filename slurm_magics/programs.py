@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 # These make a job. Behind their own options stands what it runs, with options of its own.
 SUBMITTERS = frozenset({"sbatch", "salloc", "srun"})
-# Options that take no value, or only one after `=`: slurm_opt.c of 20.11 to 26.05. Any other takes the next word.
+# Options that take no value, or only one after `=`: slurm_opt.c of 20.11 to 26.05. Any other takes the next
+# word.
 _FLAGS_OF_ALL = frozenset((
     "--consolidate-segments", "--contiguous", "--exclusive", "--help", "--hold", "--nice", "--no-kill",
     "--oom-kill-step", "--overcommit", "--oversubscribe", "--quiet", "--reboot", "--resv-ports", "--share",
