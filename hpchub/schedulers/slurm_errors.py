@@ -68,7 +68,11 @@ _HINTS = (
         "CPU count per node can not be satisfied",
         "Ask for fewer CPUs, or choose a partition with larger nodes.",
     ),
-    ("Requested node configuration is not available", "Ask for fewer CPUs, less memory or fewer GPUs."),
+    (
+        "Requested node configuration is not available",
+        "No node of this partition has all of that: ask for fewer CPUs, less memory or fewer GPUs, or choose "
+        "a partition with larger nodes.",
+    ),
     ("Memory specification can not be satisfied", "Ask for less memory, or choose larger nodes."),
     ("Memory required by task is not available", "Ask for less memory."),
     ("Invalid memory specification", "Ask for less memory."),
