@@ -65,13 +65,13 @@ class SlurmError(HpchubError):
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same.
 
-    `is_killed`: it had no time to cancel what it had begun.
+    `doubt`: as `Cut`'s.
     """
 
-    def __init__(self, tool: str, job: Job | None = None, *, is_killed: bool = False) -> None:
+    def __init__(self, tool: str, job: Job | None = None, *, doubt: str = "") -> None:
         words = _AFTER_INTERRUPT.get(tool, f"{tool} was given up.")
-        if is_killed:
-            words = f"{tool} did not end when it was told to, and was killed. {_MAY_GO_ON}"
+        if doubt:
+            words = f"{tool} {doubt}. {_MAY_GO_ON}"
         if job is not None:
             cluster = f"-M {job.cluster} " if job.cluster else ""
             words = f"{job} has been submitted and goes on; %scancel {cluster}{job.id} ends it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import threading
@@ -11,6 +12,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from slurm_magics.shown import in_kernel
+
+# How long a command that is told to end may take. Slurm's own wait for the end of a step is 32 s.
+CANCELS_WITHIN_S = 40.0
 
 
 @contextmanager
@@ -38,6 +42,19 @@ def held_back(words: str = "") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def while_it_cancels(tool: str) -> Iterator[None]:
+    """A command that was told to end has its time in here. A further Ctrl-C is answered by that, and is over.
+
+    It would leave a job behind that waits in the queue for an srun that is gone.
+    """
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        held_back(f"Waiting for {tool} to cancel what it has begun."),
+    ):
+        yield
 
 
 @contextmanager

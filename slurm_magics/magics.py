@@ -248,7 +248,7 @@ class SlurmMagics:
             except Interrupted:
                 raise
             except KeyboardInterrupt:  # between two commands, or while an answer was read
-                raise Interrupted(name) from None
+                raise Interrupted(name, doubt="was given up" if name in _ENDLESS else "") from None
 
         def line_magic(line: str) -> Any:
             return magic(line)

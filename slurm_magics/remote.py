@@ -52,7 +52,7 @@ _READ = (
 # srun and salloc cancel what they have begun.
 _WITH_HANGUP = (
     "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
-    "wait $p; s=$?; kill $w; exit $s"
+    "wait $p; s=$?; kill $w 2>/dev/null; exit $s"
 )
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45
@@ -178,7 +178,7 @@ class Remote:
                 shown = show and AfterMark(mark, show)
                 done = talk(channel, tool, encoded(text) + b"\n" + stdin, limit_s, shown)
             except Cut as cut:
-                raise Cut(after_mark(mark, cut.said)) from None
+                raise Cut(after_mark(mark, cut.said), doubt=cut.doubt) from None
         if done is None:
             answers = self._answers()
             self._drop()  # with what is stuck over there: it would hold one of sshd's few sessions

@@ -103,9 +103,9 @@ class Session:
         except Cut as cut:
             if endless:
                 _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
-            raise Interrupted(argv[0], is_killed=cut.is_killed) from None
+            raise Interrupted(argv[0], doubt=cut.doubt) from None
         except KeyboardInterrupt:
-            raise Interrupted(argv[0]) from None
+            raise Interrupted(argv[0], doubt="was given up" if endless else "") from None
         finally:
             if live:
                 live.close()
