@@ -14,7 +14,7 @@ from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
 from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
-from slurm_magics.interrupts import raised_where_awaited
+from slurm_magics.interrupts import raised_at_once, raised_where_awaited
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Decoder, Text, last_lines
 from slurm_magics.pace import count_failure, fresh_s, rest_s
@@ -81,6 +81,7 @@ class Job:
         """Its array tasks: `job.array[3]`, `for task in job.array`, `len(job.array)`."""
         return Tasks(self)
 
+    @raised_at_once()
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
         """Waits for the end and returns the state. Ctrl-C ends the wait and leaves the job running.
 
@@ -174,6 +175,7 @@ class Job:
         found = self._machine.read(self.output_path)
         return Text(Decoder().decode(found[0], final=True) if found else "")
 
+    @raised_at_once()
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C.
 
@@ -256,6 +258,7 @@ class Job:
 
         return follow(self._jobs, self, every_s)
 
+    @raised_at_once()
     def efficiency(self) -> Efficiency:
         """What it used of what it had asked for, from the accounting.
 

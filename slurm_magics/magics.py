@@ -13,6 +13,7 @@ from slurm_magics.delimited import new_mark
 from slurm_magics.entities import QUESTION, is_question
 from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
+from slurm_magics.interrupts import raised_at_once
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Live, Printed, Text
@@ -242,6 +243,7 @@ class SlurmMagics:
 
     def _add(self, function: Callable[..., Any], name: str, text: str, kind: str) -> None:
         # A function of its own, because a bound method takes no attributes.
+        @raised_at_once()
         def magic(line: str, cell: str | None = None) -> Any:
             try:
                 return function(line) if cell is None else function(line, cell)
