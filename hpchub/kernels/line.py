@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from hpchub.errors import HostUnreachable, StartFailed
 from hpchub.kernels.allocation import Place
+from hpchub.kernels.background import Background
 from hpchub.kernels.dialing import CONNECT_S, Dialer
 from hpchub.kernels.doors import Doors
 from hpchub.kernels.step import Step
@@ -51,7 +52,7 @@ class Line:
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
         self._thread.start()
 
@@ -135,8 +136,8 @@ class Line:
         reader, self._control = await self._dialer.dial(CONTROL)
         self._take(json.loads(await _within(CONNECT_S, reader.readline())))
         self.lost_at = None
-        self._spawn(self._stay(reader))
-        self._spawn(self._ping())
+        self._background.start(self._stay(reader))
+        self._background.start(self._ping())
 
     async def _start(self, request: dict[str, Any]) -> None:
         while not self._answers.empty():
@@ -206,11 +207,6 @@ class Line:
         while True:
             await asyncio.sleep(_PING_S)
             await self._send({"do": "ping"})
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _close(self) -> None:
         await self._doors.stop()
