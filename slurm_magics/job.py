@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import PurePath
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
+from slurm_magics.array_tasks import Tasks
 from slurm_magics.efficiency import Efficiency, has_heard, measure
 from slurm_magics.errors import SlurmError
 from slurm_magics.interrupts import raised_at_once, raised_where_awaited
@@ -80,6 +80,10 @@ class Job:
     def array(self) -> Tasks:
         """Its array tasks: `job.array[3]`, `for task in job.array`, `len(job.array)`."""
         return Tasks(self)
+
+    def _task(self, number: int) -> Job:
+        task = f"{parse_job_id(self.id).job}_{number}"
+        return Job(self._jobs, task, self.submission, self.cluster, self.outputs)
 
     @raised_at_once()
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
@@ -274,42 +278,3 @@ class Job:
             if not look.status.state.is_final or has_heard(rows, look.tasks) or monotonic() > deadline:
                 return measure(self.id, rows)
             sleep(_FOLLOW_S)
-
-
-class NoSuchTask(SlurmError, IndexError):
-    """The job has no such task: it is no array, or one without that number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """The tasks of an array. Each is a job."""
-
-    job: Job
-
-    def __getitem__(self, number: int) -> Job:
-        """The task with that number, which need not be its place among the others."""
-        job, known = self.job, self.job.outputs
-        is_known = bool(known.tasks or known.by_task)
-        if parse_job_id(job.id).task is not None or number < 0 or (is_known and number not in known.tasks):
-            there = f"Its tasks are {min(known.tasks)} to {max(known.tasks)}." if known.tasks else ""
-            raise NoSuchTask(f"Job {job.id} has no array task {number}.", there)
-        return self._task(number)
-
-    def __iter__(self) -> Iterator[Job]:
-        return map(self._task, self._numbers())
-
-    def __len__(self) -> int:
-        return len(self._numbers())
-
-    def _numbers(self) -> list[int]:
-        job = self.job
-        if parse_job_id(job.id).task is not None:
-            return []
-        if not (job.outputs.tasks or job.outputs.by_task):
-            job.outputs.learn(job._jobs.outputs(job))
-        return sorted(job.outputs.tasks)
-
-    def _task(self, number: int) -> Job:
-        job = self.job
-        task = f"{parse_job_id(job.id).job}_{number}"
-        return Job(job._jobs, task, job.submission, job.cluster, job.outputs)
