@@ -30,9 +30,9 @@ _FLAGS = {
         "--x11",
     },
 }  # fmt: skip
-# Shortened to what a flag begins with, too, one of these is meant: with the flag, Slurm would refuse it as
-# ambiguous.
-_NO_FLAGS = ("--constraint", "--extra-node-info", "--partition", "--reservation", "--wait")
+# What a flag begins with, too, is one of these: `--as` is ours, and of the others Slurm would refuse the flag
+# as ambiguous.
+_NO_FLAGS = ("--as", "--constraint", "--extra-node-info", "--partition", "--reservation", "--wait")
 _SHORT_FLAGS = frozenset("EHhIKklOQsuVvXZ")
 # Of those the ones that may have a value: the rest of their word.
 _WITH_REST = frozenset("IKk")

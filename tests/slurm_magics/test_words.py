@@ -142,6 +142,7 @@ def test_other_languages_have_their_own_backslashes() -> None:
         ("sbatch --kill-on yes --requ run.sh --as x", "--kill-on yes --requ"),
         ("srun --par cpu --wai 3 --excl ./program --as x", "--par cpu --wai 3 --excl"),
         ("salloc --com text --no-s --res name ./program", "--com text --no-s --res name"),
+        ("srun --as kept -n 1 ./program --as x", "--as kept -n 1"),
         ("srun", ""),
     ],
 )
