@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.core.command import CommandResult
 from hpchub.errors import HpchubError, SchedulerUnavailable, UnexpectedOutput
-from hpchub.schedulers.slurm_errors import failure, rejection
+from hpchub.schedulers.slurm_errors import failure, known_hint, rejection
 
 if TYPE_CHECKING:
     from slurm_magics.job import Job
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
 # These ask slurmdbd, all others slurmctld.
 _OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
+# These are refused in the words in which sbatch is.
+_ALLOCATORS = frozenset({"srun", "salloc"})
 _WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
 _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
@@ -37,6 +39,8 @@ _HINTS = (
     ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),
     ("unrecognized option", "%{tool} --help lists the options."),
     ("invalid option", "%{tool} --help lists the options."),
+    ("requires an argument", "%{tool} --help lists the options."),
+    ("Batch script is empty", "Name a script: %sbatch run.sh. Or write one into a cell, below %%sbatch."),
     ("Unable to open file", "A script for %sbatch must be a file that is there; %%sbatch takes the cell."),
     ("Invalid --time specification", "Write minutes, HH:MM:SS or D-HH:MM:SS: --time 90, --time 01:30:00."),
     ("(N/y)", "Nobody can be asked back, so that the answer was no. -i says yes beforehand."),
@@ -141,4 +145,4 @@ def _own_words(tool: str, result: CommandResult) -> HpchubError:
     lines = [line.strip() for line in (result.stderr or result.stdout).split("\n") if line.strip()]
     kept = [line.removeprefix(f"{tool}: ").removeprefix("error: ").removeprefix("fatal: ") for line in lines]
     words = " ".join(kept[:6]) or f"it ended with exit code {result.exit_code} and said nothing"
-    return HpchubError(f"{tool}: {words}")
+    return HpchubError(f"{tool}: {words}", known_hint(words) if tool in _ALLOCATORS else "")

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
+# These ask for words at a prompt of their own where they are given none.
+_WITH_PROMPT = frozenset({"scontrol", "sacctmgr", "sreport"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -165,7 +167,7 @@ class SlurmMagics:
 
     def _table(self, tool: str) -> Callable[[str], Any]:
         def table(line: str) -> Any:
-            words, name = self._words(line)
+            words, name = self._words(line, tool)
             words, is_plot = take_flag(words, "--plot")
             if is_plot:
                 return self._give(self._plot(tool, words), name)
@@ -222,6 +224,8 @@ class SlurmMagics:
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
         words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
+        if tool in _WITH_PROMPT and not words:
+            raise SlurmError(f"{tool} alone waits for words at a prompt of its own.", f"%{tool}? shows help.")
         end = before_program(tool, words) if tool in SUBMITTERS else len(words)
         own, name = take_option(words[:end], "as")
         words = [*own, *words[end:]]

@@ -118,7 +118,12 @@ def rejection(result: CommandResult) -> SubmitRejected | None:
 
 def hint_about(message: str) -> str:
     """What to do about sbatch's refusal."""
-    return next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
+    return known_hint(message) or _OTHERWISE
+
+
+def known_hint(message: str) -> str:
+    """What to do about words of Slurm's by which a job is refused; empty where they are other words."""
+    return next((hint for cause, hint in _HINTS if cause in message), "")
 
 
 def told_by_sbatch(result: CommandResult) -> str:

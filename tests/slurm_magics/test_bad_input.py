@@ -240,6 +240,13 @@ def test_an_outage_is_said_beside_the_words_of_srun(
         closed.close()
         shell.run_cell("%srun ./program")
     assert capsys.readouterr().out.startswith("SlurmError: srun: Invalid partition name")
+    commands.answer(
+        "srun",
+        stderr="srun: error: Unable to allocate: Requested node configuration is not available\n",
+        exit_code=1,
+    )
+    shell.run_cell("%srun ./program")
+    assert capsys.readouterr().out.endswith("choose a partition with larger nodes.\n")
 
 
 def test_more_than_a_command_can_be_given(
