@@ -34,6 +34,12 @@ _HINTS = (
     ("invalid partition", "%sinfo lists the partitions."),
     ("Invalid job id", "It has left the queue or never was there. %sacct -j ID knows jobs that have ended."),
     ("Invalid account", "%sacctmgr show assoc user=NAME lists the accounts that you may charge."),
+    ("Invalid user id", "Only the site's staff may do that."),
+    ("Invalid time specification", "Write now-1hour, now-7days, 2026-01-31 or 2026-01-31T12:00."),
+    (
+        "Unrecognized option: ",
+        "What a shell makes of |, >, ; and # does not happen here. --as NAME keeps the answer.",
+    ),
     ("Invalid user", "Give a login name that this machine knows."),
     ("Slurm accounting storage is disabled", "This site keeps no accounting; %squeue knows the newest jobs."),
     ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),

@@ -249,6 +249,27 @@ def test_an_outage_is_said_beside_the_words_of_srun(
     assert capsys.readouterr().out.endswith("choose a partition with larger nodes.\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("Unrecognized option: |", "What a shell makes of |"),
+        ("slurm_reconfigure error: Invalid user id", "Only the site's staff"),
+        ("Invalid time specification (pos=0): bogus", "Write now-1hour"),
+        ("option requires an argument -- 'p'", "%squeue --help"),
+    ],
+)
+def test_a_refusal_has_a_hint(
+    shell: InteractiveShell,
+    commands: Commands,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    hint: str,
+) -> None:
+    """Beside Slurm's own words."""
+    commands.answer("squeue", stderr=f"squeue: error: {words}\n", exit_code=1)
+    assert failure(shell, "%squeue -x", capsys).hint.startswith(hint)
+
+
 def test_more_than_a_command_can_be_given(
     shell: InteractiveShell, commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
