@@ -13,7 +13,7 @@ from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
 from slurm_magics.array_tasks import Tasks
 from slurm_magics.efficiency import Efficiency, has_heard, measure
-from slurm_magics.errors import SlurmError
+from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.interrupts import raised_at_once, raised_where_awaited
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Decoder, Text, last_lines
@@ -176,8 +176,20 @@ class Job:
         Raises:
             SlurmError: It cannot be read, or is too much to be held in a notebook.
         """
-        found = self._machine.read(self.output_path)
+        path = self.output_path
+        found = self._machine.read(path)
+        if not found and self._jobs.look(self, _GLANCE_S).status.state.is_final:
+            print(self._nothing_in(path), file=sys.stderr)
         return Text(Decoder().decode(found[0], final=True) if found else "")
+
+    def _nothing_in(self, path: PurePath) -> str:
+        """Why there is no output, as far as that is known."""
+        status = self._jobs.look(self, _GLANCE_S).status
+        nothing = f"Job {self.id} has written nothing"
+        if status.state.is_final:
+            here = self._machine.name or "this machine"
+            nothing += f", or to a disk of its own node: there is no {path} on {here}"
+        return f"{nothing}. {explain(status)}"
 
     @raised_at_once()
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
@@ -203,8 +215,7 @@ class Job:
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
                 elif not has_told:
-                    words = explain(self._jobs.look(self, _GLANCE_S).status)
-                    print(f"Job {self.id} has written nothing. {words}", file=sys.stderr)
+                    print(self._nothing_in(path), file=sys.stderr)
                     has_told = True
                 if not follow or over:
                     return
@@ -213,6 +224,7 @@ class Job:
         except KeyboardInterrupt:
             print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
 
+    @raised_at_once()
     def result(self, timeout_s: float | None = None) -> Any:
         """Waits for a job of `%%sbatch --python` and returns the value of its cell's last expression.
 
@@ -233,9 +245,13 @@ class Job:
                 f"For example: job.array[{first}].result()",
             )
         state = self.wait(timeout_s, progress=False)
-        if not self._jobs.last_look(self).status.state.is_final:
+        status = self._jobs.last_look(self).status
+        if not status.state.is_final:
             raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")
-        return load(self.submission.results, self.id)
+        try:
+            return load(self.submission.results, self.id, explain(status))
+        except KeyboardInterrupt:
+            raise Interrupted("job.result()") from None
 
     def cancel(self) -> None:
         """Ends it. One that has ended already is no error."""

@@ -210,6 +210,12 @@ def test_output_is_read_from_where_slurm_says(
     job._jobs.changed()
     job.tail(follow=True)
     assert capsys.readouterr().out == "one\ntwo\n\\xff\n"
+    (tmp_path / "out.txt").unlink()
+    assert job.output == ""
+    words = f"there is no {tmp_path}/out.txt on this machine. Ended (COMPLETED)."
+    assert words in capsys.readouterr().err
+    job.tail()
+    assert words in capsys.readouterr().err
 
 
 def test_cancel_and_resubmit(
