@@ -28,13 +28,18 @@ _AFTER_INTERRUPT = {
     "sattach": "sattach was ended; the job goes on.",
 }
 
+_NOT_YOURS = "It belongs to somebody else, or only the site's staff may do that."
+# The last where the site has PrivateData=jobs.
+_NO_SUCH_JOB = (
+    "It has left the queue, never was there, or is somebody else's. %sacct -j ID knows jobs that have ended."
+)
 # Slurm's words, and what to do at the prompt. What hpchub's own hints say is for its form.
 _HINTS = (
     ("Invalid partition", "%sinfo lists the partitions."),
     ("invalid partition", "%sinfo lists the partitions."),
-    ("Invalid job id", "It has left the queue or never was there. %sacct -j ID knows jobs that have ended."),
+    ("Invalid job id", _NO_SUCH_JOB),
     ("Invalid account", "%sacctmgr show assoc user=NAME lists the accounts that you may charge."),
-    ("Invalid user id", "Only the site's staff may do that."),
+    ("Invalid user id", _NOT_YOURS),
     ("Invalid time specification", "Write now-1hour, now-7days, 2026-01-31 or 2026-01-31T12:00."),
     (
         "Unrecognized option: ",
@@ -42,7 +47,7 @@ _HINTS = (
     ),
     ("Invalid user", "Give a login name that this machine knows."),
     ("Slurm accounting storage is disabled", "This site keeps no accounting; %squeue knows the newest jobs."),
-    ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),
+    ("Access/permission denied", _NOT_YOURS),
     ("unrecognized option", "%{tool} --help lists the options."),
     ("invalid option", "%{tool} --help lists the options."),
     ("requires an argument", "%{tool} --help lists the options."),

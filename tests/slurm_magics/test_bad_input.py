@@ -253,7 +253,7 @@ def test_an_outage_is_said_beside_the_words_of_srun(
     ("words", "hint"),
     [
         ("Unrecognized option: |", "What a shell makes of |"),
-        ("slurm_reconfigure error: Invalid user id", "Only the site's staff"),
+        ("slurm_reconfigure error: Invalid user id", "It belongs to somebody else"),
         ("Invalid time specification (pos=0): bogus", "Write now-1hour"),
         ("option requires an argument -- 'p'", "%squeue --help"),
     ],
