@@ -97,7 +97,7 @@ def _hear(channel: paramiko.Channel, said: Said, deadline: float | None) -> bool
         while True:
             channel.settimeout(_rest(deadline))
             if not (piece := channel.recv(_CHUNK)):
-                return channel.status_event.wait(_rest(deadline))
+                return bool(channel.status_event.wait(_rest(deadline)))
             said.add(piece)
     except TimeoutError:
         return False
