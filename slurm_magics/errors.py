@@ -77,6 +77,10 @@ class SlurmError(HpchubError):
         return [f"{type(self).__name__}: {self.brief or self.message}", *([self.hint] if self.hint else [])]
 
 
+class NotEnded(SlurmError, TimeoutError):
+    """A job has not ended within the time for which somebody wanted to wait. It goes on."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same.
 

@@ -13,7 +13,7 @@ from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
 from slurm_magics.array_tasks import Tasks
 from slurm_magics.efficiency import Efficiency, has_heard, measure
-from slurm_magics.errors import Interrupted, SlurmError
+from slurm_magics.errors import Interrupted, NotEnded, SlurmError
 from slurm_magics.interrupts import raised_at_once, raised_where_awaited
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Decoder, Text, last_lines
@@ -96,7 +96,7 @@ class Job:
             progress: Show a bar: the ended part of an array, else the used part of its time.
 
         Raises:
-            TimeoutError: The job has not ended in that time. It goes on.
+            NotEnded: The job has not ended in that time. It goes on. It is a TimeoutError.
             SlurmError: Slurm cannot be asked any more, such as through a connection that was closed.
         """
         began, failures = monotonic(), 0
@@ -112,7 +112,7 @@ class Job:
                 failures = count_failure(failures, look)
                 pause_s = max(fresh_s(waited), rest_s(failures))
                 if timeout_s is not None and waited >= timeout_s:
-                    raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
+                    raise NotEnded(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
         except KeyboardInterrupt:
             print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
@@ -229,7 +229,7 @@ class Job:
         """Waits for a job of `%%sbatch --python` and returns the value of its cell's last expression.
 
         Raises:
-            TimeoutError: It has not ended in that time. It goes on.
+            NotEnded: It has not ended in that time. It goes on.
             SlurmError: It left no value.
             Exception: What the cell raised, with the job's traceback as a note.
         """
