@@ -16,7 +16,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.errors import HostUnreachable, SiteError, StartFailed
 from hpchub.kernels.allocation import Place
 from hpchub.kernels.background import Background
 from hpchub.kernels.dialing import CONNECT_S, Dialer
@@ -38,13 +38,14 @@ class Line:
     """One kernel's line. Methods may be called from any thread or loop."""
 
     def __init__(self, place: Place, key: bytes, kernel_id: str) -> None:
+        """SiteError where this node has no room for sockets."""
         self.place = place
         self.exit_code: int | None = None
         self.runs = False
         self.memory_kills = 0
         self.job_ends = False
         self.lost_at: float | None = None
-        self._private = PrivateFolder()
+        self._private = _private_folder()
         folder = self._private.path
         self._step = Step(place.step, folder / "agent.sock") if place.step else None
         self._dialer = Dialer(place, key, kernel_id, self._step)
@@ -219,6 +220,17 @@ class Line:
             self._control.close()
         if self._step is not None:
             await self._step.close()
+
+
+def _private_folder() -> PrivateFolder:
+    try:
+        return PrivateFolder()
+    except OSError as error:
+        raise SiteError(
+            f"The kernel's sockets cannot be made on this node: {error}.",
+            "Its folder for temporary files may be full or closed: free some room there, or start the "
+            "notebook server with TMPDIR set to another short path.",
+        ) from error
 
 
 async def _within(limit_s: float, work: Coroutine[Any, Any, _T]) -> _T:
