@@ -39,13 +39,13 @@ def as_text(said: bytes) -> str:
 class Cut(KeyboardInterrupt):
     """Ctrl-C while a command ran; `said` is what it had printed until then.
 
-    `is_killed`: it was told to end, and did not.
+    `doubt`: why it is not known that it has cancelled what it had begun, as the end of a sentence.
     """
 
-    def __init__(self, said: Done, *, is_killed: bool = False) -> None:
+    def __init__(self, said: Done, *, doubt: str = "") -> None:
         super().__init__("while a command ran")
         self.said = said
-        self.is_killed = is_killed
+        self.doubt = doubt
 
     def _render_traceback_(self) -> list[str]:
         """IPython's own hook: what it shows in place of a traceback."""

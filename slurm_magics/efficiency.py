@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.schedulers.slurm_states import state_of
 from slurm_magics.errors import SlurmError
+from slurm_magics.job_ids import expand_job_id
 from slurm_magics.watch import ORDER
 
 if TYPE_CHECKING:
@@ -68,9 +69,13 @@ class Efficiency:
 
 
 def has_heard(rows: pd.DataFrame, tasks: int) -> bool:
-    """Whether the accounting has the end of a job, or of each task of an array of so many."""
+    """Whether the accounting has the end of a job, or of each task of an array of so many.
+
+    One row may be of many tasks: those that were cancelled before they began.
+    """
     jobs = _jobs_of(rows)
-    return len(jobs) >= max(1, tasks) and all(state_of(str(one)).is_final for one in jobs["State"])
+    known = sum(map(_tasks_of, jobs["JobID"]))
+    return known >= max(1, tasks) and all(state_of(str(one)).is_final for one in jobs["State"])
 
 
 def measure(job_id: str, rows: pd.DataFrame) -> Efficiency:
@@ -111,6 +116,13 @@ def _asked_on_each_node(jobs: pd.DataFrame) -> pd.Series[int]:
 
 def _jobs_of(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows["JobID"].str.contains(".", regex=False)]
+
+
+def _tasks_of(job_id: str) -> int:
+    try:
+        return len(expand_job_id(job_id))
+    except ValueError:  # a list that Slurm has shortened
+        return 1
 
 
 def _found(pattern: re.Pattern[str], texts: Iterable[object]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.core.command import CommandResult
 from hpchub.errors import HpchubError, SchedulerUnavailable, UnexpectedOutput
-from hpchub.schedulers.slurm_errors import failure, rejection
+from hpchub.schedulers.slurm_errors import failure, known_hint, rejection
 
 if TYPE_CHECKING:
     from slurm_magics.job import Job
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _UNANSWERED = re.compile(r"^Slurm did not answer (\w+)")
 # These ask slurmdbd, all others slurmctld.
 _OF_ACCOUNTING = frozenset({"sacct", "sacctmgr", "sreport"})
+# These are refused in the words in which sbatch is.
+_ALLOCATORS = frozenset({"srun", "salloc"})
 _WITHOUT_CONTROLLER = "It may pass by itself. %sacct answers without the controller."
 _WITHOUT_ACCOUNTING = "It may pass by itself. %squeue answers without the accounting."
 MAY_BE_QUEUED = "The job may be in the queue all the same: look with %squeue --me before trying again."
@@ -26,17 +28,30 @@ _AFTER_INTERRUPT = {
     "sattach": "sattach was ended; the job goes on.",
 }
 
+_NOT_YOURS = "It belongs to somebody else, or only the site's staff may do that."
+# The last where the site has PrivateData=jobs.
+_NO_SUCH_JOB = (
+    "It has left the queue, never was there, or is somebody else's. %sacct -j ID knows jobs that have ended."
+)
 # Slurm's words, and what to do at the prompt. What hpchub's own hints say is for its form.
 _HINTS = (
     ("Invalid partition", "%sinfo lists the partitions."),
     ("invalid partition", "%sinfo lists the partitions."),
-    ("Invalid job id", "It has left the queue or never was there. %sacct -j ID knows jobs that have ended."),
+    ("Invalid job id", _NO_SUCH_JOB),
     ("Invalid account", "%sacctmgr show assoc user=NAME lists the accounts that you may charge."),
+    ("Invalid user id", _NOT_YOURS),
+    ("Invalid time specification", "Write now-1hour, now-7days, 2026-01-31 or 2026-01-31T12:00."),
+    (
+        "Unrecognized option: ",
+        "What a shell makes of |, >, ; and # does not happen here. --as NAME keeps the answer.",
+    ),
     ("Invalid user", "Give a login name that this machine knows."),
     ("Slurm accounting storage is disabled", "This site keeps no accounting; %squeue knows the newest jobs."),
-    ("Access/permission denied", "It belongs to somebody else, or only the site's staff may do that."),
+    ("Access/permission denied", _NOT_YOURS),
     ("unrecognized option", "%{tool} --help lists the options."),
     ("invalid option", "%{tool} --help lists the options."),
+    ("requires an argument", "%{tool} --help lists the options."),
+    ("Batch script is empty", "Name a script: %sbatch run.sh. Or write one into a cell, below %%sbatch."),
     ("Unable to open file", "A script for %sbatch must be a file that is there; %%sbatch takes the cell."),
     ("Invalid --time specification", "Write minutes, HH:MM:SS or D-HH:MM:SS: --time 90, --time 01:30:00."),
     ("(N/y)", "Nobody can be asked back, so that the answer was no. -i says yes beforehand."),
@@ -62,16 +77,20 @@ class SlurmError(HpchubError):
         return [f"{type(self).__name__}: {self.brief or self.message}", *([self.hint] if self.hint else [])]
 
 
+class NotEnded(SlurmError, TimeoutError):
+    """A job has not ended within the time for which somebody wanted to wait. It goes on."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or the stop button, while a command ran. `job` is what it has submitted all the same.
 
-    `is_killed`: it had no time to cancel what it had begun.
+    `doubt`: as `Cut`'s.
     """
 
-    def __init__(self, tool: str, job: Job | None = None, *, is_killed: bool = False) -> None:
+    def __init__(self, tool: str, job: Job | None = None, *, doubt: str = "") -> None:
         words = _AFTER_INTERRUPT.get(tool, f"{tool} was given up.")
-        if is_killed:
-            words = f"{tool} did not end when it was told to, and was killed. {_MAY_GO_ON}"
+        if doubt:
+            words = f"{tool} {doubt}. {_MAY_GO_ON}"
         if job is not None:
             cluster = f"-M {job.cluster} " if job.cluster else ""
             words = f"{job} has been submitted and goes on; %scancel {cluster}{job.id} ends it."
@@ -141,4 +160,4 @@ def _own_words(tool: str, result: CommandResult) -> HpchubError:
     lines = [line.strip() for line in (result.stderr or result.stdout).split("\n") if line.strip()]
     kept = [line.removeprefix(f"{tool}: ").removeprefix("error: ").removeprefix("fatal: ") for line in lines]
     words = " ".join(kept[:6]) or f"it ended with exit code {result.exit_code} and said nothing"
-    return HpchubError(f"{tool}: {words}")
+    return HpchubError(f"{tool}: {words}", known_hint(words) if tool in _ALLOCATORS else "")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
 from pathlib import PurePath
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 from hpchub.core.job import JobStatus
 from hpchub.schedulers.slurm_states import explain
+from slurm_magics.array_tasks import Tasks
 from slurm_magics.efficiency import Efficiency, has_heard, measure
-from slurm_magics.errors import SlurmError
-from slurm_magics.interrupts import raised_where_awaited
+from slurm_magics.errors import Interrupted, NotEnded, SlurmError
+from slurm_magics.interrupts import raised_at_once, raised_where_awaited
 from slurm_magics.job_ids import parse_job_id
 from slurm_magics.output import Decoder, Text, last_lines
 from slurm_magics.pace import count_failure, fresh_s, rest_s
@@ -81,6 +81,11 @@ class Job:
         """Its array tasks: `job.array[3]`, `for task in job.array`, `len(job.array)`."""
         return Tasks(self)
 
+    def _task(self, number: int) -> Job:
+        task = f"{parse_job_id(self.id).job}_{number}"
+        return Job(self._jobs, task, self.submission, self.cluster, self.outputs)
+
+    @raised_at_once()
     def wait(self, timeout_s: float | None = None, *, progress: bool = True) -> str:
         """Waits for the end and returns the state. Ctrl-C ends the wait and leaves the job running.
 
@@ -91,7 +96,7 @@ class Job:
             progress: Show a bar: the ended part of an array, else the used part of its time.
 
         Raises:
-            TimeoutError: The job has not ended in that time. It goes on.
+            NotEnded: The job has not ended in that time. It goes on. It is a TimeoutError.
             SlurmError: Slurm cannot be asked any more, such as through a connection that was closed.
         """
         began, failures = monotonic(), 0
@@ -107,7 +112,7 @@ class Job:
                 failures = count_failure(failures, look)
                 pause_s = max(fresh_s(waited), rest_s(failures))
                 if timeout_s is not None and waited >= timeout_s:
-                    raise TimeoutError(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
+                    raise NotEnded(f"Job {self.id} has not ended within {timeout_s:g} s; it goes on.")
                 sleep(pause_s if timeout_s is None else max(0.0, min(pause_s, timeout_s - waited)))
         except KeyboardInterrupt:
             print(f"Not waiting any more. Job {self.id} goes on; `cancel()` would end it.", file=sys.stderr)
@@ -171,9 +176,22 @@ class Job:
         Raises:
             SlurmError: It cannot be read, or is too much to be held in a notebook.
         """
-        found = self._machine.read(self.output_path)
+        path = self.output_path
+        found = self._machine.read(path)
+        if not found and self._jobs.look(self, _GLANCE_S).status.state.is_final:
+            print(self._nothing_in(path), file=sys.stderr)
         return Text(Decoder().decode(found[0], final=True) if found else "")
 
+    def _nothing_in(self, path: PurePath) -> str:
+        """Why there is no output, as far as that is known."""
+        status = self._jobs.look(self, _GLANCE_S).status
+        nothing = f"Job {self.id} has written nothing"
+        if status.state.is_final:
+            here = self._machine.name or "this machine"
+            nothing += f", or to a disk of its own node: there is no {path} on {here}"
+        return f"{nothing}. {explain(status)}"
+
+    @raised_at_once()
     def tail(self, lines: int = 10, *, follow: bool = False) -> None:
         """Prints the last lines of the output; with `follow` goes on until the job ends, or Ctrl-C.
 
@@ -197,8 +215,7 @@ class Job:
                     sys.stdout.write(last_lines(text, lines) if position is None else text)
                     position = found[1]
                 elif not has_told:
-                    words = explain(self._jobs.look(self, _GLANCE_S).status)
-                    print(f"Job {self.id} has written nothing. {words}", file=sys.stderr)
+                    print(self._nothing_in(path), file=sys.stderr)
                     has_told = True
                 if not follow or over:
                     return
@@ -207,11 +224,12 @@ class Job:
         except KeyboardInterrupt:
             print(f"Not following any more. Job {self.id} goes on.", file=sys.stderr)
 
+    @raised_at_once()
     def result(self, timeout_s: float | None = None) -> Any:
         """Waits for a job of `%%sbatch --python` and returns the value of its cell's last expression.
 
         Raises:
-            TimeoutError: It has not ended in that time. It goes on.
+            NotEnded: It has not ended in that time. It goes on.
             SlurmError: It left no value.
             Exception: What the cell raised, with the job's traceback as a note.
         """
@@ -227,9 +245,13 @@ class Job:
                 f"For example: job.array[{first}].result()",
             )
         state = self.wait(timeout_s, progress=False)
-        if not self._jobs.last_look(self).status.state.is_final:
+        status = self._jobs.last_look(self).status
+        if not status.state.is_final:
             raise SlurmError(f"Job {self.id} is {state}: it has no result yet.")
-        return load(self.submission.results, self.id)
+        try:
+            return load(self.submission.results, self.id, explain(status))
+        except KeyboardInterrupt:
+            raise Interrupted("job.result()") from None
 
     def cancel(self) -> None:
         """Ends it. One that has ended already is no error."""
@@ -256,6 +278,7 @@ class Job:
 
         return follow(self._jobs, self, every_s)
 
+    @raised_at_once()
     def efficiency(self) -> Efficiency:
         """What it used of what it had asked for, from the accounting.
 
@@ -271,42 +294,3 @@ class Job:
             if not look.status.state.is_final or has_heard(rows, look.tasks) or monotonic() > deadline:
                 return measure(self.id, rows)
             sleep(_FOLLOW_S)
-
-
-class NoSuchTask(SlurmError, IndexError):
-    """The job has no such task: it is no array, or one without that number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """The tasks of an array. Each is a job."""
-
-    job: Job
-
-    def __getitem__(self, number: int) -> Job:
-        """The task with that number, which need not be its place among the others."""
-        job, known = self.job, self.job.outputs
-        is_known = bool(known.tasks or known.by_task)
-        if parse_job_id(job.id).task is not None or number < 0 or (is_known and number not in known.tasks):
-            there = f"Its tasks are {min(known.tasks)} to {max(known.tasks)}." if known.tasks else ""
-            raise NoSuchTask(f"Job {job.id} has no array task {number}.", there)
-        return self._task(number)
-
-    def __iter__(self) -> Iterator[Job]:
-        return map(self._task, self._numbers())
-
-    def __len__(self) -> int:
-        return len(self._numbers())
-
-    def _numbers(self) -> list[int]:
-        job = self.job
-        if parse_job_id(job.id).task is not None:
-            return []
-        if not (job.outputs.tasks or job.outputs.by_task):
-            job.outputs.learn(job._jobs.outputs(job))
-        return sorted(job.outputs.tasks)
-
-    def _task(self, number: int) -> Job:
-        job = self.job
-        task = f"{parse_job_id(job.id).job}_{number}"
-        return Job(job._jobs, task, job.submission, job.cluster, job.outputs)

@@ -14,10 +14,8 @@ from typing import Any
 
 from slurm_magics.done import Cut, Done, Said, Show, Take
 from slurm_magics.errors import SlurmError
-from slurm_magics.interrupts import held_back
+from slurm_magics.interrupts import CANCELS_WITHIN_S, held_back, while_it_cancels
 
-# Slurm's own wait for the end of a step that is told to end is 32 s.
-_CANCELS_WITHIN_S = 40.0
 _CHUNK = 1 << 18
 # A pipe that can be written to takes that much without a wait: pipe(7), PIPE_BUF.
 _BITE = 4096
@@ -73,13 +71,13 @@ def run_here(
         _talk(process, stdin, limit_s, said)
     except BaseException as error:
         said.show = said.take = None
-        is_killed = False
+        doubt = ""
         if process is not None and limit_s is None:
-            is_killed = not _end_gently(process, said)
+            doubt = _end_gently(process, said)
         elif process is not None:
             _kill(process)
         if isinstance(error, KeyboardInterrupt):
-            raise Cut(said.done(-1), is_killed=is_killed) from None
+            raise Cut(said.done(-1), doubt=doubt) from None
         raise
     _close(process)
     return said.done(process.returncode)
@@ -125,22 +123,20 @@ def _rest(process: subprocess.Popen[bytes], ends_at: float | None, limit_s: floa
     return rest_s
 
 
-def _end_gently(process: subprocess.Popen[bytes], said: Said) -> bool:
-    """End a command that is given the time to cancel what it has begun; whether that was enough.
+def _end_gently(process: subprocess.Popen[bytes], said: Said) -> str:
+    """End a command that is given the time to cancel what it has begun; what is in doubt where it has not.
 
     At SIGHUP srun and salloc do; salloc minds no other signal while its command runs (checked on 22.05).
-    A second Ctrl-C would leave a job behind that waits in the queue for an srun that is gone.
     """
-    words = f"Waiting for {said.tool} to cancel what it has begun."
-    deadline = time.monotonic() + _CANCELS_WITHIN_S
+    deadline = time.monotonic() + CANCELS_WITHIN_S
     try:
-        with contextlib.suppress(KeyboardInterrupt), held_back(words):
+        with while_it_cancels(said.tool):
             process.send_signal(signal.SIGHUP)
             while process.poll() is None and time.monotonic() < deadline:
                 # It may have more to say than a pipe holds, or than is wanted.
                 with contextlib.suppress(subprocess.TimeoutExpired, SlurmError):
                     _talk(process, b"", 0.2, said)
-        return process.poll() is not None
+        return "did not end when it was told to, and was killed" if process.poll() is None else ""
     finally:
         process.kill()
         process.wait()

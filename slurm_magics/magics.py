@@ -13,6 +13,7 @@ from slurm_magics.delimited import new_mark
 from slurm_magics.entities import QUESTION, is_question
 from slurm_magics.errors import Interrupted, SlurmError
 from slurm_magics.help import COMMANDS, TABLES
+from slurm_magics.interrupts import raised_at_once
 from slurm_magics.jobs import Jobs
 from slurm_magics.machine import Local, Machine
 from slurm_magics.output import Live, Printed, Text
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # These run for as long as what they run: no time limit of ours ends them.
 _ENDLESS = frozenset({"srun", "salloc", "sattach"})
+# These ask for words at a prompt of their own where they are given none.
+_WITH_PROMPT = frozenset({"scontrol", "sacctmgr", "sreport"})
 # These change nothing.
 _READERS = frozenset({"sdiag"})
 
@@ -164,7 +167,7 @@ class SlurmMagics:
 
     def _table(self, tool: str) -> Callable[[str], Any]:
         def table(line: str) -> Any:
-            words, name = self._words(line)
+            words, name = self._words(line, tool)
             words, is_plot = take_flag(words, "--plot")
             if is_plot:
                 return self._give(self._plot(tool, words), name)
@@ -221,6 +224,8 @@ class SlurmMagics:
     def _words(self, line: str, tool: str = "") -> tuple[list[str], str | None]:
         """The line's words, and the name under which the result is to be kept."""
         words = split_words(line, self._shell.user_ns, self.session.machine.expanded)
+        if tool in _WITH_PROMPT and not words:
+            raise SlurmError(f"{tool} alone waits for words at a prompt of its own.", f"%{tool}? shows help.")
         end = before_program(tool, words) if tool in SUBMITTERS else len(words)
         own, name = take_option(words[:end], "as")
         words = [*own, *words[end:]]
@@ -242,13 +247,14 @@ class SlurmMagics:
 
     def _add(self, function: Callable[..., Any], name: str, text: str, kind: str) -> None:
         # A function of its own, because a bound method takes no attributes.
+        @raised_at_once()
         def magic(line: str, cell: str | None = None) -> Any:
             try:
                 return function(line) if cell is None else function(line, cell)
             except Interrupted:
                 raise
             except KeyboardInterrupt:  # between two commands, or while an answer was read
-                raise Interrupted(name) from None
+                raise Interrupted(name, doubt="was given up" if name in _ENDLESS else "") from None
 
         def line_magic(line: str) -> Any:
             return magic(line)

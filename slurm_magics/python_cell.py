@@ -131,8 +131,8 @@ def _names(cell: str) -> CellNames:
         raise SlurmError(f"The cell is no Python: {told(error)}.") from error
 
 
-def load(folder: Path, job_id: str) -> Any:
-    """The value that a job left.
+def load(folder: Path, job_id: str, why: str = "") -> Any:
+    """The value that a job left. `why` says how it ended, for a job that left none.
 
     Raises:
         SlurmError: It left none, or one that cannot be read here.
@@ -142,7 +142,7 @@ def load(folder: Path, job_id: str) -> Any:
     deadline = time.monotonic() + _LATE_S
     while not _is_there(path):
         if time.monotonic() > deadline:
-            raise SlurmError(f"Job {job_id} left no result.", "job.tail() shows what it wrote.")
+            raise SlurmError(f"Job {job_id} left no result. {why}".strip(), "job.tail() shows what it wrote.")
         time.sleep(0.2)
     try:
         found = pickle.loads(path.read_bytes())  # noqa: S301  only its owner can write it

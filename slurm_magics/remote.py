@@ -52,7 +52,7 @@ _READ = (
 # srun and salloc cancel what they have begun.
 _WITH_HANGUP = (
     "exec 3<&0; COMMAND </dev/null & p=$!; (cat <&3; kill -HUP $p) >/dev/null 2>&1 & w=$!; "
-    "wait $p; s=$?; kill $w; exit $s"
+    "wait $p; s=$?; kill $w 2>/dev/null; exit $s"
 )
 _NO_SUCH_FILE = 44
 _NO_SUCH_FOLDER = 45

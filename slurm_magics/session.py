@@ -16,6 +16,7 @@ from slurm_magics.accounting import PipedQuery
 from slurm_magics.delimited import new_mark
 from slurm_magics.done import Cut, Done, Take, as_text
 from slurm_magics.errors import Interrupted, SlurmError, failed, refused, translated
+from slurm_magics.interrupts import raised_at_once
 from slurm_magics.machine import Machine
 from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
@@ -64,6 +65,7 @@ class Session:
         self._known: dict[tuple[object, ...], _Known] = {}
         self._lock = threading.Lock()
 
+    @raised_at_once()
     def run(
         self,
         argv: Sequence[str],
@@ -107,9 +109,9 @@ class Session:
         except Cut as cut:
             if endless:
                 _pass_on(_without_own_lines(argv[0], _unshown(cut.said, live)), live)
-            raise Interrupted(argv[0], is_killed=cut.is_killed) from None
+            raise Interrupted(argv[0], doubt=cut.doubt) from None
         except KeyboardInterrupt:
-            raise Interrupted(argv[0]) from None
+            raise Interrupted(argv[0], doubt="was given up" if endless else "") from None
         finally:
             if live:
                 live.close()
@@ -122,6 +124,7 @@ class Session:
             raise refused(argv[0], done.exit_code, as_text(done.stdout), stderr)
         return Answer(done.stdout, stderr)
 
+    @raised_at_once()
     def result(self, command: Command, environ: Mapping[str, str]) -> CommandResult:
         """What a command of hpchub's schedulers left; their parsers know what a failure means."""
         limit_s, variables = self.settings.timeout_s, {**UNFILTERED, **WHOLE_LISTS, **environ}

@@ -18,6 +18,7 @@ FROM_ENVIRONMENT = "SSH_AUTH_SOCK"
 _TARGET = re.compile(
     r"(?:(?P<user>[^@\s]+)@)?(?P<host>\[[^\]\s]+\]|[^:@\s]+)(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
+_NEXT_PATH = re.compile(r" +(?=[/~%$])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ def parse_settings(target: Target, text: str) -> Route:
         port=int(port),
         user=user,
         known_as=one("hostkeyalias", host),
-        known_hosts=paths(f"{one('userknownhostsfile')} {one('globalknownhostsfile')}".split()),
+        known_hosts=paths([*_files(one("userknownhostsfile")), *_files(one("globalknownhostsfile"))]),
         keys=paths(found.get("identityfile", [])),
         certificates=paths(found.get("certificatefile", [])),
         only_these_keys=one("identitiesonly") == "yes",
@@ -141,6 +142,15 @@ def _config(options: Sequence[str]) -> tuple[str, ...]:
         if option == "-F":
             return ("-F", options[place + 1])
     return ()
+
+
+def _files(text: str) -> list[str]:
+    """The files of a list, which `ssh -G` prints without its quotes: a name may have blanks in it.
+
+    The next name begins where an absolute path can. One that is relative is taken for a part of the name
+    before it: then a file is not found, and a key not known, rather than another file believed.
+    """
+    return [name for name in _NEXT_PATH.split(text) if name]
 
 
 def _fill(text: str, tokens: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ Others on the login node can read a command's arguments, and nothing of its inpu
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from slurm_magics.done import Cut, Done, Said
 from slurm_magics.errors import SlurmError
+from slurm_magics.interrupts import CANCELS_WITHIN_S, while_it_cancels
 
 if TYPE_CHECKING:
     import paramiko
@@ -48,24 +50,48 @@ def talk(channel: paramiko.Channel, said: Said, stdin: bytes, limit_s: float | N
     for helper in helpers:
         helper.start()
     try:
-        while True:
-            channel.settimeout(_rest(deadline))
-            if not (piece := channel.recv(_CHUNK)):
-                break
-            said.add(piece)
-        if not channel.status_event.wait(_rest(deadline)):
+        if not _hear(channel, said, deadline):
             return None
-    except TimeoutError:
-        return None
     except KeyboardInterrupt:
         said.show = said.take = None
-        raise Cut(said.done(-1)) from None
+        doubt = "" if deadline else _end_gently(channel, said, helpers[0])
+        raise Cut(said.done(-1), doubt=doubt) from None
     finally:
         channel.close()
         for helper in helpers:
             helper.join()
     said.check()
     return said.done(channel.exit_status)
+
+
+def _hear(channel: paramiko.Channel, said: Said, deadline: float | None) -> bool:
+    """Collect what the command says until its end; False where the time was up before."""
+    try:
+        while True:
+            channel.settimeout(_rest(deadline))
+            if not (piece := channel.recv(_CHUNK)):
+                return bool(channel.status_event.wait(_rest(deadline)))
+            said.add(piece)
+    except TimeoutError:
+        return False
+
+
+def _end_gently(channel: paramiko.Channel, said: Said, feeder: threading.Thread) -> str:
+    """Have an endless command cancel what it has begun, and wait; what is in doubt where it has not.
+
+    It is told by the end of its input: see remote.py.
+    """
+    deadline = time.monotonic() + CANCELS_WITHIN_S
+    with while_it_cancels(said.tool):
+        feeder.join(CANCELS_WITHIN_S)  # half a script would be run, too
+        with contextlib.suppress(OSError, EOFError):  # the connection is lost: there is no exit code then
+            channel.shutdown_write()
+        while True:
+            with contextlib.suppress(SlurmError):  # it may have more to say than is wanted
+                if not _hear(channel, said, deadline):
+                    return f"was told to end, and has not within {CANCELS_WITHIN_S:g} s"
+                break
+    return "was told to end, but the connection was lost" if channel.exit_status < 0 else ""
 
 
 def _rest(deadline: float | None) -> float | None:

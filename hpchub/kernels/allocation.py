@@ -26,6 +26,7 @@ from hpchub.kernels.claims import RECORD, abandoned, records, unsubmitted
 from hpchub.kernels.health import last_words
 from hpchub.kernels.job_settings import Attach, JobSettings
 from hpchub.kernels.step import StepWay, slurm_environ, step_files
+from hpchub.kernels.waiting import GLANCE_S
 from hpchub.private_files import read_private_file, write_private_file
 from hpchub.remote import kernel_agent
 from hpchub.schedulers.render import render_kernel_script
@@ -37,7 +38,6 @@ _log = logging.getLogger(__name__)
 # Seconds since the wait began, and the pause between two questions until then.
 _PACE = ((3.0, 0.25), (15.0, 1.0), (60.0, 3.0), (float("inf"), 10.0))
 _AGENT_S = 60.0
-_GLANCE_S = 0.05
 _SLURM = Slurm()
 _AGENT = Path(kernel_agent.__file__)
 _LOG = "job.log"
@@ -163,7 +163,7 @@ class Allocation:
             place = self._place()
             if place is not None or time.monotonic() >= until:
                 return place
-            await asyncio.sleep(_GLANCE_S)
+            await asyncio.sleep(GLANCE_S)
 
     def _check_wait(self, limit_s: float, waited_s: float, runs_s: float) -> None:
         log = self.folder / _LOG

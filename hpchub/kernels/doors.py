@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from hpchub.kernels.background import Background
 from hpchub.kernels.cells import Cells
 from hpchub.kernels.dialing import Dialer
 from hpchub.remote.kernel_agent import CHANNELS, PUMP_BYTES, Streams, join
@@ -26,7 +26,7 @@ class Doors:
         self._message_key = message_key
         self._servers: list[asyncio.Server] = []
         self._held: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._listeners = self._most_listeners = 0
         self._cells: Cells | None = None
         self._is_cut = False
@@ -114,7 +114,7 @@ class Doors:
                 return
             # Held from now on: a task that is cancelled before it has begun closes nothing.
             self._held.add(writer)
-            self._spawn(self._carry(name, (reader, writer)))
+            self._background.start(self._carry(name, (reader, writer)))
 
         return accept
 
@@ -146,11 +146,6 @@ class Doors:
                 self._held.discard(inner[1])
             self._listeners -= name == "iopub"
             inner[1].close()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _hear(reader: asyncio.StreamReader, heard: bytearray) -> None:

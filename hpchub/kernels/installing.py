@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hpchub.core.cluster import Container
 from hpchub.errors import ConfigError, InvalidRequest
@@ -175,13 +175,24 @@ def _base(wanted: Wanted) -> tuple[Kernelspec, Wanted]:
     for _, spec in found:
         if spec.name == wanted.source.lower():
             return spec, wanted
-    if "/" in wanted.source and not path.exists():
-        raise InvalidRequest(
-            f"{wanted.source} is not there.", "Look at its spelling, and whether this machine has it."
-        )
+    if not path.exists():
+        _refuse_missing(wanted.source)
     raise InvalidRequest(
         f"{wanted.source} is no kernel of ours, none that is installed, no folder with a kernel.json, "
         "no virtualenv or conda environment, and no .sif image.",
+        f"Ours are {', '.join(shipped())}.",
+    )
+
+
+def _refuse_missing(source: str) -> NoReturn:
+    """Says of a path, or of a single word, that there is nothing of that name."""
+    if "/" in source:
+        raise InvalidRequest(
+            f"There is no such folder or file: {source}.",
+            "Look at its spelling, and whether this machine has it.",
+        )
+    raise InvalidRequest(
+        f"{source} is no kernel of ours and none that is installed, and there is no such folder here.",
         f"Ours are {', '.join(shipped())}.",
     )
 

@@ -16,8 +16,9 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from hpchub.errors import HostUnreachable, StartFailed
+from hpchub.errors import HostUnreachable, SiteError, StartFailed
 from hpchub.kernels.allocation import Place
+from hpchub.kernels.background import Background
 from hpchub.kernels.dialing import CONNECT_S, Dialer
 from hpchub.kernels.doors import Doors
 from hpchub.kernels.step import Step
@@ -37,13 +38,14 @@ class Line:
     """One kernel's line. Methods may be called from any thread or loop."""
 
     def __init__(self, place: Place, key: bytes, kernel_id: str) -> None:
+        """SiteError where this node has no room for sockets."""
         self.place = place
         self.exit_code: int | None = None
         self.runs = False
         self.memory_kills = 0
         self.job_ends = False
         self.lost_at: float | None = None
-        self._private = PrivateFolder()
+        self._private = _private_folder()
         folder = self._private.path
         self._step = Step(place.step, folder / "agent.sock") if place.step else None
         self._dialer = Dialer(place, key, kernel_id, self._step)
@@ -51,7 +53,7 @@ class Line:
         self._loop = asyncio.new_event_loop()
         self._control: asyncio.StreamWriter | None = None
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hpchub-kernel", daemon=True)
         self._thread.start()
 
@@ -135,8 +137,8 @@ class Line:
         reader, self._control = await self._dialer.dial(CONTROL)
         self._take(json.loads(await _within(CONNECT_S, reader.readline())))
         self.lost_at = None
-        self._spawn(self._stay(reader))
-        self._spawn(self._ping())
+        self._background.start(self._stay(reader))
+        self._background.start(self._ping())
 
     async def _start(self, request: dict[str, Any]) -> None:
         while not self._answers.empty():
@@ -207,11 +209,6 @@ class Line:
             await asyncio.sleep(_PING_S)
             await self._send({"do": "ping"})
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _close(self) -> None:
         await self._doors.stop()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -223,6 +220,17 @@ class Line:
             self._control.close()
         if self._step is not None:
             await self._step.close()
+
+
+def _private_folder() -> PrivateFolder:
+    try:
+        return PrivateFolder()
+    except OSError as error:
+        raise SiteError(
+            f"The kernel's sockets cannot be made on this node: {error}.",
+            "Its folder for temporary files may be full or closed: free some room there, or start the "
+            "notebook server with TMPDIR set to another short path.",
+        ) from error
 
 
 async def _within(limit_s: float, work: Coroutine[Any, Any, _T]) -> _T:

@@ -3,6 +3,10 @@
 docs/reference/kernels.md says what it promises. The job outlives the kernel's process: a restart starts
 another one in the same job. It also outlives a notebook server that dies, and the next server goes on
 with it when the same notebook asks for the same kernel.
+
+Longer than other modules: one class that Jupyter calls, whose parts are changed together. What it does not
+decide itself stands elsewhere: the job in allocation.py, the way to it in line.py, who may take it in
+claims.py, what depends on Jupyter's own insides in jupyters_manager.py.
 """
 
 from __future__ import annotations

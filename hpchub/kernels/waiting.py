@@ -13,7 +13,7 @@ from hpchub.kernels.jupyters_manager import server_settings
 
 # Of the server's own settings. Without our extension of the server (server.py) there is none of that name.
 SETTING = "hpchub_waiting_kernels"
-# Between two looks at a list, in seconds.
+# Between two looks of who waits, for a job to begin or for somebody to leave the list; in seconds.
 GLANCE_S = 0.05
 
 

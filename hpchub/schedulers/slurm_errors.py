@@ -68,7 +68,11 @@ _HINTS = (
         "CPU count per node can not be satisfied",
         "Ask for fewer CPUs, or choose a partition with larger nodes.",
     ),
-    ("Requested node configuration is not available", "Ask for fewer CPUs, less memory or fewer GPUs."),
+    (
+        "Requested node configuration is not available",
+        "No node of this partition has all of that: ask for fewer CPUs, less memory or fewer GPUs, or choose "
+        "a partition with larger nodes.",
+    ),
     ("Memory specification can not be satisfied", "Ask for less memory, or choose larger nodes."),
     ("Memory required by task is not available", "Ask for less memory."),
     ("Invalid memory specification", "Ask for less memory."),
@@ -114,7 +118,12 @@ def rejection(result: CommandResult) -> SubmitRejected | None:
 
 def hint_about(message: str) -> str:
     """What to do about sbatch's refusal."""
-    return next((hint for cause, hint in _HINTS if cause in message), _OTHERWISE)
+    return known_hint(message) or _OTHERWISE
+
+
+def known_hint(message: str) -> str:
+    """What to do about words of Slurm's by which a job is refused; empty where they are other words."""
+    return next((hint for cause, hint in _HINTS if cause in message), "")
 
 
 def told_by_sbatch(result: CommandResult) -> str:

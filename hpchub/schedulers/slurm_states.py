@@ -122,7 +122,10 @@ def _exit_words(exit_code: str) -> str:
     """sacct's ExitCode is `<exit status>:<signal>`."""
     code, _, signal = exit_code.partition(":")
     if signal == _NO_OUTPUT_FILE:
-        return ": the file for its output could not be opened. Its folder must be there before the job"
+        return (
+            ": the file for its output could not be opened. "
+            "Its folder must be there before the job, with room in it, and be yours to write in"
+        )
     if signal.isdecimal() and int(signal):
         return f", ended by signal {signal}"
     if code.isdecimal() and int(code):

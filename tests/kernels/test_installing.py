@@ -102,7 +102,8 @@ def test_settings_of_the_job_stand_in_kernel_json(environment: Path, installed: 
     ("arguments", "said"),
     [
         (("virtualenv", "--prefix", "/nowhere"), "/nowhere is not there"),
-        (("/nowhere",), "/nowhere is not there"),
+        (("/nowhere",), "There is no such folder or file: /nowhere."),
+        (("nowhere",), "none that is installed, and there is no such folder here."),
         (("/usr",), "no kernel of ours"),
         (("apptainer", "--prefix", "/usr"), "not both"),
         (("virtualenv", "--container", "shifter"), "give --image"),

@@ -15,7 +15,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 
 from hpchub.core.job import JobState, JobStatus
-from hpchub.errors import HostUnreachable
+from hpchub.errors import HostUnreachable, SiteError
 from hpchub.kernels import claims, dialing, slurm
 from hpchub.kernels import line as line_module
 from hpchub.kernels.allocation import Allocation, Place
@@ -46,6 +46,13 @@ async def test_a_node_that_falls_silent_is_not_waited_for(monkeypatch: pytest.Mo
     finally:
         await asyncio.to_thread(line.close)
         server.close()
+
+
+def test_no_room_for_sockets_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of a page of Python's."""
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(SiteError, match=r"sockets cannot be made on this node: .*nowhere"):
+        Line(Place(address="127.0.0.1", port=1, node="here"), bytes(32), "kernel-1")
 
 
 async def test_a_line_that_will_not_close_stops_nobody(

@@ -419,7 +419,8 @@ async def test_what_would_not_start_is_refused_in_words(home: Path, server: Serv
     assert (code, told["message"]) == (
         422,
         "It would not start: Slurm would refuse its job: Requested node configuration is not available. "
-        "Ask for fewer CPUs, less memory or fewer GPUs.",
+        "No node of this partition has all of that: ask for fewer CPUs, less memory or fewer GPUs, or choose "
+        "a partition with larger nodes.",
     )
     assert (await _make(server, "gone", cpus="2"))[0] == 404
     assert [path.name for path in (home / ".local/share/jupyter/kernels").iterdir()] == ["node"]

@@ -76,7 +76,7 @@ def test_every_state_is_explained(native: str) -> None:
             "FAILED",
             "0:53",
             "Failed: the file for its output could not be opened. "
-            "Its folder must be there before the job (FAILED).",
+            "Its folder must be there before the job, with room in it, and be yours to write in (FAILED).",
         ),
         ("TIMEOUT", "0:0", "Ended, because its time was up (TIMEOUT)."),
         ("CANCELLED by 2001", "0:0", "Cancelled (CANCELLED by 2001)."),

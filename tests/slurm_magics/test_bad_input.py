@@ -240,6 +240,34 @@ def test_an_outage_is_said_beside_the_words_of_srun(
         closed.close()
         shell.run_cell("%srun ./program")
     assert capsys.readouterr().out.startswith("SlurmError: srun: Invalid partition name")
+    commands.answer(
+        "srun",
+        stderr="srun: error: Unable to allocate: Requested node configuration is not available\n",
+        exit_code=1,
+    )
+    shell.run_cell("%srun ./program")
+    assert capsys.readouterr().out.endswith("choose a partition with larger nodes.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("Unrecognized option: |", "What a shell makes of |"),
+        ("slurm_reconfigure error: Invalid user id", "It belongs to somebody else"),
+        ("Invalid time specification (pos=0): bogus", "Write now-1hour"),
+        ("option requires an argument -- 'p'", "%squeue --help"),
+    ],
+)
+def test_a_refusal_has_a_hint(
+    shell: InteractiveShell,
+    commands: Commands,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    hint: str,
+) -> None:
+    """Beside Slurm's own words."""
+    commands.answer("squeue", stderr=f"squeue: error: {words}\n", exit_code=1)
+    assert failure(shell, "%squeue -x", capsys).hint.startswith(hint)
 
 
 def test_more_than_a_command_can_be_given(

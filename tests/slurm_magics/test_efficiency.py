@@ -67,6 +67,16 @@ def test_what_the_accounting_has_not_heard_yet() -> None:
     assert not has_heard(rows("cpu=1"), tasks=2)
 
 
+def test_tasks_that_never_began_are_one_row() -> None:
+    """An array that was cancelled: as sacct 22.05 has it."""
+    array = pd.concat(
+        [rows().assign(JobID="42_1"), rows().assign(JobID="42_[2-9%4]", State="CANCELLED by 1")]
+    )
+    assert has_heard(array, tasks=9)
+    assert not has_heard(array, tasks=10)
+    assert not has_heard(array.assign(JobID=["42_1", "42_[2,4,...]"]), tasks=9)
+
+
 def test_a_job_that_the_accounting_does_not_know() -> None:
     """Said, not guessed."""
     with pytest.raises(SlurmError, match="does not know job 42"):

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from slurm_magics.machine import Local
 from slurm_magics.session import Session
 from slurm_magics.settings import Settings
 from slurm_magics.submission import Outputs, Submission
+from support.ctrl_c import press_ctrl_c
 from support.slurm_commands import Commands
 
 
@@ -54,21 +53,8 @@ def test_ctrl_c_lets_srun_cancel(
     )
     program.write_text(f"#!/bin/sh\n{script}")
     program.chmod(0o755)
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        signal.pthread_kill(main, signal.SIGINT)
-        while not told.exists():
-            time.sleep(0.01)
-        for _ in range(presses - 1):
-            signal.pthread_kill(main, signal.SIGINT)
-            time.sleep(0.02)
-        goes.touch()
-
-    threading.Thread(target=press, daemon=True).start()
+    press_ctrl_c(begun.exists)
+    press_ctrl_c(told.exists, presses - 1, goes.touch)
     error = shell.run_cell("%srun hostname").error_in_exec
     assert isinstance(error, Interrupted)
     assert ended.exists()
@@ -107,7 +93,7 @@ def test_an_srun_that_does_not_end_is_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """And it is not said that anything was cancelled."""
-    monkeypatch.setattr("slurm_magics.local_process._CANCELS_WITHIN_S", 0.1)
+    monkeypatch.setattr("slurm_magics.local_process.CANCELS_WITHIN_S", 0.1)
     program = commands.folder / "srun"
     program.write_text(
         f"#!/bin/sh\ntrap '' HUP\nkill -INT {os.getpid()}\nwhile :; do /bin/sleep 0.05; done\n"
@@ -126,15 +112,7 @@ def test_ctrl_c_ends_an_await(
     other code is its own.
     """
     shell.user_ns["job"] = job
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not commands.calls("squeue"):
-            time.sleep(0.01)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
+    press_ctrl_c(lambda: commands.calls("squeue"))
     with contextlib.closing(get_asyncio_loop()) as loop:
         error = shell.run_cell("await job").error_in_exec
         assert isinstance(error, KeyboardInterrupt)
@@ -237,18 +215,7 @@ def test_ctrl_c_while_sbatch_runs_waits_for_its_answer(
     waits = f"n=0; until [ -e {goes} ] || [ $n = 600 ]; do /bin/sleep 0.05; n=$((n+1)); done"
     program.write_text(f"#!/bin/sh\n/bin/cat >/dev/null\necho >{begun}\n{waits}\n{answer}\n")
     program.chmod(0o755)
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        for _ in range(3):
-            signal.pthread_kill(main, signal.SIGINT)
-            time.sleep(0.02)
-        goes.touch()
-
-    threading.Thread(target=press, daemon=True).start()
+    press_ctrl_c(begun.exists, 3, goes.touch)
     error = shell.run_cell("%%sbatch --as job\ntrue").error_in_exec
     shown, errors = capsys.readouterr()
     assert errors == "Waiting for the number of the job that sbatch submits.\n"

@@ -128,14 +128,19 @@ def test_all_tasks_of_a_long_array_are_asked_for(shell: InteractiveShell, slurm:
     assert {call["environ"].get("SLURM_BITSTR_LEN") for call in calls} == {"0"}
 
 
-def test_doubt_is_no_end(shell: InteractiveShell, slurm: Commands) -> None:
-    """A job that nobody knows is unknown, and a wait for it ends only by its own limit."""
+def test_doubt_is_no_end(
+    shell: InteractiveShell, slurm: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that nobody knows is unknown, and a wait for it ends only by its own limit, which is one line."""
     slurm.answer("squeue")
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     job = shell.user_ns["job"]
     assert (job.state, job.is_over) == ("UNKNOWN", False)
     with pytest.raises(TimeoutError, match="it goes on"):
         job.wait(0.01, progress=False)
+    capsys.readouterr()
+    shell.run_cell("job.wait(0.01, progress=False)")
+    assert capsys.readouterr().out == "NotEnded: Job 42 has not ended within 0.01 s; it goes on.\n"
     slurm.answer("squeue", stderr="squeue: error: Unable to contact slurm controller\n", exit_code=1)
     with pytest.raises(SlurmError, match="did not answer"):
         job._jobs.status(job, 0)
@@ -210,6 +215,12 @@ def test_output_is_read_from_where_slurm_says(
     job._jobs.changed()
     job.tail(follow=True)
     assert capsys.readouterr().out == "one\ntwo\n\\xff\n"
+    (tmp_path / "out.txt").unlink()
+    assert job.output == ""
+    words = f"there is no {tmp_path}/out.txt on this machine. Ended (COMPLETED)."
+    assert words in capsys.readouterr().err
+    job.tail()
+    assert words in capsys.readouterr().err
 
 
 def test_cancel_and_resubmit(

@@ -213,7 +213,7 @@ def test_a_job_without_a_result_says_so(
     """One that was killed; one that was no Python at all; one of a line."""
     monkeypatch.setattr("slurm_magics.python_cell._LATE_S", 0.0)
     shell.run_cell("%%sbatch --as job --python\n1").raise_error()
-    with pytest.raises(SlurmError, match="Job 42 left no result"):
+    with pytest.raises(SlurmError, match=r"Job 42 left no result\. Ended"):
         shell.user_ns["job"].result(10)
     shell.run_cell("%%sbatch --as job\ntrue").raise_error()
     with pytest.raises(SlurmError, match="has no result"):

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import asyncssh
-import paramiko
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ssh.conftest import UID, USER, RealNode
 
 from slurm_magics import SlurmError
-from slurm_magics.done import Cut
 from slurm_magics.remote import Remote
 from slurm_magics.settings import read_target
 from support.laptop import Laptop, logins
@@ -296,39 +294,10 @@ def test_a_silent_command_is_given_up(cluster: Remote) -> None:
     assert cluster.run(["echo", "back"], limit_s=30).stdout == b"back\n"
 
 
-def test_ctrl_c_ends_what_runs_over_there(
-    cluster: Remote, node: RealNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An srun without a time limit would otherwise go on, and nobody would know. What it printed is kept."""
-    gone = node.home / "gone"
-    script = f"trap 'echo >{gone}; exit' HUP; echo first; sleep 60 & wait"
-    real = paramiko.Channel.recv
-    pieces: list[bytes] = []
-
-    def interrupt(channel: paramiko.Channel, size: int) -> bytes:
-        if pieces and pieces[-1].endswith(b"first\n"):
-            raise KeyboardInterrupt
-        pieces.append(real(channel, size))
-        return pieces[-1]
-
-    monkeypatch.setattr("paramiko.Channel.recv", interrupt)
-    with pytest.raises(Cut) as cut:
-        cluster.run(["sh", "-c", script])
-    assert cut.value.said.stdout == b"first\n"
-    _appears(gone)
-
-
 def test_an_endless_command_keeps_its_exit_code(cluster: Remote) -> None:
     """And its output."""
     done = cluster.run(["sh", "-c", "echo out; cat; echo err >&2; exit 7"])
     assert (done.exit_code, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
-
-
-def _appears(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.02)
 
 
 def test_a_shell_that_talks_or_ends(laptop: Laptop) -> None:

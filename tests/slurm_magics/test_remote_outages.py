@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncssh
 import pytest
@@ -18,6 +17,7 @@ from slurm_magics.errors import Interrupted
 from slurm_magics.known_hosts import fingerprint
 from slurm_magics.remote import Remote
 from support.children import frozen, kill_descendants
+from support.ctrl_c import press_ctrl_c
 from support.laptop import Laptop, logins
 
 # Rows of a long table; the stand-in ends its own sshd after some of them, the first time.
@@ -80,16 +80,8 @@ def test_ctrl_c_in_the_middle_of_a_query(
     """One line is shown; the connection serves the next cell."""
     begun = laptop.node.home / "begun"
     put(laptop.node, "squeue", f"#!/bin/sh\necho >{begun}\nsleep 60\n")
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        signal.pthread_kill(main, signal.SIGINT)
-
     before = logins(laptop.node)
-    threading.Thread(target=press, daemon=True).start()
+    press_ctrl_c(begun.exists)
     assert isinstance(there.run_cell("%squeue").error_in_exec, Interrupted)
     shown = capsys.readouterr().out
     assert "Interrupted: squeue was given up." in shown
@@ -102,6 +94,66 @@ def test_ctrl_c_in_the_middle_of_a_query(
     (laptop.node.home / "cut").unlink()
 
 
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_lets_an_srun_over_there_cancel(
+    laptop: Laptop, there: InteractiveShell, capsys: pytest.CaptureFixture[str], presses: int
+) -> None:
+    """It is waited for, as one on this machine is, and only then said to have cancelled anything."""
+    home = laptop.node.home
+    begun, told, goes, ended = (home / f"{name}-{presses}" for name in ("begun", "told", "goes", "ended"))
+    cancel = f"echo >{told}; until [ -e {goes} ]; do sleep 0.05; done; echo last; echo >{ended}; exit"
+    put(laptop.node, "srun", f"#!/bin/sh\n{_srun(begun, cancel)}")
+    press_ctrl_c(begun.exists)
+    press_ctrl_c(told.exists, presses - 1, goes.touch)
+    assert isinstance(there.run_cell("%srun hostname").error_in_exec, Interrupted)
+    assert ended.exists()
+    shown, errors = capsys.readouterr()
+    assert "first\nlast\n" in shown
+    assert errors == ("" if presses == 1 else "Waiting for srun to cancel what it has begun.\n")
+    assert "Interrupted: srun was ended, and what it had begun in the cluster is cancelled." in shown
+
+
+def test_ctrl_c_and_the_connection_is_lost(
+    laptop: Laptop, there: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the srun over there has ended: nobody knows what it has cancelled, and that is said."""
+    begun, told = laptop.node.home / "begun-lost", laptop.node.home / "told-lost"
+    put(laptop.node, "srun", f"#!/bin/sh\n{_srun(begun, f'echo >{told}')}")
+    press_ctrl_c(begun.exists)
+    press_ctrl_c(told.exists, 0, lambda: kill_descendants(laptop.node.process.pid))
+    assert isinstance(there.run_cell("%srun hostname").error_in_exec, Interrupted)
+    words = (
+        "Interrupted: srun was told to end, but the connection was lost. What it had begun may go on: look"
+    )
+    assert words in capsys.readouterr().out
+
+
+def test_ctrl_c_and_an_srun_over_there_that_does_not_end(
+    laptop: Laptop,
+    there: InteractiveShell,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not said that anything was cancelled; the connection serves the next cell."""
+    monkeypatch.setattr("slurm_magics.ssh_session.CANCELS_WITHIN_S", 0.1)
+    begun = laptop.node.home / "begun-stays"
+    put(laptop.node, "srun", f"#!/bin/sh\n{_srun(begun, '')}")
+    press_ctrl_c(begun.exists)
+    before = logins(laptop.node)
+    assert isinstance(there.run_cell("%srun hostname").error_in_exec, Interrupted)
+    words = "Interrupted: srun was told to end, and has not within 0.1 s. What it had begun may go on: look"
+    assert words in capsys.readouterr().out
+    put(laptop.node, "squeue", "#!/bin/sh\n")
+    there.run_cell("%squeue --help").raise_error()
+    assert logins(laptop.node) == before
+
+
+def _srun(begun: Path, at_hangup: str) -> str:
+    """One that runs for a minute, or until it ends at SIGHUP."""
+    loop = "n=0; while [ $n -lt 600 ]; do n=$((n+1)); sleep 0.1; done"
+    return f"trap '{at_hangup}' HUP; echo first; echo >{begun}; {loop}\n"
+
+
 def test_ctrl_c_while_sbatch_runs_over_there(laptop: Laptop, there: InteractiveShell) -> None:
     """Its answer is waited for: the job and its number are kept, and so is the connection."""
     home = laptop.node.home
@@ -109,19 +161,8 @@ def test_ctrl_c_while_sbatch_runs_over_there(laptop: Laptop, there: InteractiveS
     waits = f"n=0; until [ -e {goes} ] || [ $n = 600 ]; do sleep 0.05; n=$((n+1)); done"
     put(laptop.node, "sbatch", f"#!/bin/sh\necho >{begun}\n{waits}\necho 42\n")
     put(laptop.node, "scontrol", "#!/bin/sh\n")
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def press() -> None:
-        while not begun.exists():
-            time.sleep(0.01)
-        for _ in range(2):
-            signal.pthread_kill(main, signal.SIGINT)
-            time.sleep(0.02)
-        goes.touch()
-
     before = logins(laptop.node)
-    threading.Thread(target=press, daemon=True).start()
+    press_ctrl_c(begun.exists, 2, goes.touch)
     assert isinstance(there.run_cell("%%sbatch --as job\ntrue").error_in_exec, Interrupted)
     assert there.user_ns["job"].id == "42"
     assert logins(laptop.node) == before

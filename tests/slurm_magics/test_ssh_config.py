@@ -39,6 +39,18 @@ def test_paths_may_have_tokens_variables_and_a_home(home: Path) -> None:
     assert home / "keys" / "known" in found.known_hosts
 
 
+def test_paths_may_have_blanks(home: Path) -> None:
+    """`ssh -G` prints a list without its quotes. No other file is believed instead."""
+    found = route(
+        home,
+        'Host *\n  UserKnownHostsFile "${KEYS}/a b/known  hosts" "${KEYS}/c d" /e\n'
+        '  GlobalKnownHostsFile "/f g/h"\n  IdentityFile "~/a b/key"\n',
+    )
+    there = (home / "keys" / "a b" / "known  hosts", home / "keys" / "c d", Path("/e"), Path("/f g/h"))
+    assert found.known_hosts == there
+    assert found.keys == (home / "a b" / "key",)
+
+
 @pytest.mark.parametrize(
     ("word", "socket"),
     [

@@ -138,6 +138,11 @@ def test_other_languages_have_their_own_backslashes() -> None:
         ("srun -lK1 -n 2 ./program --as x", "-lK1 -n 2"),
         ("srun -n2 -lu -N1 -J name -- -x", "-n2 -lu -N1 -J name"),
         ("srun --time=5 --mem 1G --exclusive=user", "--time=5 --mem 1G --exclusive=user"),
+        ("srun --unbuf --overl --kill-on ./program --as x", "--unbuf --overl --kill-on"),
+        ("sbatch --kill-on yes --requ run.sh --as x", "--kill-on yes --requ"),
+        ("srun --par cpu --wai 3 --excl ./program --as x", "--par cpu --wai 3 --excl"),
+        ("salloc --com text --no-s --res name ./program", "--com text --no-s --res name"),
+        ("srun --as kept -n 1 ./program --as x", "--as kept -n 1"),
         ("srun", ""),
     ],
 )
