@@ -50,7 +50,9 @@ def fill(person: Person, **values: str) -> None:
 
 
 def give_up(person: Person) -> None:
-    """Press the button of the notification, and wait until that is gone."""
+    """Press the button of the notification, once that has come to rest, and wait until it is gone."""
+    moves = "return document.querySelector(arguments[0]).getAnimations().length"
+    person.wait("it has come in", lambda: person.driver.execute_script(moves, _NOTICE) == 0)
     person.find(f"{_NOTICE} .jp-toast-button").click()
     person.wait("no notice", lambda: not person.all(_NOTICE))
 
