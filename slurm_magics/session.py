@@ -18,6 +18,7 @@ from slurm_magics.done import Cut, Done, Take, as_text
 from slurm_magics.errors import Interrupted, SlurmError, failed, refused, translated
 from slurm_magics.interrupts import raised_at_once
 from slurm_magics.machine import Machine
+from slurm_magics.memory import give_back
 from slurm_magics.output import Live
 from slurm_magics.queries import Query, plan
 from slurm_magics.settings import Settings
@@ -33,6 +34,8 @@ UNFILTERED = dict.fromkeys((
 ))  # fmt: skip
 # Else Slurm shortens a list of many tasks to `42_[1,3,7,...]`.
 WHOLE_LISTS = {"SLURM_BITSTR_LEN": "0"}
+# Of so many rows and more it is worth while to give back what reading them needed.
+_MANY_ROWS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,9 @@ class Session:
                 environ = {**WHOLE_LISTS, **query.environ}
                 _show(self.run(query.argv, environ=environ, take=reading.feed).stderr)
                 frame, notices = reading.frame()
+                del reading
+                if len(frame) > _MANY_ROWS:
+                    give_back()
         except UnexpectedOutput as error:
             raise translated(error) from error
         _show("\n".join(notices))
