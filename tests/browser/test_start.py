@@ -146,4 +146,4 @@ def test_by_keyboard_alone(demo: Demo, person_of: PersonOf) -> None:
         alice.tab()
     alice.picture("home")
     alice.keys(Keys.ENTER)
-    until(lambda: jobs_of(demo, "alice") == {}, "the job is gone", 15)
+    until(lambda: jobs_of(demo, "alice") == {}, "the job is gone", 60)
