@@ -92,6 +92,14 @@ class Run:
             assert time.monotonic() < deadline, f"{path} never came"
             time.sleep(0.01)
 
+    def connect(self, connection: socket.socket, path: Path, seconds: float = 30) -> None:
+        """Once somebody listens there, which is a moment after the socket's file is there."""
+        deadline = time.monotonic() + seconds
+        self.wait_for(path, seconds)
+        while connection.connect_ex(str(path)):
+            assert time.monotonic() < deadline, f"nobody listens at {path}"
+            time.sleep(0.01)
+
     def said(self, seconds: float = 30) -> str:
         """What the server of `fake` has written; the file is there a moment before its content."""
         deadline = time.monotonic() + seconds
@@ -102,10 +110,9 @@ class Run:
         return path.read_text()
 
     def hand_over(self, line: bytes) -> tuple[socket.socket, dict[str, Any]]:
-        self.wait_for(self.runtime / HANDOVER)
         channel = socket.socket(socket.AF_UNIX)
         channel.settimeout(10)
-        channel.connect(str(self.runtime / HANDOVER))
+        self.connect(channel, self.runtime / HANDOVER)
         channel.sendall(line)
         return channel, json.loads(channel.recv(4096))
 
@@ -370,14 +377,13 @@ def test_a_real_notebook_server(run: Run) -> None:
         argv = [*notebook_argv(runtime_dir=str(run.runtime)), "--allow-root"]
         channel, answer = run.hand_over(handover_line("hub-1.sock", environ, argv))
         assert answer["ok"]
-        run.wait_for(run.runtime / NOTEBOOK, 30)
-        assert stat.S_IMODE((run.runtime / NOTEBOOK).stat().st_mode) == 0o600
         request = f"GET /user/alice/api/status HTTP/1.1\r\nHost: x\r\nAuthorization: token {TOKEN}\r\n\r\n"
         with socket.socket(socket.AF_UNIX) as browser:
             browser.settimeout(10)
-            browser.connect(str(run.runtime / NOTEBOOK))
+            run.connect(browser, run.runtime / NOTEBOOK)
             browser.sendall(request.encode())
             assert browser.recv(12) == b"HTTP/1.1 200"
+        assert stat.S_IMODE((run.runtime / NOTEBOOK).stat().st_mode) == 0o600
         assert ("GET", "/hub/api") in _Hub.seen and ("POST", "/hub/api/users/alice/activity") in _Hub.seen
         assert TOKEN.encode() not in Path(f"/proc/{answer['pid']}/cmdline").read_bytes()
         channel.sendall(b'{"stop": true}\n')
